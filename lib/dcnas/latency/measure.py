@@ -1,0 +1,165 @@
+"""Latency of a network's forward pass.
+
+The paper (Section 3): "The latency is measured with a batch size of 32, 100 warm-up inference passes and averaged over
+1000 inference passes." That is `measure(model, x, warmup=100, passes=1000)` with 32 images in `x`. Two things differ:
+- We synchronise. A CUDA call returns once its kernels are queued, so a clock around the bare call can read the time
+  to launch a network instead of the time to run it, most of all for small networks. The device is therefore idle when
+  the clock starts and again before it stops. `unsynchronised=True` adds the other reading, for comparison.
+- We report the median and quartiles. One pass that met other load shifts a mean, hardly a median.
+
+Network and inputs are copied: the caller's keep their weights, device, memory format and train/eval flags. TF32,
+autocast and `torch.backends.cudnn.benchmark` are as the caller set them.
+"""
+
+import copy
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter_ns as clock  # ns; a name of this module, so that tests can replace it
+
+import numpy as np
+import torch
+
+from dcnas.errors import InputError, require_whole
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass of a whole batch, in ms, and how it was measured."""
+
+    median_ms: float
+    mean_ms: float
+    q25_ms: float
+    q75_ms: float
+    min_ms: float
+    unsynchronised_ms: float | None  # mean without synchronisation: the published protocol
+    batch: int
+    passes: int  # timed passes, all rounds together
+    warmup: int  # untimed passes before the timed ones, in each round
+    threads: int  # CPU threads inside an operator
+    device: str
+    torch_version: str
+    memory_format: str
+    precision: str
+
+    @property
+    def spread_ms(self) -> float:
+        return self.q75_ms - self.q25_ms
+
+    def as_row(self) -> dict:
+        return asdict(self) | {"spread_ms": self.spread_ms}
+
+
+def measure(model, *inputs, passes=50, **options) -> Latency:
+    """The `Latency` of `model(*inputs)`; the batch size is that of the first input. Options as in `measure_many`."""
+    return measure_many({"model": (model, inputs)}, **({"rounds": 1, "passes": passes} | options))["model"]
+
+
+def measure_many(
+    models, rounds=5, warmup=10, passes=10, threads=None, device="cpu", unsynchronised=False, channels_last=True, progress=False
+) -> dict[str, Latency]:
+    """The `Latency` of several networks, `{name: (model, inputs)}`, interleaved so that drift hits all alike.
+
+    Each of the `rounds` visits every model in turn, with `warmup` untimed and `passes` timed passes; the samples of all
+    rounds are pooled. `threads=None` leaves PyTorch's number of CPU threads. `channels_last=False` times PyTorch's
+    default memory format. `progress=True` shows a tqdm bar. `unsynchronised=True` also takes the published reading, in
+    as many passes again: the mean of wall-clock times around forward passes without synchronising. On a CPU, where a
+    call returns when its work is done, that is the same thing as `mean_ms`.
+    """
+    for name, value, least in (("rounds", rounds, 1), ("passes", passes, 1), ("warmup", warmup, 0)):
+        require_whole(name, value, least)
+    threads_before = torch.get_num_threads()
+    threads = threads_before if threads is None else require_whole("threads", threads)
+    device, layout = check_device(device), torch.channels_last if channels_last else torch.contiguous_format
+    placed = {name: _place(name, model, inputs, device, layout) for name, (model, inputs) in models.items()}
+    samples, bare, visits = {name: [] for name in placed}, {name: [] for name in placed}, [*placed] * rounds
+    if progress:
+        from tqdm.auto import tqdm
+
+        visits = tqdm(visits, desc="latency")
+    try:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for name in visits:
+                samples[name] += _times_ms(*placed[name], device, warmup, passes)
+                if unsynchronised:
+                    bare[name] += _times_ms(*placed[name], device, warmup, passes, synchronise=False)
+    finally:
+        torch.set_num_threads(threads_before)
+    how = dict(
+        passes=rounds * passes,
+        warmup=warmup,
+        threads=threads,
+        device=device_name(device),
+        torch_version=str(torch.__version__),
+        memory_format=str(layout).removeprefix("torch."),
+    )
+    return {
+        name: Latency(
+            **_statistics(samples[name], bare[name]), batch=len(inputs[0]), precision=_precision(model, inputs, device), **how
+        )
+        for name, (model, inputs) in placed.items()
+    }
+
+
+def check_device(device) -> torch.device:
+    """`device` as a `torch.device` that exists on this machine."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = ["cpu", *["cuda"][:cards], *(f"cuda:{n}" for n in range(cards))]
+    if str(device) not in here:
+        raise InputError(f"device is {str(device)!r}, but PyTorch finds only {', '.join(here)} on this machine.")
+    return torch.device(device)
+
+
+def device_name(device="cpu") -> str:
+    """The model of a GPU or CPU, as people call it."""
+    if check_device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _place(name, model, inputs, device, layout):
+    """A copy of the model in eval mode, and its inputs, on the device and in the memory format."""
+    inputs = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
+    if not (inputs and all(isinstance(x, torch.Tensor) for x in inputs) and inputs[0].dim()):
+        raise InputError(f"the inputs of {name!r} must be tensors, the first with the batch as its first dimension.")
+    inputs = [x.to(device, copy=True, memory_format=layout if x.dim() == 4 else torch.preserve_format) for x in inputs]
+    return copy.deepcopy(model).eval().to(device, memory_format=layout), inputs
+
+
+def _times_ms(model, inputs, device, warmup, passes, synchronise=True):
+    wait = (lambda: torch.cuda.synchronize(device)) if synchronise and device.type == "cuda" else (lambda: None)
+    for _ in range(warmup):
+        model(*inputs)
+    times = []
+    for _ in range(passes):
+        wait()
+        start = clock()
+        model(*inputs)
+        wait()
+        times.append((clock() - start) / 1e6)
+    return times
+
+
+def _statistics(times, bare):
+    q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+    return dict(
+        median_ms=median,
+        mean_ms=float(np.mean(times)),
+        q25_ms=q25,
+        q75_ms=q75,
+        min_ms=min(times),
+        unsynchronised_ms=float(np.mean(bare)) if bare else None,
+    )
+
+
+def _precision(model, inputs, device):
+    """Number format of the arithmetic: autocast's if that is on, else the weights', and TF32 where a GPU may use it."""
+    if torch.is_autocast_enabled(device.type):
+        return f"autocast {torch.get_autocast_dtype(device.type)}".replace("torch.", "")
+    dtype = next((p.dtype for p in model.parameters()), inputs[0].dtype)
+    tf32 = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return str(dtype).removeprefix("torch.") + (" (TF32 convolutions)" if tf32 else "")

@@ -1,0 +1,11 @@
+"""The networks of Section 3: classifiers, UNet denoisers and the joint DC-Net."""
+
+from .classifier import CLASSIFIERS, Classifier, build_classifier
+from .dcnet import JOINING, UNETS, Integrated, Sequential, build_dcnet
+from .flops import count_flops, count_parameters
+from .unet import UNet, unet_widths
+
+__all__ = [
+    "CLASSIFIERS", "JOINING", "UNETS", "Classifier", "Integrated", "Sequential", "UNet",
+    "build_classifier", "build_dcnet", "count_flops", "count_parameters", "unet_widths",
+]  # fmt: skip

@@ -1,0 +1,26 @@
+"""FLOPs as the paper counts them: multiply-accumulates by fvcore, no bias, GroupNorm 5 per element (recovered).
+
+Note that one multiply-accumulate counts as one FLOP here, as in the paper and in TF-NAS.
+"""
+
+import torch
+from torch import nn
+
+
+def count_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
+    """FLOPs of one forward pass on `inputs` (for all images in the batch). The model is left as it was."""
+    from fvcore.nn import FlopCountAnalysis  # here, so that training needs torch alone
+
+    training = model.training
+    model.eval()
+    try:
+        analysis = FlopCountAnalysis(model, inputs)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return int(analysis.total())
+    finally:
+        model.train(training)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

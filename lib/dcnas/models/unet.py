@@ -1,0 +1,89 @@
+"""The UNet of Section 3.2 and its four hyper-parameters (Figure 2): b, d, m, c.
+
+Recovered from the paper's FLOPs (Table 2, to the last printed digit): d resolution levels with d - 1 max poolings, c times
+[3x3 convolution, GroupNorm, ReLU] per level, 2x2 transposed convolutions up, concatenated skips, a 1x1 output convolution,
+and widths b * m^i rounded to the nearest multiple of 4.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, require_choice, require_finite, require_whole
+from .blocks import ConvBlock, MBConv
+
+BLOCKS = ("conv", "mbconv")
+UNET_EXPANSION = 2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
+
+
+def unet_widths(b: int, d: int, m: float) -> list[int]:
+    """Channels of the d levels, finest first: b * m^i, rounded to the nearest multiple of 4 (half upwards, at least 4).
+
+    A width below 1 before rounding, and a b, d or m that is out of range, is an `InputError`.
+    """
+    require_whole("b (base width)", b)
+    require_whole("d (depth)", d)
+    require_finite("m (multiplier)", m)
+    if b * m ** (d - 1) < 1:
+        raise InputError(f"b={b}, m={m}, d={d} gives a width of {b * m ** (d - 1):.3g}, but at least 1 channel was expected.")
+    return [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
+
+
+class Level(nn.Sequential):
+    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, c: int, block: str):
+        widths = [in_channels] + [out_channels] * c
+        make = ConvBlock if block == "conv" else lambda i, o: MBConv(i, o, UNET_EXPANSION)
+        super().__init__(*(make(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+
+
+class UNet(nn.Module):
+    """A noisy image (B, in_channels, H, W) to the denoised one, of the same shape.
+
+    b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level;
+    block: "conv" or "mbconv". Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple of
+    2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
+    """
+
+    def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv"):
+        super().__init__()
+        require_whole("c (blocks per level)", c)
+        require_whole("in_channels", in_channels)
+        require_choice("block", block, BLOCKS)
+        self.widths = widths = unet_widths(b, d, m)
+        self.stride = 2 ** (d - 1)
+        self.down = nn.ModuleList(Level(i, o, c, block) for i, o in zip([in_channels, *widths], widths, strict=False))
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
+        self.merge = nn.ModuleList(Level(2 * fine, fine, c, block) for fine, _ in pairs)
+        self.out = nn.Conv2d(widths[0], in_channels, 1)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """`x` with its right and lower edges repeated up to multiples of 2^(d-1)."""
+        height, width = x.shape[-2:]
+        if min(height, width) < self.stride:
+            raise InputError(
+                f"d={len(self.widths)} is too deep for an image of {height} x {width}: at least {self.stride} pixels were expected."
+            )
+        below, right = -height % self.stride, -width % self.stride
+        return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The d encoder maps, finest first; `x` as `pad` returns it."""
+        maps = []
+        for i, level in enumerate(self.down):
+            x = level(F.max_pool2d(x, 2) if i else x)
+            maps.append(x)
+        return maps
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """The denoised image from the encoder maps, at the size of the finest one."""
+        x = maps[-1]
+        for up, merge, skip in zip(reversed(self.up), reversed(self.merge), reversed(maps[:-1]), strict=True):
+            x = merge(torch.cat([skip, up(x)], 1))
+        return self.out(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return self.decode(self.encode(self.pad(x)))[..., :height, :width]

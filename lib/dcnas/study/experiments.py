@@ -1,0 +1,235 @@
+"""Every network that Section 3 trains, as frozen experiments. A run is named by the hash of its experiment.
+
+Lists are in the order in which the paper shows them; `section3` puts the most useful runs first.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from torch import nn
+
+from ..models import CLASSIFIERS, JOINING, UNETS, UNet, build_classifier, build_dcnet
+from ..models.dcnet import Integrated
+from .scales import Budget, Scale, scale_named
+
+FORMAT = 1  # of run records and published results
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training and its evaluation, completely. Equal experiments give equal bits on the same machine (CPU)."""
+
+    label: str  # the network's name in tables and figures
+    task: str  # "classify", "denoise" or "joint"
+    network: str  # a classifier's name, "unet", "integrated", "sequential", or a control of Section 3.3
+    scale: str
+    seed: int
+    steps: int
+    batch: int
+    epoch_steps: int
+    lr: float
+    schedule: str
+    precision: str
+    channels_last: bool
+    train_images: int
+    eval_images: int
+    b: int | None = None
+    d: int | None = None
+    m: float | None = None
+    c: int | None = None
+    block: str = "conv"
+    ce_weight: float = 0.1  # of the cross entropy in the joint loss
+    clip: bool = False  # noisy images clipped to [0, 1]; the paper does not say
+    data_seed: int = 0
+    threads: int = 1  # bits depend on it; several runs side by side use the cores better than several threads of one
+
+    @property
+    def name(self) -> str:
+        """The run's name: the first 16 hex digits of the SHA-256 of the canonical JSON."""
+        text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """For progress bars and messages."""
+        return f"{self.label}, seed {self.seed}, {self.scale}"
+
+    @property
+    def unet(self) -> dict:
+        """The UNet's hyper-parameters."""
+        return dict(b=self.b, d=self.d, m=self.m, c=self.c, block=self.block)
+
+
+def build(experiment: Experiment) -> nn.Module:
+    """The network of an experiment, with fresh weights from torch's global seed."""
+    if experiment.network in JOINING:
+        size = next(size for size, unet in UNETS.items() if unet["b"] == experiment.b)
+        return build_dcnet(experiment.network, size)
+    if experiment.network == "unet":
+        return UNet(**experiment.unet)
+    if experiment.network == "encoder":
+        return EncoderClassifier(UNet(**experiment.unet))
+    return build_classifier(experiment.network.removeprefix("denoised "))
+
+
+class EncoderClassifier(nn.Module):
+    """A control of Section 3.3: Integrated's encoder and head, but fed with the digit's noisy square alone."""
+
+    def __init__(self, unet: UNet):
+        super().__init__()
+        joint = Integrated(unet)
+        self.encoder, self.head = joint.unet.down, joint.head
+
+    def forward(self, crops):
+        for i, level in enumerate(self.encoder):
+            crops = level(nn.functional.max_pool2d(crops, 2) if i else crops)
+        return self.head(crops.amax((-2, -1)))
+
+
+def depends_on(experiment: Experiment) -> Experiment | None:
+    """The run whose weights an experiment needs: the denoiser in front of a classifier that is trained after it."""
+    if not experiment.network.startswith("denoised "):
+        return None
+    scale = scale_named(experiment.scale)
+    return denoiser(scale, experiment.seed, **UNETS["reduced"])
+
+
+def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fields) -> Experiment:
+    fields.setdefault("eval_images", scale.eval_images)
+    return Experiment(
+        scale=scale.name, seed=seed, steps=budget.steps, batch=budget.batch, epoch_steps=budget.epoch_steps, lr=budget.lr,
+        schedule=budget.schedule, precision=fields.pop("precision", scale.precision), channels_last=channels_last,
+        train_images=scale.train_images, **fields,
+    )  # fmt: skip
+
+
+def _fast_layout(precision: str, b: int) -> bool:
+    """channels_last where it is faster: always in float32, in bfloat16 from 16 channels on (measured on CPUs with AMX)."""
+    return precision != "bf16" or b >= 16
+
+
+def classifier(scale: Scale, seed: int, name: str) -> Experiment:
+    """A classifier of Table 6 on noisy digit squares."""
+    budget = scale.classify
+    return _make(
+        scale, budget, seed, channels_last=False, label=name, task="classify", network=name, precision="fp32",
+        eval_images=scale.joint_eval_images,
+    )  # fmt: skip
+
+
+def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: str = "conv", **changes) -> Experiment:
+    """A UNet of Section 3.2."""
+    prefix = "UNet" if block == "conv" else "MB-UNet"
+    precision = changes.get("precision", scale.precision)
+    experiment = _make(
+        scale, scale.denoise, seed, channels_last=_fast_layout(precision, b), label=f"{prefix} b={b} d={d} m={m:g} c={c}",
+        task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
+    )  # fmt: skip
+    return replace(experiment, **changes)
+
+
+def dcnet(scale: Scale, seed: int, joining: str, size: str, **changes) -> Experiment:
+    """A joint DC-Net of Section 3.3."""
+    unet = UNETS[size]
+    experiment = _make(
+        scale, scale.joint, seed, channels_last=_fast_layout(scale.precision, unet["b"]),
+        label=f"DC-Net {size.capitalize()} {joining.capitalize()}", task="joint", network=joining,
+        b=unet["b"], d=unet["d"], m=float(unet["m"]), c=unet["c"], eval_images=scale.joint_eval_images,
+    )  # fmt: skip
+    return replace(experiment, **changes)
+
+
+def tables_1_and_6(scale_name: str) -> list[Experiment]:
+    """The eight classifiers, in the order of Table 6."""
+    scale = scale_named(scale_name)
+    return [classifier(scale, seed, name) for seed in range(scale.seeds) for name in CLASSIFIERS]
+
+
+# Figure 3: one panel per hyper-parameter; a network that stands in several panels is trained once
+FIGURE_3: dict[str, list[dict]] = {
+    "b": [dict(b=b, d=4, m=2, c=2) for b in (4, 8, 16, 32, 64)],
+    "d": [dict(b=b, d=d, m=2, c=2) for b in (8, 16, 32) for d in (2, 3, 4, 5)],
+    "c": [dict(b=b, d=4, m=2, c=c) for b in (8, 16, 32, 64) for c in (1, 2)],
+    "m": [dict(b=8, d=4, m=m, c=2) for m in (1, 1.5, 2)],
+}
+# the MBConv repeat: the same panels without the largest networks
+MBCONV: dict[str, list[dict]] = {
+    panel: [unet for unet in unets if unet["b"] <= 16] for panel, unets in FIGURE_3.items()
+}  # fmt: skip
+
+
+def _denoisers(scale_name: str, panels: dict[str, list[dict]], block: str) -> list[Experiment]:
+    scale = scale_named(scale_name)
+    unique = list({tuple(unet.items()): unet for unets in panels.values() for unet in unets}.values())
+    return [
+        denoiser(scale, seed, **unet, block=block)
+        for seed in range(scale.seeds)
+        for unet in unique
+        if seed < scale.large_seeds or unet["b"] < 32  # fewer seeds for the largest
+    ]
+
+
+def figure_3(scale_name: str) -> list[Experiment]:
+    """The UNets of Figure 3, seed by seed; fewer seeds for the largest."""
+    return _denoisers(scale_name, FIGURE_3, "conv")
+
+
+def figure_3_mbconv(scale_name: str) -> list[Experiment]:
+    """The MBConv repeat of the study (Section 3.2, last paragraph)."""
+    return _denoisers(scale_name, MBCONV, "mbconv")
+
+
+def table_2(scale_name: str) -> list[Experiment]:
+    """The baseline and the reduced UNet."""
+    scale = scale_named(scale_name)
+    return [denoiser(scale, seed, **unet) for seed in range(scale.seeds) for unet in UNETS.values()]
+
+
+def table_3(scale_name: str) -> list[Experiment]:
+    """The four DC-Nets."""
+    scale = scale_named(scale_name)
+    pairs = [(joining, size) for size in UNETS for joining in JOINING]
+    return [dcnet(scale, seed, joining, size) for seed in range(scale.seeds) for joining, size in pairs]
+
+
+def why_joint_classifies_better(scale_name: str) -> list[Experiment]:
+    """The controls of notebook 03_3: what lifts accuracy from the small classifier's level to the joint one's.
+
+    All see as many images as the DC-Nets do; each differs from its neighbour in one thing.
+    """
+    scale = scale_named(scale_name)
+    found = []
+    for seed in range(scale.seeds):
+        small = replace(dcnet(scale, seed, "integrated", "reduced"), task="classify", channels_last=False)
+        mb = dict(b=None, d=None, m=None, c=None)
+        found += [
+            replace(small, label="MB2.5-M on the noisy square", network="MB2.5-M", precision="fp32", **mb),
+            replace(small, label="MB2.5-M on a denoised square", network="denoised MB2.5-M", precision="fp32", **mb),
+            replace(small, label="Encoder on the noisy square", network="encoder"),
+            dcnet(scale, seed, "integrated", "reduced", label="Integrated, cross entropy only", ce_weight=1.0),
+        ]
+    return found
+
+
+def precision_check(scale_name: str) -> list[Experiment]:
+    """The reduced UNet trained in float32 as well: does bfloat16 change the result?"""
+    scale = scale_named(scale_name)
+    label = "UNet b=8 d=4 m=1.5 c=2, float32"
+    return [denoiser(scale, seed, **UNETS["reduced"], label=label, precision="fp32") for seed in range(scale.seeds)]
+
+
+def clipping_check(scale_name: str) -> list[Experiment]:
+    """The reduced UNet on noisy images clipped to [0, 1]: which of the two did the paper use?"""
+    scale = scale_named(scale_name)
+    label = "UNet b=8 d=4 m=1.5 c=2, clipped"
+    return [denoiser(scale, seed, **UNETS["reduced"], label=label, clip=True) for seed in range(scale.seeds)]
+
+
+def section3(scale_name: str) -> list[Experiment]:
+    """All runs of Section 3, the most useful first: what the tables need, then the rest; a seed of all before the next."""
+    groups = (
+        table_2, table_3, tables_1_and_6, why_joint_classifies_better, figure_3, figure_3_mbconv, clipping_check, precision_check,
+    )  # fmt: skip
+    unique = {e.name: e for group in groups for e in group(scale_name)}
+    return sorted(unique.values(), key=lambda e: e.seed)

@@ -1,0 +1,74 @@
+"""Style, captions and files of all figures and tables. The plots themselves are in `plots_classification` and
+`plots_denoising`, drawings of networks in `drawing`.
+
+Figures are plain `matplotlib.figure.Figure` objects, never pyplot's: widgets draw in a second thread.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ..paths import figures_dir, write_atomic
+from .scales import SCALES
+
+DPI = 110
+# Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart in grey as well
+COLOURS = {
+    "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
+    "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7",
+}  # fmt: skip
+PALETTE = [COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "yellow")]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2))]
+STYLE = {
+    "figure.dpi": DPI, "savefig.dpi": DPI, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 9,
+    "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8,
+    "lines.markersize": 6, "legend.frameon": False, "image.cmap": "gray",
+}  # fmt: skip
+
+
+def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, **options):
+    """(figure, axes) in the study's style, sizes in inches; axes as `Figure.subplots` gives them."""
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid", STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(rows, columns, **options)
+
+
+def caption(figure: Figure, rows: pd.DataFrame, note: str = "") -> Figure:
+    """Write below the figure which scale, how many seeds and how many training images it shows."""
+    figure.supxlabel(f"{provenance_line(rows)}{' ' + note if note else ''}", fontsize=8, color="0.35", wrap=True)
+    return figure
+
+
+def provenance_line(rows: pd.DataFrame) -> str:
+    """One sentence: scale, seeds, training images per network, device."""
+    seeds = rows.groupby("label")["seed"].nunique()
+    seeds_text = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    images = sorted(rows["images"].unique())
+    images_text = " or ".join(f"{count:,}" for count in images)
+    plural = "s" if seeds_text != "1" else ""
+    return (
+        f"Scale {', '.join(sorted(rows['scale'].unique()))}, {seeds_text} seed{plural}, {images_text} training images per network."
+    )
+
+
+def save_figure(figure: Figure, name: str, scale: str) -> Path:
+    """Write `figures/NAME.png` (other scales in a folder of their own). `name` begins with the paper's number: "figure_3a"."""
+    assert scale in SCALES
+    return write_atomic(figures_dir(scale) / f"{name}.png", png_bytes(figure))
+
+
+def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:
+    """Write `figures/NAME.csv`: "table_1" for the paper's Table 1."""
+    return write_atomic(figures_dir(scale) / f"{name}.csv", frame.to_csv(lineterminator="\n"))
+
+
+def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
+    """The figure as PNG, without a date or version in it, so that equal figures are equal files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

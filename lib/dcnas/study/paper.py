@@ -1,0 +1,41 @@
+"""The paper's tables as data (`data/paper/*.csv`), and our numbers beside them."""
+
+import pandas as pd
+
+from ..errors import InputError
+from ..paths import paper_dir
+from .stats import Interval
+
+TABLES = ("table1_6_classifiers", "table2_unet", "table3_dcnet", "table4_dnas", "table5_dcnas", "table7_operators", "table8_beta")
+
+
+def table(name: str) -> pd.DataFrame:
+    """One of the paper's tables, such as "table3_dcnet"."""
+    if name not in TABLES:
+        raise InputError(f"table is {name!r}, but one of {', '.join(TABLES)} was expected.")
+    return pd.read_csv(paper_dir() / f"{name}.csv")
+
+
+def claims() -> pd.DataFrame:
+    """The paper's claims: id, section, source, statement, kind; index is the id."""
+    return pd.read_csv(paper_dir() / "claims.csv").set_index("id")
+
+
+def beside(ours: dict[str, Interval | float], paper: dict[str, float], decimals: int, exact: bool = False) -> pd.DataFrame:
+    """Our numbers beside the paper's: a row per name with ours, its interval, the paper's, the difference and a verdict.
+
+    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to the paper's number; else
+    if the paper's number lies inside our interval, or would before it was rounded.
+    """
+    rows = []
+    for name, value in ours.items():
+        interval = value if isinstance(value, Interval) else Interval(value, value, value)
+        row = {"network": name, "ours": round(interval.mean, decimals)}
+        if not exact:
+            row["95% interval"] = f"{interval.low:.{decimals}f} to {interval.high:.{decimals}f}"
+        theirs = paper.get(name)
+        row |= {"paper": theirs, "difference": None if theirs is None else round(interval.mean - theirs, decimals)}
+        slack = 0.5 * 10**-decimals
+        row["verdict"] = "not in the paper" if theirs is None else "match" if interval.contains(theirs, slack) else "no match"
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("network")

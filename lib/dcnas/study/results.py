@@ -1,0 +1,213 @@
+"""From run records to tidy data frames, and to the published results (DESIGN: a row per run and sigma, with its provenance).
+
+`results(group, scale)` is what notebooks call: at `published` it loads the best results that exist, at any other scale it trains
+what is missing. A group is one of the lists of `experiments`, such as "table_3".
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..boxes import BOX_SIZE
+from ..data.two_digits import IMAGE_SIZE
+from ..errors import InputError, require_choice
+from ..models import count_flops
+from ..paths import published_dir, weights_dir, write_atomic
+from . import experiments as lists
+from .experiments import FORMAT, Experiment, build
+from .runs import folder_of, is_complete, obtain, read_tensors
+from .scales import SCALES
+
+GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
+    name: getattr(lists, name)
+    for name in (
+        "tables_1_and_6", "figure_3", "figure_3_mbconv", "table_2", "table_3", "why_joint_classifies_better",
+        "clipping_check", "precision_check", "section3",
+    )
+}  # fmt: skip
+PUBLISHED_SCALES = ("paper", "laptop")  # the best first
+_IDENTITY = (
+    "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "clip", "ce_weight",
+)  # fmt: skip
+_PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
+LARGEST_WEIGHTS = 200_000  # bytes; networks of seed 0 up to this size are published with their weights
+
+
+def flops_of(experiment: Experiment) -> int:
+    """FLOPs for one image, as the paper counts them: of a classifier for one digit, of a joint model with one digit."""
+    model = build(experiment)
+    size = BOX_SIZE if experiment.task == "classify" else IMAGE_SIZE
+    boxes = (torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]),) if experiment.task == "joint" else ()
+    return count_flops(model, torch.zeros(1, 1, size, size), *boxes)
+
+
+def read_run(experiment: Experiment, flops: int | None = None) -> pd.DataFrame:
+    """A complete run as rows, one per sigma: identity, metrics and provenance."""
+    folder = folder_of(experiment)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    record = json.loads((folder / "provenance.json").read_text())
+    identity = {name: value for name, value in asdict(experiment).items() if name in _IDENTITY}
+    head = {"format": FORMAT, "run": experiment.name} | identity | {"images": experiment.steps * experiment.batch}
+    head["flops"] = flops_of(experiment) if flops is None else flops
+    for name in ("psnr", "psnr_pooled", "ssim", "accuracy"):
+        if name not in metrics:
+            metrics[name] = np.nan
+    metrics = metrics[["sigma", "psnr", "psnr_pooled", "ssim", "accuracy"]]
+    frame = metrics.assign(**head, **{name: record[name] for name in _PROVENANCE})
+    return frame[[*head, *metrics.columns, *_PROVENANCE]]
+
+
+def read_runs(experiments: list[Experiment]) -> pd.DataFrame:
+    """All complete runs among `experiments`, in their order."""
+    flops: dict[str, int] = {}
+    frames = []
+    for experiment in filter(is_complete, experiments):
+        if experiment.label not in flops:
+            flops[experiment.label] = flops_of(experiment)
+        frames.append(read_run(experiment, flops[experiment.label]))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def read_results_file(path: Path) -> pd.DataFrame:
+    """A published results file; `InputError` if it is missing, damaged or of another format."""
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `dcnas collect` makes it from complete runs.") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a sound CSV file ({error}).") from None
+    formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
+    if formats != [FORMAT]:
+        raise InputError(f"{path} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
+    return frame
+
+
+def published() -> pd.DataFrame:
+    """All published rows of Section 3."""
+    return read_results_file(published_dir() / "section3.csv")
+
+
+def results(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
+    """The rows of a group of experiments, a row per run and sigma.
+
+    `published`: those of the best scale that has (most of) the group. Other scales: trained here and now where missing.
+    """
+    require_choice("scale", scale, SCALES)
+    make = GROUPS[require_choice("group", group, GROUPS)]
+    if scale != "published":
+        experiments = make(scale)
+        for experiment in experiments:
+            obtain(experiment, device=device, progress=progress)
+        return read_runs(experiments)
+    labels = list(dict.fromkeys(experiment.label for experiment in make(PUBLISHED_SCALES[0])))
+    rows = published()
+    rows = rows[rows["label"].isin(labels)]
+    if rows.empty:
+        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
+    counts = rows.groupby("scale")["label"].nunique()
+    best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
+    rows = rows[rows["scale"] == best]
+    order = {label: i for i, label in enumerate(labels)}
+    keys = rows["label"].map(order) + rows["seed"] * len(order)
+    return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
+
+
+def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:
+    """Networks of a group that `rows` lacks."""
+    return [label for label in dict.fromkeys(e.label for e in GROUPS[group]("paper")) if label not in set(rows["label"])]
+
+
+def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
+    """(label, seed) to the metric of each test image at each sigma: "psnr", "ssim" (11, N) or "correct" (11, N, 2)."""
+    archive: dict[str, Tensor] = {}
+    found = {}
+    for run, label, seed in rows[["run", "label", "seed"]].drop_duplicates().itertuples(index=False):
+        path = _run_folder(run) / "per_image.safetensors"
+        if path.exists():
+            found[label, seed] = read_tensors(path)[metric].float().numpy()
+            continue
+        archive = archive or read_tensors(published_dir() / "section3_per_image.safetensors")
+        found[label, seed] = archive[f"{run}/{metric}"].float().numpy()
+    return found
+
+
+def samples(rows: pd.DataFrame) -> dict[str, Tensor]:
+    """label to the outputs of its seed 0 for the first test images: uint8 (sigmas, images, 1, 96, 96)."""
+    found, archive = {}, {}
+    for run, label in rows.loc[rows["seed"] == 0, ["run", "label"]].drop_duplicates().itertuples(index=False):
+        path = _run_folder(run) / "samples.safetensors"
+        if path.exists():
+            found[label] = read_tensors(path)["denoised"]
+            continue
+        archive = archive or read_tensors(published_dir() / "section3_samples.safetensors")
+        if run in archive:
+            found[label] = archive[run]
+    return found
+
+
+def _run_folder(name: str) -> Path:
+    from ..paths import runs_dir
+
+    return runs_dir() / name
+
+
+def collect(progress: bool = True) -> dict[str, int]:
+    """Merge the complete runs of the scales `laptop` and `paper` into `data/published` and `data/weights`.
+
+    A run that is there already is replaced. Returns how many runs are new and how many are published in all.
+    """
+    everything = [e for scale in reversed(PUBLISHED_SCALES) for e in lists.section3(scale)]
+    complete = [e for e in everything if is_complete(e)]
+    path = published_dir() / "section3.csv"
+    old = read_results_file(path) if path.exists() else pd.DataFrame(columns=["run"])
+    known = {e.name: e for e in everything}
+    kept = old[old["run"].isin(set(known) - {e.name for e in complete})]  # results of settings that no longer exist go
+    fresh = read_runs(complete)
+    merged = pd.concat([frame for frame in (kept, fresh) if len(frame)], ignore_index=True)
+    if merged.empty:
+        return {"new": 0, "published": 0}
+    order = {name: i for i, name in enumerate(known)}
+    merged = merged.iloc[np.argsort(merged["run"].map(order), kind="stable")]
+    runs = set(merged["run"])
+    write_atomic(path, merged.to_csv(index=False, lineterminator="\n"))
+    _merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
+    _merge_tensors("section3_samples", complete, runs, _sample_tensors)
+    for experiment in complete:
+        weights = folder_of(experiment) / "weights.safetensors"
+        if experiment.seed == 0 and weights.stat().st_size <= LARGEST_WEIGHTS and experiment.task != "classify":
+            write_atomic(weights_dir() / f"{slug(experiment.label)}.safetensors", weights.read_bytes())
+    return {"new": len(runs - set(old["run"])), "published": len(runs)}
+
+
+def slug(label: str) -> str:
+    """A label as a file name: "UNet b=8 d=4 m=1.5 c=2" to "unet-b8-d4-m1.5-c2"."""
+    return label.lower().replace("=", "").replace(",", "").replace(" ", "-")
+
+
+def _per_image_tensors(experiment: Experiment) -> dict[str, Tensor]:
+    tensors = read_tensors(folder_of(experiment) / "per_image.safetensors")
+    return {f"{experiment.name}/{metric}": tensor for metric, tensor in tensors.items()}
+
+
+def _sample_tensors(experiment: Experiment) -> dict[str, Tensor]:
+    """Of the networks whose images are shown: seed 0 of Tables 2 and 3."""
+    shown = {e.label for e in lists.table_2(experiment.scale) + lists.table_3(experiment.scale)}
+    if experiment.seed or experiment.label not in shown:
+        return {}
+    return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
+
+
+def _merge_tensors(name: str, complete: list[Experiment], runs: set[str], take: Callable) -> None:
+    """Write one archive of all published runs: what it held, without runs that are gone, and what `take` gives of new ones."""
+    path = published_dir() / f"{name}.safetensors"
+    merged = {k: t for k, t in read_tensors(path).items() if k.split("/")[0] in runs} if path.exists() else {}
+    for experiment in complete:
+        merged |= take(experiment)
+    write_atomic(path, save({key: merged[key] for key in sorted(merged)}))

@@ -1,0 +1,281 @@
+"""The run store: each experiment has a folder, named by its hash, that is filled once and can be continued after any kill.
+
+`config.json` (the experiment), `history.csv` (a row per epoch), `weights.safetensors`, `per_image.safetensors` (metrics of each
+test image), `samples.safetensors` (outputs of the first test images), `provenance.json` (device, versions, commit, date,
+seconds) and, last of all, `metrics.csv` (a row per sigma): where that file stands, the run is complete.
+"""
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .. import __version__
+from ..boxes import BOX_SIZE, crop_boxes
+from ..data.noise import SIGMAS, NoiseBank, degrade, sample_sigmas
+from ..data.two_digits import TwoDigits, cached
+from ..errors import InputError
+from ..latency.measure import check_device, device_name
+from ..models import count_parameters
+from ..paths import root, runs_dir, write_atomic
+from ..seed import generator, set_seed
+from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss
+from ..training import checkpoint as checkpoints
+from .experiments import FORMAT, Experiment, build, depends_on
+
+SAMPLES = 4  # test images whose outputs are kept
+SAMPLE_SIGMAS = (0.0, 0.2, 0.4, 0.8, 1.0)
+VALIDATION_IMAGES = 64
+
+
+def folder_of(experiment: Experiment) -> Path:
+    """The run's folder."""
+    return runs_dir() / experiment.name
+
+
+def is_complete(experiment: Experiment) -> bool:
+    """Whether the run has ended with all its files."""
+    return (folder_of(experiment) / "metrics.csv").exists()
+
+
+@lru_cache(maxsize=2)
+def _order(key: int, epoch: int, size: int) -> Tensor:
+    return torch.randperm(size, generator=generator("order", key, epoch))
+
+
+def batch_indices(experiment: Experiment, step: int, size: int) -> Tensor:
+    """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed and step alone."""
+    first = step * experiment.batch
+    parts = []
+    while first < (step + 1) * experiment.batch:
+        epoch, start = divmod(first, size)
+        stop = min(size, start + (step + 1) * experiment.batch - first)
+        parts.append(_order(experiment.seed, epoch, size)[start:stop])
+        first += stop - start
+    return torch.cat(parts)
+
+
+def make_draw(experiment: Experiment, data: TwoDigits, device: torch.device) -> Callable[[int], Batch]:
+    """`draw(step)`: clean images, a sigma for each, noise, boxes and labels, as a function of seed and step alone.
+
+    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away.
+    """
+    squares = experiment.task == "classify" and depends_on(experiment) is None
+
+    def draw(step: int) -> Batch:
+        rows = batch_indices(experiment, step, len(data)).to(device)
+        stream = generator("noise", experiment.seed, step, device=device)
+        clean, boxes, labels = data.images[rows], data.boxes[rows], data.labels[rows]
+        if squares:
+            clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
+            boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
+        clean = clean / 255
+        sigmas = sample_sigmas(len(clean), stream)
+        noise = torch.randn(clean.shape, generator=stream, device=device)
+        return Batch(clean, degrade(clean, sigmas, noise, clip=experiment.clip), boxes, labels)
+
+    return draw
+
+
+def _denoise_first(experiment: Experiment, device: torch.device) -> nn.Module | None:
+    """The trained and frozen denoiser in front of the network, for the control that needs one."""
+    needed = depends_on(experiment)
+    return None if needed is None else load_model(needed).to(device).eval().requires_grad_(False)
+
+
+def _front(batch: Batch, denoise: nn.Module | None) -> Batch:
+    if denoise is None:
+        return batch
+    with torch.no_grad():
+        return batch._replace(noisy=denoise(batch.noisy))
+
+
+def bank_noisy(data: TwoDigits, clip: bool, bank: NoiseBank | None = None) -> Callable[[range, float], Tensor]:
+    """`noisy(ids, sigma)` for `evaluate`: the same images and the same noise for every model."""
+    bank = bank or NoiseBank()
+
+    def noisy(ids: range, sigma: float) -> Tensor:
+        clean = data.images[ids.start : ids.stop] / 255
+        return clean if sigma == 0 else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
+
+    return noisy
+
+
+def obtain(
+    experiment: Experiment, *, device: str = "cpu", progress: bool = True, deadline: float | None = None, wait: bool = True,
+    checkpoint_s: float = 30.0,
+) -> bool:  # fmt: skip
+    """Train and evaluate unless that is done, going on from a checkpoint where there is one. True once the run is complete.
+
+    Two processes never train the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
+    At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
+    """
+    if is_complete(experiment):
+        return True
+    needed = depends_on(experiment)
+    if needed is not None and not obtain(needed, device=device, progress=progress, deadline=deadline, wait=wait):
+        return False
+    folder = folder_of(experiment)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")  # the system frees it when its process dies, however it dies
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            return False
+        if progress:
+            print(f"{experiment.title}: another process is training it; waiting for it to end.", flush=True)
+        held = lock.acquire()
+    with held:
+        if is_complete(experiment):
+            return True
+        return _train_and_evaluate(experiment, folder, check_device(device), progress, deadline, checkpoint_s)
+
+
+def _train_and_evaluate(
+    experiment: Experiment, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
+) -> bool:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(experiment.threads)
+    try:
+        write_atomic(folder / "config.json", json.dumps({"format": FORMAT, "experiment": asdict(experiment)}, indent=1))
+        front = _denoise_first(experiment, device)
+        set_seed(experiment.seed)
+        model = build(experiment)
+        history = None
+        if (folder / "weights.safetensors").exists() and (folder / "history.csv").exists():
+            model.load_state_dict(read_tensors(folder / "weights.safetensors"))
+            model.to(device)
+        else:
+            history = _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s)
+            if history is None:
+                return False
+            write_atomic(folder / "history.csv", to_csv(history))
+            write_atomic(folder / "weights.safetensors", save(_contiguous(model.state_dict())))
+        _evaluate(experiment, model.eval(), front, folder, device, progress)
+        checkpoints.remove(folder)
+        return True
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s) -> list[dict] | None:
+    data = cached("train", experiment.train_images, experiment.data_seed).to(device)
+    held_out = cached("validation", VALIDATION_IMAGES, experiment.data_seed).to(device)
+    draw = make_draw(experiment, data, device)
+    stream = generator("validation", device=device)
+    clean = held_out.images / 255
+    noise = torch.randn(clean.shape, generator=stream, device=device)
+    noisy = degrade(clean, sample_sigmas(len(clean), stream), noise, clip=experiment.clip)
+    fixed = _front(Batch(clean, noisy, held_out.boxes, held_out.labels), front)
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return task_loss(experiment.task, model, batch, experiment.ce_weight)
+
+    def validate(model: nn.Module) -> float:
+        model.eval()
+        with torch.no_grad():
+            value = loss(model, fixed).item()
+        model.train()
+        return value
+
+    settings = Settings(**{name: getattr(experiment, name) for name in Settings.__dataclass_fields__})
+    return fit(
+        Trainer(model, loss, settings, device), lambda step: _front(draw(step), front), validate, folder,
+        label=experiment.title, progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
+    )  # fmt: skip
+
+
+def _evaluate(experiment: Experiment, model: nn.Module, front, folder: Path, device: torch.device, progress: bool) -> None:
+    begun = time.monotonic()
+    model = model.to(memory_format=torch.channels_last)  # the faster one in float32
+    data = cached("test", experiment.eval_images, experiment.data_seed)
+    noisy = bank_noisy(data, experiment.clip)
+
+    def answer(images: Tensor, boxes: Tensor):
+        return predict(experiment.task, model, images if front is None else front(images), boxes)
+
+    found = evaluate(answer, data.images, data.boxes, data.labels, noisy, SIGMAS, device=device, progress=progress)
+    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
+    write_atomic(folder / "per_image.safetensors", save(_contiguous(compact)))
+    if experiment.task != "classify":
+        write_atomic(folder / "samples.safetensors", save(_samples(answer, data, noisy, device)))
+    with (folder / "history.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    record = provenance(device) | {
+        "parameters": count_parameters(model), "train_s": float(last["seconds"]), "evaluate_s": round(time.monotonic() - begun, 1),
+    }  # fmt: skip
+    write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
+    write_atomic(folder / "metrics.csv", to_csv(summarise(found, SIGMAS)))
+
+
+def _samples(answer: Callable, data: TwoDigits, noisy: Callable, device: torch.device) -> dict[str, Tensor]:
+    """Outputs for the first test images at `SAMPLE_SIGMAS`: uint8 (sigmas, images, 1, H, W)."""
+    ids = range(min(SAMPLES, len(data)))
+    boxes = data.boxes[: len(ids)].to(device)
+    with torch.inference_mode():
+        outputs = [answer(noisy(ids, sigma).to(device), boxes)[0].float().clamp(0, 1).cpu() for sigma in SAMPLE_SIGMAS]
+    return {"denoised": (torch.stack(outputs) * 255).round().to(torch.uint8)}
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+
+def load_model(experiment: Experiment) -> nn.Module:
+    """The trained network of a complete run, on the CPU; `InputError` if its weights are missing or damaged."""
+    model = build(experiment)
+    path = folder_of(experiment) / "weights.safetensors"
+    try:
+        model.load_state_dict(read_tensors(path))
+    except (FileNotFoundError, RuntimeError) as error:
+        raise InputError(f"{path} does not hold the weights of {experiment.title}: {error}") from None
+    return model
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; `InputError` in one sentence if it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a sound safetensors file ({error}); delete it to make it again.") from None
+
+
+def to_csv(rows: Iterable[dict]) -> str:
+    """Rows of equal keys as CSV text; floats as Python prints them, so that they read back as the same bits."""
+    rows = list(rows)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def provenance(device: torch.device) -> dict:
+    """Where and with what a result was made."""
+    return {
+        "device": device_name(device), "torch": torch.__version__, "python": platform.python_version(), "dcnas": __version__,
+        "commit": _commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    command = ["git", "-C", str(root()), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,72 @@
+"""The scales of the study: how long to train, how much to evaluate, how many seeds. One place for all sizes.
+
+`published` trains nothing; `smoke` is tiny and live; `laptop` is an honest small study on a CPU; `paper` has the paper's settings.
+"""
+
+from dataclasses import dataclass
+
+from ..errors import require_choice
+
+SCALES = ("published", "smoke", "laptop", "paper")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Training of one kind of network: images seen in all, images per optimiser step."""
+
+    images: int
+    batch: int
+    epochs: int  # validations, and steps of the plateau schedule
+    lr: float = 1e-3
+    schedule: str = "plateau"
+
+    @property
+    def steps(self) -> int:
+        return -(-self.images // self.batch)
+
+    @property
+    def epoch_steps(self) -> int:
+        return -(-self.steps // self.epochs)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of one scale. Images are those of the two-digit set."""
+
+    name: str
+    train_images: int  # size of the training set
+    classify: Budget  # Tables 1 and 6
+    denoise: Budget  # Figure 3 and Table 2
+    joint: Budget  # Table 3
+    eval_images: int  # test images per network and noise level
+    joint_eval_images: int  # more, because accuracy needs them
+    seeds: int  # where a claim is judged
+    large_seeds: int  # of the largest networks (b of 32 and more) where they only stand in Figure 3
+    precision: str  # of training; evaluation is always float32
+
+
+_PAPER = Budget(images=3_000_000, batch=32, epochs=100)
+
+_SCALES = {
+    "smoke": Scale(
+        "smoke", train_images=256, classify=Budget(512, 32, 2), denoise=Budget(32, 4, 2), joint=Budget(64, 8, 2),
+        eval_images=4, joint_eval_images=8, seeds=1, large_seeds=1, precision="fp32",
+    ),
+    "laptop": Scale(
+        "laptop", train_images=30_000,
+        classify=Budget(60_000, 32, 10, lr=4e-3, schedule="one-cycle"),
+        denoise=Budget(6_400, 8, 8, lr=4e-3, schedule="one-cycle"),
+        joint=Budget(16_000, 8, 8, lr=4e-3, schedule="one-cycle"),
+        eval_images=200, joint_eval_images=500, seeds=3, large_seeds=1, precision="bf16",
+    ),
+    "paper": Scale(
+        "paper", train_images=30_000, classify=_PAPER, denoise=_PAPER, joint=_PAPER,
+        eval_images=1_000, joint_eval_images=1_000, seeds=3, large_seeds=3, precision="bf16",
+    ),
+}  # fmt: skip
+
+
+def scale_named(name: str) -> Scale:
+    """The sizes of a scale that trains; `InputError` for an unknown name, and for `published`, which trains nothing."""
+    require_choice("scale", name, SCALES)
+    return _SCALES[require_choice("scale for training", name, tuple(_SCALES))]

@@ -1,0 +1,68 @@
+"""Latency of every network of Section 3 on one device, measured together and interleaved, kept in `data/latency/`.
+
+The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently without synchronising; `unsynchronised_ms`
+is that reading. Batch 1 is what an edge device sees.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..boxes import BOX_SIZE
+from ..data.two_digits import IMAGE_SIZE
+from ..errors import InputError
+from ..latency.measure import device_name, measure_many
+from ..paths import latency_dir, write_atomic
+from . import experiments as lists
+from .experiments import Experiment, build
+
+BATCHES = (1, 32)
+
+
+def inputs_of(experiment: Experiment, batch: int) -> tuple[Tensor, ...]:
+    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint model."""
+    if experiment.task == "classify":
+        return (torch.rand(batch, 1, BOX_SIZE, BOX_SIZE),)
+    images = torch.rand(batch, 1, IMAGE_SIZE, IMAGE_SIZE)
+    if experiment.task == "denoise":
+        return (images,)
+    boxes = torch.tensor([[0, 0, 32, 32], [48, 48, 80, 80]]).expand(batch, 2, 4).contiguous()
+    return images, boxes
+
+
+def _networks() -> dict[str, Experiment]:
+    """Every network that a table or Figure 3 shows, by label."""
+    groups = (lists.tables_1_and_6, lists.figure_3, lists.figure_3_mbconv, lists.table_3)
+    return {e.label: e for group in groups for e in group("smoke")}
+
+
+def measure_section3(device: str = "cpu", threads: int | None = None, rounds: int = 5) -> Path:
+    """Measure all networks and write one CSV file, named by the device; rows replace those of the same device and threads."""
+    rows = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in BATCHES:
+            models: dict[str, tuple[nn.Module, tuple]] = {
+                label: (build(e), inputs_of(e, batch)) for label, e in _networks().items()
+            }
+            passes, warmup = (20, 5) if batch == 1 else (4, 1)
+            found = measure_many(
+                models, rounds=rounds, warmup=warmup, passes=passes, threads=threads, device=device, unsynchronised=True,
+                progress=True,
+            )  # fmt: skip
+            rows += [{"label": label} | latency.as_row() for label, latency in found.items()]
+    name = device_name(device).lower()
+    slug = "-".join("".join(ch if ch.isalnum() else " " for ch in name).split())
+    path = latency_dir() / f"section3-{slug}-{rows[0]['threads']}threads.csv"
+    return write_atomic(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def latencies(batch: int = 32) -> pd.DataFrame:
+    """The published latencies at one batch size, a row per network (index `label`), of the first device in the folder."""
+    files = sorted(latency_dir().glob("section3-*.csv"))
+    if not files:
+        raise InputError(f"no latencies are in {latency_dir()}; `dcnas latency` measures them on this machine.")
+    frame = pd.read_csv(files[0])
+    return frame[frame["batch"] == batch].set_index("label")

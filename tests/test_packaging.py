@@ -1,0 +1,53 @@
+"""pyproject.toml, environment.yml and the package itself say the same thing."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import dcnas
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+
+def normal(requirement: str) -> str:
+    """One spelling for one requirement: no spaces, lower-case name with dashes, bounds sorted."""
+    name, bounds = re.fullmatch(r"([A-Za-z0-9._-]+?)((?:[<>=!~].*)?)", requirement.replace(" ", "")).groups()
+    return re.sub(r"[-_.]+", "-", name).lower() + ",".join(sorted(filter(None, bounds.split(","))))
+
+
+def conda_pip_section() -> list[str]:
+    (section,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    return section
+
+
+def test_environment_yml_has_the_requirements_of_pyproject():
+    pip = [line for line in conda_pip_section() if not line.startswith("-e")]
+    ours = {normal(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]}
+    theirs = {normal(r) for r in pip}
+    assert ours == theirs, f"only in pyproject.toml: {sorted(ours - theirs)}; only in environment.yml: {sorted(theirs - ours)}"
+    assert len(pip) == len(theirs), "environment.yml lists a requirement twice"
+
+
+def test_environment_yml_installs_the_package_itself():
+    assert [line for line in conda_pip_section() if line.startswith("-e")] == ["-e ."]
+
+
+def test_every_requirement_has_a_lower_and_an_upper_bound():
+    for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
+        assert ">=" in requirement and "<" in requirement and "==" not in requirement, requirement
+
+
+def test_one_python_floor():
+    floor = PROJECT["requires-python"]
+    (conda,) = [d for d in CONDA["dependencies"] if isinstance(d, str) and d.startswith("python")]
+    assert floor in conda
+    assert any(c.endswith(f":: {floor.removeprefix('>=')}") for c in PROJECT["classifiers"])
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert dcnas.__version__ == PROJECT["version"] == str(citation["version"])

@@ -5,6 +5,7 @@ Lists are in the order in which the paper shows them; `section3` puts the most u
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from torch import nn
@@ -104,9 +105,9 @@ def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fie
     )  # fmt: skip
 
 
-def _fast_layout(precision: str, b: int) -> bool:
-    """channels_last where it is faster: always in float32, in bfloat16 from 16 channels on (measured on CPUs with AMX)."""
-    return precision != "bf16" or b >= 16
+def _fast_layout(precision: str, b: int, block: str = "conv") -> bool:
+    """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (measured on a CPU with AMX)."""
+    return precision != "bf16" or (b >= 16 and block == "conv")
 
 
 def classifier(scale: Scale, seed: int, name: str) -> Experiment:
@@ -123,7 +124,7 @@ def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: s
     prefix = "UNet" if block == "conv" else "MB-UNet"
     precision = changes.get("precision", scale.precision)
     experiment = _make(
-        scale, scale.denoise, seed, channels_last=_fast_layout(precision, b), label=f"{prefix} b={b} d={d} m={m:g} c={c}",
+        scale, scale.denoise, seed, channels_last=_fast_layout(precision, b, block), label=f"{prefix} b={b} d={d} m={m:g} c={c}",
         task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
     )  # fmt: skip
     return replace(experiment, **changes)
@@ -153,31 +154,35 @@ FIGURE_3: dict[str, list[dict]] = {
     "c": [dict(b=b, d=4, m=2, c=c) for b in (8, 16, 32, 64) for c in (1, 2)],
     "m": [dict(b=8, d=4, m=m, c=2) for m in (1, 1.5, 2)],
 }
-# the MBConv repeat: the same panels without the largest networks
+# the MBConv repeat: every panel of Figure 3 around b=8; depthwise convolutions train five times slower on a CPU
 MBCONV: dict[str, list[dict]] = {
-    panel: [unet for unet in unets if unet["b"] <= 16] for panel, unets in FIGURE_3.items()
-}  # fmt: skip
+    "b": [dict(b=b, d=4, m=2, c=2) for b in (4, 8, 16)],
+    "d": [dict(b=8, d=d, m=2, c=2) for d in (2, 3, 4, 5)],
+    "c": [dict(b=8, d=4, m=2, c=c) for c in (1, 2)],
+    "m": [dict(b=8, d=4, m=m, c=2) for m in (1, 1.5, 2)],
+}
 
 
-def _denoisers(scale_name: str, panels: dict[str, list[dict]], block: str) -> list[Experiment]:
-    scale = scale_named(scale_name)
-    unique = list({tuple(unet.items()): unet for unets in panels.values() for unet in unets}.values())
+def _denoisers(scale: Scale, panels: dict[str, list[dict]], block: str, several: Callable[[dict], bool]) -> list[Experiment]:
+    """The UNets of all panels, each once: those that `several` picks with all seeds, the others with `scale.large_seeds`."""
+    unique = {tuple(unet.items()): unet for unets in panels.values() for unet in unets}.values()
     return [
         denoiser(scale, seed, **unet, block=block)
         for seed in range(scale.seeds)
         for unet in unique
-        if seed < scale.large_seeds or unet["b"] < 32  # fewer seeds for the largest
+        if seed < scale.large_seeds or several(unet)
     ]
 
 
 def figure_3(scale_name: str) -> list[Experiment]:
-    """The UNets of Figure 3, seed by seed; fewer seeds for the largest."""
-    return _denoisers(scale_name, FIGURE_3, "conv")
+    """The UNets of Figure 3, seed by seed; fewer seeds for the largest, b of 32 and more."""
+    return _denoisers(scale_named(scale_name), FIGURE_3, "conv", lambda unet: unet["b"] < 32)
 
 
 def figure_3_mbconv(scale_name: str) -> list[Experiment]:
-    """The MBConv repeat of the study (Section 3.2, last paragraph)."""
-    return _denoisers(scale_name, MBCONV, "mbconv")
+    """The MBConv repeat of the study (Section 3.2, last paragraph): all seeds for the two that are compared with Conv UNets."""
+    several = (dict(b=8, d=4, m=2, c=2), UNETS["reduced"])
+    return _denoisers(scale_named(scale_name), MBCONV, "mbconv", lambda unet: unet in several)
 
 
 def table_2(scale_name: str) -> list[Experiment]:

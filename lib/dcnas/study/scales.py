@@ -54,9 +54,9 @@ _SCALES = {
     ),
     "laptop": Scale(
         "laptop", train_images=30_000,
-        classify=Budget(60_000, 32, 10, lr=4e-3, schedule="one-cycle"),
-        denoise=Budget(6_400, 8, 8, lr=4e-3, schedule="one-cycle"),
-        joint=Budget(16_000, 8, 8, lr=4e-3, schedule="one-cycle"),
+        classify=Budget(192_000, 32, 10, lr=1e-2, schedule="one-cycle"),
+        denoise=Budget(6_400, 8, 8, lr=6e-3, schedule="one-cycle"),
+        joint=Budget(16_000, 8, 8, lr=6e-3, schedule="one-cycle"),
         eval_images=200, joint_eval_images=500, seeds=3, large_seeds=1, precision="bf16",
     ),
     "paper": Scale(

@@ -1,0 +1,62 @@
+"""Verdicts on made-up effects."""
+
+import math
+
+import pytest
+
+from dcnas.errors import InputError
+from dcnas.study.claims import judge, overall, verdict_table, verdict_text
+from dcnas.study.stats import Interval
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("effect", "asked", "verdict"),
+    [
+        (Interval(1.0, 0.2, 1.8), {}, "reproduced"),
+        (Interval(-1.0, -1.8, -0.2), {}, "not reproduced"),
+        (Interval(0.5, -0.1, 1.1), {}, "undecided"),
+        (Interval(0.5, 0.0, 1.1), {}, "undecided"),  # touches the threshold
+        (Interval(5.0, 4.8, 5.2), {"threshold": 5.5}, "not reproduced"),
+        (Interval(5.0, 4.8, 5.7), {"threshold": 5.5}, "undecided"),
+        (Interval(-1.0, -1.8, -0.2), {"direction": "<"}, "reproduced"),
+        (Interval(1.0, 0.2, 1.8), {"direction": "<"}, "not reproduced"),
+        (Interval(0.7, 0.5, 0.9), {"direction": "<", "threshold": 0.8}, "undecided"),
+        (Interval(-6.8, -7.3, -6.3), {"direction": "about", "threshold": -7, "margin": 1}, "reproduced"),
+        (Interval(-4.0, -4.5, -3.5), {"direction": "about", "threshold": -7, "margin": 1}, "not reproduced"),
+        (Interval(-6.8, -8.5, -5.5), {"direction": "about", "threshold": -7, "margin": 1}, "undecided"),
+        (Interval(1.0, NAN, NAN), {}, "undecided"),
+        (Interval(1.0, NAN, NAN), {"direction": "<"}, "undecided"),
+        (Interval(1.0, NAN, NAN), {"direction": "about", "margin": 2}, "undecided"),
+        (Interval(1.0, 0.2, 1.8), {"seeds": 1}, "undecided (one seed)"),
+        (Interval(1.0, 0.2, 1.8), {"seeds": 3}, "reproduced"),
+    ],
+)
+def test_each_verdict(effect, asked, verdict):
+    assert judge(effect, **asked) == verdict
+
+
+def test_an_unknown_direction_is_named():
+    with pytest.raises(InputError, match="direction is '>='"):
+        judge(Interval(1, 1, 1), direction=">=")
+
+
+def test_a_claim_of_several_parts_is_as_good_as_its_worst():
+    assert overall(["reproduced", "reproduced"]) == "reproduced"
+    assert overall(["reproduced", "undecided"]) == "undecided"
+    assert overall(["undecided", "not reproduced"]) == "not reproduced"
+    assert overall(["reproduced", "undecided (one seed)"]) == "undecided (one seed)"
+
+
+def test_table_and_text_take_statements_from_the_paper():
+    rows = [
+        {"claim": "C01", "comparison": "MB2.5-M minus Conv-L, points", "effect": Interval(1.234, 0.5, 2.0), "seeds": 3},
+        {"claim": "C01", "comparison": "MB4-L minus Conv-L, points", "effect": Interval(0.2, NAN, NAN), "decimals": 1},
+    ]
+    table = verdict_table(rows)
+    assert list(table) == ["claim", "statement", "comparison", "effect", "95% interval", "verdict"]
+    assert table["comparison"][0] == "MB2.5-M minus Conv-L, points: above 0"
+    assert table["95% interval"].tolist() == ["0.50 to 2.00", "none"]
+    assert table["verdict"].tolist() == ["reproduced", "undecided"]
+    assert verdict_text(table).startswith("- **C01 is undecided:** MB2.5-M and MB4-L classify better than Conv-L")

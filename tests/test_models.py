@@ -8,13 +8,21 @@ from torch import nn
 
 from dcnas.errors import InputError
 from dcnas.models import (
-    CLASSIFIERS, JOINING, UNETS, Classifier, UNet, build_classifier, build_dcnet, count_flops, count_parameters, unet_widths,
+    CLASSIFIERS,
+    JOINING,
+    UNETS,
+    Classifier,
+    UNet,
+    build_classifier,
+    build_dcnet,
+    count_flops,
+    count_parameters,
+    unet_widths,
 )  # fmt: skip
 from dcnas.models.blocks import MBConv
 from dcnas.paths import paper_dir
 from dcnas.study.experiments import build, section3
 
-BASELINE, REDUCED = UNETS["baseline"], UNETS["reduced"]
 UNET_FLOPS = {"baseline": 1_301_815_296, "reduced": 51_244_416}
 CLASSIFIER_FLOPS = {
     "Conv-L": 448_752, "Conv-M": 340_690, "Conv-S": 166_038, "MB1-S": 175_344,
@@ -35,6 +43,15 @@ def paper(name: str) -> list[dict[str, str]]:
 
 def printed(millions: str) -> int:
     return len(millions.partition(".")[2])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks are not faster with more, and much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # FLOPs
@@ -143,11 +160,20 @@ def test_bad_hyper_parameters_of_a_unet(change, what):
         UNet(**(dict(b=8, d=4, m=2, c=2) | change))
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Classifier(0, 4), lambda: Classifier(4, 0), lambda: Classifier(4, 4, classes=0), lambda: Classifier(4, 4, in_channels=0),
-    lambda: Classifier(4, 4, 0.5), lambda: MBConv(4, 4, float("inf")), lambda: build_classifier("MB3-M"),
-    lambda: build_dcnet("parallel", "reduced"), lambda: build_dcnet("integrated", "tiny"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Classifier(0, 4),
+        lambda: Classifier(4, 0),
+        lambda: Classifier(4, 4, classes=0),
+        lambda: Classifier(4, 4, in_channels=0),
+        lambda: Classifier(4, 4, 0.5),
+        lambda: MBConv(4, 4, float("inf")),
+        lambda: build_classifier("MB3-M"),
+        lambda: build_dcnet("parallel", "reduced"),
+        lambda: build_dcnet("integrated", "tiny"),
+    ],
+)
 def test_bad_hyper_parameters_of_the_others(make):
     with pytest.raises(InputError, match="but (a|one of)"):
         make()

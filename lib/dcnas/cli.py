@@ -101,6 +101,14 @@ def collect() -> None:
 
 
 @app.command()
+def readme() -> None:
+    """Put the published results beside the paper's numbers into the README."""
+    from .study.summary import write_readme
+
+    print("README.md was up to date." if write_readme() else "README.md has the new table.")
+
+
+@app.command()
 def latency(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,

@@ -106,7 +106,7 @@ def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fie
 
 
 def _fast_layout(precision: str, b: int, block: str = "conv") -> bool:
-    """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (measured on a CPU with AMX)."""
+    """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (seen on a CPU with AMX)."""
     return precision != "bf16" or (b >= 16 and block == "conv")
 
 

@@ -13,7 +13,7 @@ from ..data.mnist import load_mnist
 from ..errors import InputError, require_whole
 from ..latency.measure import check_device
 from .experiments import Experiment
-from .runs import is_complete, obtain
+from .runs import is_complete, obtain, published_runs
 
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
@@ -29,12 +29,15 @@ def run_queue(
 ) -> int:
     """Complete `experiments` in their order with `jobs` processes, for at most `minutes`. Returns how many are unfinished.
 
+    Runs whose results are published already count as complete, also on a machine that does not have their folders.
     `InputError` for bad numbers, a device that is not there, or when a worker fails (the other workers go on to the end).
     """
     require_whole("jobs", jobs)
     if minutes is not None and not minutes > 0:
         raise InputError(f"minutes is {minutes!r}, but a time above 0 was expected.")
     check_device(device)
+    published = published_runs()
+    experiments = [e for e in experiments if e.name not in published]
     load_mnist(progress=progress)  # once, before the workers ask for it all together
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork

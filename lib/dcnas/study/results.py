@@ -7,6 +7,7 @@ what is missing. A group is one of the lists of `experiments`, such as "table_3"
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError, require_choice
 from ..models import count_flops
-from ..paths import published_dir, weights_dir, write_atomic
+from ..paths import published_dir, runs_dir, weights_dir, write_atomic
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import folder_of, is_complete, obtain, read_tensors
@@ -95,7 +96,7 @@ def published() -> pd.DataFrame:
 
 
 def results(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
-    """The rows of a group of experiments, a row per run and sigma.
+    """The rows of a group of experiments, a row per run and sigma; `source` says whether they are of `runs` here or `published`.
 
     `published`: those of the best scale that has (most of) the group. Other scales: trained here and now where missing.
     """
@@ -105,7 +106,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
         experiments = make(scale)
         for experiment in experiments:
             obtain(experiment, device=device, progress=progress)
-        return read_runs(experiments)
+        return read_runs(experiments).assign(source="runs")
     labels = list(dict.fromkeys(experiment.label for experiment in make(PUBLISHED_SCALES[0])))
     rows = published()
     rows = rows[rows["label"].isin(labels)]
@@ -113,7 +114,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
     counts = rows.groupby("scale")["label"].nunique()
     best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
-    rows = rows[rows["scale"] == best]
+    rows = rows[rows["scale"] == best].assign(source="published")
     order = {label: i for i, label in enumerate(labels)}
     keys = rows["label"].map(order) + rows["seed"] * len(order)
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
@@ -126,36 +127,32 @@ def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:
 
 def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
     """(label, seed) to the metric of each test image at each sigma: "psnr", "ssim" (11, N) or "correct" (11, N, 2)."""
-    archive: dict[str, Tensor] = {}
+    runs = rows[["run", "label", "seed", "source"]].drop_duplicates()
+    archive = _archive("section3_per_image") if "published" in set(runs["source"]) else {}
     found = {}
-    for run, label, seed in rows[["run", "label", "seed"]].drop_duplicates().itertuples(index=False):
-        path = _run_folder(run) / "per_image.safetensors"
-        if path.exists():
-            found[label, seed] = read_tensors(path)[metric].float().numpy()
-            continue
-        archive = archive or read_tensors(published_dir() / "section3_per_image.safetensors")
-        found[label, seed] = archive[f"{run}/{metric}"].float().numpy()
+    for run, label, seed, source in runs.itertuples(index=False):
+        of_run = archive if source == "published" else read_tensors(runs_dir() / run / "per_image.safetensors")
+        found[label, seed] = of_run[f"{run}/{metric}" if source == "published" else metric].float().numpy()
     return found
 
 
 def samples(rows: pd.DataFrame) -> dict[str, Tensor]:
     """label to the outputs of its seed 0 for the first test images: uint8 (sigmas, images, 1, 96, 96)."""
-    found, archive = {}, {}
-    for run, label in rows.loc[rows["seed"] == 0, ["run", "label"]].drop_duplicates().itertuples(index=False):
-        path = _run_folder(run) / "samples.safetensors"
-        if path.exists():
-            found[label] = read_tensors(path)["denoised"]
-            continue
-        archive = archive or read_tensors(published_dir() / "section3_samples.safetensors")
-        if run in archive:
+    runs = rows.loc[rows["seed"] == 0, ["run", "label", "source"]].drop_duplicates()
+    archive = _archive("section3_samples") if "published" in set(runs["source"]) else {}
+    found = {}
+    for run, label, source in runs.itertuples(index=False):
+        if source == "runs":
+            found[label] = read_tensors(runs_dir() / run / "samples.safetensors")["denoised"]
+        elif run in archive:
             found[label] = archive[run]
     return found
 
 
-def _run_folder(name: str) -> Path:
-    from ..paths import runs_dir
-
-    return runs_dir() / name
+@lru_cache(maxsize=2)
+def _archive(name: str) -> dict[str, Tensor]:
+    """A published archive, kept in memory."""
+    return read_tensors(published_dir() / f"{name}.safetensors")
 
 
 def collect(progress: bool = True) -> dict[str, int]:
@@ -179,6 +176,7 @@ def collect(progress: bool = True) -> dict[str, int]:
     write_atomic(path, merged.to_csv(index=False, lineterminator="\n"))
     _merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
     _merge_tensors("section3_samples", complete, runs, _sample_tensors)
+    _archive.cache_clear()
     for experiment in complete:
         weights = folder_of(experiment) / "weights.safetensors"
         if experiment.seed == 0 and weights.stat().st_size <= LARGEST_WEIGHTS and experiment.task != "classify":

@@ -30,7 +30,7 @@ from ..data.two_digits import TwoDigits, cached
 from ..errors import InputError
 from ..latency.measure import check_device, device_name
 from ..models import count_parameters
-from ..paths import root, runs_dir, write_atomic
+from ..paths import published_dir, root, runs_dir, write_atomic
 from ..seed import generator, set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss
 from ..training import checkpoint as checkpoints
@@ -49,6 +49,15 @@ def folder_of(experiment: Experiment) -> Path:
 def is_complete(experiment: Experiment) -> bool:
     """Whether the run has ended with all its files."""
     return (folder_of(experiment) / "metrics.csv").exists()
+
+
+def published_runs() -> set[str]:
+    """Names of the runs whose results are published, which a queue need not repeat (read without pandas)."""
+    path = published_dir() / "section3.csv"
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        return {row["run"] for row in csv.DictReader(file) if row.get("format") == str(FORMAT)}
 
 
 @lru_cache(maxsize=2)

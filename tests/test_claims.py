@@ -2,9 +2,11 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from dcnas.errors import InputError
+from dcnas.study import claims
 from dcnas.study.claims import judge, overall, verdict_table, verdict_text
 from dcnas.study.stats import Interval
 
@@ -59,4 +61,22 @@ def test_table_and_text_take_statements_from_the_paper():
     assert table["comparison"][0] == "MB2.5-M minus Conv-L, points: above 0"
     assert table["95% interval"].tolist() == ["0.50 to 2.00", "none"]
     assert table["verdict"].tolist() == ["reproduced", "undecided"]
-    assert verdict_text(table).startswith("- **C01 is undecided:** MB2.5-M and MB4-L classify better than Conv-L")
+    assert verdict_text(table).startswith("- **C01, undecided** (1 of 2 comparisons reproduced): MB2.5-M and MB4-L classify better")
+
+
+def test_bounds_of_what_is_exact_or_not_measured():
+    rows = [{"claim": "C03", "comparison": "x", "effect": effect} for effect in (Interval(-3, -3, -3), Interval(NAN, NAN, NAN))]
+    assert verdict_table(rows)["95% interval"].tolist() == ["exact", "not measured"]
+    assert verdict_table(rows)["verdict"].tolist() == ["not reproduced", "undecided"]
+
+
+def test_latency_difference_widens_with_the_spread(monkeypatch):
+    columns = {"label": ["a", "b"], "median_ms": [2.0, 1.5], "q25_ms": [1.9, 1.4], "q75_ms": [2.1, 1.6], "passes": [100, 100]}
+    frame = pd.DataFrame(columns).set_index("label")
+    monkeypatch.setattr(claims, "latencies", lambda batch: frame)
+    tight = claims.latency_difference("a", "b")
+    assert tight.mean == pytest.approx(0.5) and 0 < tight.low < 0.5 < tight.high
+    frame["q75_ms"] += 1.0
+    wide = claims.latency_difference("a", "b")
+    assert wide.low < tight.low and wide.high > tight.high
+    assert math.isnan(claims.latency_difference("a", "c").mean)  # never measured

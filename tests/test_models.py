@@ -274,6 +274,18 @@ def test_channels_last_gives_the_same(label):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_heads_see_the_largest_value_of_each_channel():
+    x, boxes = torch.rand(2, 1, 64, 64), torch.tensor([[[0, 0, 32, 32], [32, 16, 64, 48]]]).expand(2, 2, 4)
+    classifier = build_classifier("Conv-S")
+    largest = classifier.features(x).flatten(2).max(-1).values
+    torch.testing.assert_close(classifier(x), classifier.head(largest))
+    joint = build_dcnet("integrated", "reduced")
+    deepest = joint.unet.encode(x)[-1]
+    assert deepest.shape == (2, 28, 8, 8)
+    regions = torch.stack([deepest[:, :, :4, :4], deepest[:, :, 2:6, 4:]], 1)
+    torch.testing.assert_close(joint(x, boxes)[1], joint.head(regions.flatten(3).max(-1).values))
+
+
 # brightness: GroupNorm takes any common factor out of its input, the bias of the convolution before it keeps it visible
 
 

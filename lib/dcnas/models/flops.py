@@ -3,13 +3,17 @@
 Note that one multiply-accumulate counts as one FLOP here, as in the paper and in TF-NAS.
 """
 
+import warnings
+
 import torch
 from torch import nn
 
 
 def count_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
     """FLOPs of one forward pass on `inputs` (for all images in the batch). The model is left as it was."""
-    from fvcore.nn import FlopCountAnalysis  # here, so that training needs torch alone
+    with warnings.catch_warnings():  # it compiles a few functions in a way that torch now deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import FlopCountAnalysis  # here, so that training needs torch alone
 
     training = model.training
     model.eval()

@@ -4,12 +4,14 @@ A claim is put as a number with an interval and what it must be: above or below 
 """
 
 from collections.abc import Sequence
+from math import hypot, isnan, nan
 
 import pandas as pd
 
-from ..errors import require_choice
+from ..errors import InputError, require_choice
 from . import paper
 from .stats import Interval
+from .timing import latencies
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 DIRECTIONS = (">", "<", "about")
@@ -42,6 +44,18 @@ def criterion(threshold: float = 0.0, direction: str = ">", margin: float = 0.0)
     return f"{'above' if direction == '>' else 'below'} {threshold:g}"
 
 
+def latency_difference(a: str, b: str, batch: int = 32) -> Interval:
+    """Median latency of `a` minus that of `b` in ms, with a 95% interval from the quartiles; NaN where it was not measured."""
+    try:
+        measured = latencies(batch).loc[[a, b]]
+    except (InputError, KeyError):
+        return Interval(nan, nan, nan)
+    # of a median of n passes: 1.2533 * standard deviation / sqrt(n), with the standard deviation from the quartiles
+    errors = 1.2533 * (measured["q75_ms"] - measured["q25_ms"]) / 1.349 / measured["passes"] ** 0.5
+    change, half = measured["median_ms"][a] - measured["median_ms"][b], 1.96 * hypot(*errors)
+    return Interval(change, change - half, change + half)
+
+
 def verdict_table(rows: list[dict]) -> pd.DataFrame:
     """A row per comparison: claim, statement, comparison, effect, 95% interval, verdict.
 
@@ -53,15 +67,22 @@ def verdict_table(rows: list[dict]) -> pd.DataFrame:
     for row in rows:
         effect, decimals = row["effect"], row.get("decimals", 2)
         asked = {name: row[name] for name in ("threshold", "direction", "margin") if name in row}
-        known = effect.low == effect.low and effect.high == effect.high
         table.append({
             "claim": row["claim"], "statement": statements[row["claim"]],
             "comparison": f"{row['comparison']}: {criterion(**asked)}",
             "effect": round(effect.mean, decimals),
-            "95% interval": f"{effect.low:.{decimals}f} to {effect.high:.{decimals}f}" if known else "none",
+            "95% interval": _bounds(effect, decimals),
             "verdict": judge(effect, **asked, seeds=row.get("seeds")),
         })  # fmt: skip
     return pd.DataFrame(table, columns=["claim", "statement", "comparison", "effect", "95% interval", "verdict"])
+
+
+def _bounds(effect: Interval, decimals: int) -> str:
+    if isnan(effect.mean):
+        return "not measured"
+    if isnan(effect.low) or isnan(effect.high):
+        return "none"
+    return "exact" if effect.low == effect.high else f"{effect.low:.{decimals}f} to {effect.high:.{decimals}f}"
 
 
 def overall(verdicts: Sequence[str]) -> str:
@@ -73,9 +94,10 @@ def overall(verdicts: Sequence[str]) -> str:
 
 
 def verdict_text(table: pd.DataFrame) -> str:
-    """One sentence per claim of a `verdict_table`, as Markdown: "**C01 is reproduced:** the statement (effects)."."""
+    """A line per claim of a `verdict_table`, as Markdown: the verdict on the whole claim, its statement, and how its parts did."""
     lines = []
     for claim, rows in table.groupby("claim", sort=False):
-        effects = "; ".join(f"{r.comparison}, found {r.effect:g}" for r in rows.itertuples())
-        lines.append(f"- **{claim} is {overall(list(rows['verdict']))}:** {rows['statement'].iloc[0]} ({effects}).")
+        verdicts = list(rows["verdict"])
+        parts = f" ({verdicts.count(REPRODUCED)} of {len(verdicts)} comparisons reproduced)" if len(verdicts) > 1 else ""
+        lines.append(f"- **{claim}, {overall(verdicts)}**{parts}: {rows['statement'].iloc[0]}.")
     return "\n".join(lines)

@@ -92,7 +92,7 @@ def read_results_file(path: Path) -> pd.DataFrame:
 
 def published() -> pd.DataFrame:
     """All published rows of Section 3."""
-    return read_results_file(published_dir() / "section3.csv")
+    return read_results_file(published_dir() / "section3.csv").assign(source="published")
 
 
 def results(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
     counts = rows.groupby("scale")["label"].nunique()
     best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
-    rows = rows[rows["scale"] == best].assign(source="published")
+    rows = rows[rows["scale"] == best]
     order = {label: i for i, label in enumerate(labels)}
     keys = rows["label"].map(order) + rows["seed"] * len(order)
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)

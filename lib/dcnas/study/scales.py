@@ -41,7 +41,7 @@ class Scale:
     eval_images: int  # test images per network and noise level
     joint_eval_images: int  # more, because accuracy needs them
     seeds: int  # where a claim is judged
-    large_seeds: int  # of the largest networks (b of 32 and more) where they only stand in Figure 3
+    large_seeds: int  # of the largest networks, b of 32 and more
     precision: str  # of training; evaluation is always float32
 
 

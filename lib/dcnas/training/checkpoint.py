@@ -15,11 +15,11 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def save(folder: Path, state: dict) -> None:
-    """Write `state` as the newest checkpoint of `folder`; the newest so far becomes the one before."""
+    """Write `state` as the newest checkpoint of `folder`; the newest so far, if it is sound, becomes the one before."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    if (folder / NAME).exists():
+    if (folder / NAME).exists() and _payload(folder / NAME) is not None:
         os.replace(folder / NAME, folder / PREVIOUS)
     write_atomic(folder / NAME, hashlib.sha256(payload).digest() + payload)
 
@@ -30,11 +30,16 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict | None:
         path = folder / name
         if not path.exists():
             continue
-        data = path.read_bytes()
-        if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
-            return torch.load(io.BytesIO(data[_DIGEST:]), map_location=device, weights_only=True)
+        if (payload := _payload(path)) is not None:
+            return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
         warnings.warn(f"{path} is broken (its checksum differs); going on from the one before it, or the start.", stacklevel=2)
     return None
+
+
+def _payload(path: Path) -> bytes | None:
+    """What `save` wrote to `path`, or None if its checksum differs."""
+    data = path.read_bytes()
+    return data[_DIGEST:] if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST] else None
 
 
 def remove(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """PSNR, SSIM [33] and accuracy, per image and noise level (Section 3, "Dataset & settings").
 
 Definitions, because the paper gives none: images are clamped to [0, 1] first, the range of the data is 1, PSNR is that of each
-image (torchmetrics) and averaged, SSIM has the usual 11 x 11 Gaussian window of sigma 1.5.
+image (torchmetrics) and averaged, SSIM has the usual 11 x 11 Gaussian window of sigma 1.5 and is averaged, as in [33], over the
+places where the whole window lies inside the image (torchmetrics reflects the edges and averages over all places).
 """
 
 from collections.abc import Callable, Iterable
@@ -35,11 +36,13 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """Structural similarity of each image (B,), inputs (B, C, H, W) in [0, 1] of at least 11 x 11; differentiable.
 
     The Gaussian window is applied as two matrix products, which is many times faster than torchmetrics' 11 x 11 convolution
-    and equals it to rounding (there is a test); torchmetrics itself takes images with a side above 512.
+    and equals its map inside the edges to rounding (there is a test); torchmetrics itself takes images with a side above 512.
     """
     height, width = clean.shape[-2:]
     if max(height, width) > _LARGEST_SIDE:
-        return structural_similarity_index_measure(images, clean, data_range=1.0, reduction="none").reshape(-1)
+        _, full = structural_similarity_index_measure(images, clean, data_range=1.0, reduction="none", return_full_image=True)
+        edge = _WINDOW // 2
+        return full[..., edge:-edge, edge:-edge].flatten(1).mean(1)
     with torch.autocast(images.device.type, enabled=False):
         x, y = images.float(), clean.float()
         rows = _gaussian(height, x.device, x.dtype)

@@ -1,0 +1,384 @@
+"""The study's widgets: noise, classifier, UNet and joint model under sliders.
+
+The four functions at the end make a `Panel` each: `noise(scale).view` in one cell, `.figure` in the next, for readers without a
+kernel. All that they show comes from the `draw_...` functions, which work without widgets. Nothing is trained here.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import cache, lru_cache, partial
+from html import escape
+
+import ipywidgets as W
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from ..boxes import BOX_SIZE
+from ..data.noise import check_sigma
+from ..data.two_digits import IMAGE_SIZE, cached
+from ..errors import InputError, require_choice
+from ..latency.measure import measure
+from ..models import CLASSIFIERS, UNETS, Classifier, UNet
+from ..paths import latency_dir, published_dir, weights_dir
+from ..training.metrics import psnr, ssim
+from . import drawing, results, timing
+from .experiments import Experiment, build, figure_3, figure_3_mbconv
+from .figures import COLOURS, png_bytes
+from .runs import bank_noisy, folder_of, is_complete, read_tensors
+from .scales import SCALES
+
+SHOWN = 16  # test images that can be chosen
+CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
+REDUCED = "UNet b=8 d=4 m=1.5 c=2"
+JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")
+Drawn = tuple[Figure, str]  # with the text of the status line
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inference on one thread: small images gain nothing from more, and on a busy machine threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Panel:
+    """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
+
+    `draw(**values of the controls)` gives a Figure and the status. JupyterLab calls back in two threads (so: a lock, and no
+    pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
+    """
+
+    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn]):
+        self.controls, self.draw, self.lock = controls, draw, threading.Lock()
+        self.error: Exception | None = None
+        self._default: Figure | None = None
+        self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
+        self.view = W.VBox([W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap")), self.status, self.image])
+        for widget, part in ((self.view, name), (self.status, f"{name}-status"), (self.image, f"{name}-image")):
+            widget.add_class(f"dcnas-{part}")
+        for control in controls.values():
+            control.observe(self.refresh, names="value")
+        self.refresh()
+
+    def refresh(self, *_) -> None:
+        """Draw the picture for what the controls say now."""
+        with self.lock, quiet():
+            try:
+                figure, status = self.draw(**{name: control.value for name, control in self.controls.items()})
+                self.image.value = png_bytes(figure)
+                self.status.value, self.error = escape(status), None
+                self._default = self._default or figure
+            except Exception as error:
+                self.status.value, self.error = f"<b>{type(error).__name__}</b>: {escape(str(error))}", error
+
+    @property
+    def figure(self) -> Figure:
+        """The first picture, drawn at the defaults; raises what went wrong if there is none."""
+        if self._default is None:
+            raise self.error
+        return self._default
+
+
+# What has been trained
+
+
+def trained(group: str, label: str, scale: str) -> tuple[nn.Module | None, str]:
+    """A trained network for the CPU and where it comes from: published weights, else a complete run of `scale`, else None."""
+    require_choice("scale", scale, SCALES)
+    scales = results.PUBLISHED_SCALES if scale == "published" else (scale,)
+    runs = [e for name in scales for e in results.GROUPS[group](name) if e.label == label]
+    places = [(weights_dir() / f"{results.slug(label)}.safetensors", "published weights of seed 0")]
+    places += [(folder_of(e) / "weights.safetensors", f"scale {e.scale}, seed {e.seed}") for e in runs if is_complete(e)]
+    for path, origin in places:
+        if path.exists():
+            with torch.device("meta"):  # weights are not drawn: torch's global stream may be in use in the other thread
+                model = build(runs[0])
+            model.load_state_dict(read_tensors(path), assign=True)
+            return model.eval().requires_grad_(False), origin
+    return None, f"no trained {label} at scale {scale} yet"
+
+
+def _flops(e: Experiment) -> int:
+    size = drawing.classifier_size(*astuple(CLASSIFIERS[e.network])) if e.task == "classify" else drawing.unet_size(**e.unet)
+    return size.flops
+
+
+def networks(groups: tuple[str, ...], scale: str, metric: str, sigma: float | None = None) -> tuple[pd.DataFrame, str]:
+    """A row per trained network (mean, min, max, std and count over seeds of `metric`), and a sentence where there is none.
+
+    `sigma=None` takes the mean over all noise levels.
+    """
+    require_choice("scale", scale, SCALES)
+    frames, why = [], f"no network is trained at scale {scale} yet"
+    for group in groups:
+        if scale != "published":
+            frames += [results.read_run(e, _flops(e)) for e in results.GROUPS[group](scale) if is_complete(e)]
+        elif (published_dir() / "section3.csv").exists():
+            try:
+                frames.append(results.results(group, scale))
+            except InputError as error:
+                why = str(error).rstrip(".")
+    if not frames:
+        return pd.DataFrame(columns=["label", "flops", "scale", "mean", "min", "max", "std", "count", "mb"]), why
+    rows = pd.concat(frames)
+    rows = rows if sigma is None else rows[np.isclose(rows["sigma"], sigma)]
+    seeds = rows.groupby(["label", "flops", "scale", "seed"], sort=False)[metric].mean()
+    found = seeds.groupby(["label", "flops", "scale"], sort=False).agg(["mean", "min", "max", "std", "count"]).reset_index()
+    return found.assign(mb=found["label"].str.startswith("MB")), ""
+
+
+def nearest(found: pd.DataFrame, flops: int, mb: bool) -> pd.Series | None:
+    """The trained network of the same family (MBConv or not) whose FLOPs are the nearest by ratio."""
+    family = found[found["mb"] == mb]
+    return None if family.empty else family.loc[np.log(family["flops"] / flops).abs().astype(float).idxmin()]
+
+
+# How long a pass takes here
+
+
+def _measured(model: nn.Module, side: int, about_ms: float) -> tuple[float, str]:
+    """Milliseconds of a network on the meta device, in so many passes that they take about 60 ms."""
+    for parameter in model.to_empty(device="cpu").parameters():
+        parameter.data.fill_(0.01)
+    passes = max(3, min(15, int(60 / about_ms)))
+    found = measure(model, torch.full((1, 1, side, side), 0.5), warmup=1, passes=passes)
+    return found.median_ms, f"measured here: batch 1, median of {passes} passes, {found.threads} threads"
+
+
+@lru_cache(maxsize=256)
+def classifier_latency(first: int, second: int, expansion: float | None) -> tuple[float, str]:
+    """Milliseconds for one digit on this machine, and how they were found."""
+    with torch.device("meta"):
+        network = Classifier(first, second, expansion)
+    return _measured(network, BOX_SIZE, about_ms=1)
+
+
+@lru_cache(maxsize=2)
+def _known_latencies(block: str) -> tuple[dict[int, float], str]:
+    """FLOPs to milliseconds of UNets that were timed, and where: the published table, else the reduced UNet here and now."""
+    known = {}
+    if any(latency_dir().glob("section3-*.csv")):
+        table = timing.latencies(batch=1)
+        nets = [e for e in figure_3("smoke") + figure_3_mbconv("smoke") if e.block == block and e.label in table.index]
+        known = {_flops(e): float(table.loc[e.label, "median_ms"]) for e in nets}
+    if known:
+        return known, f"the published latencies on {table['device'].iloc[0]}"
+    with torch.device("meta"):
+        reduced = UNet(**UNETS["reduced"])
+    return {drawing.unet_size(**UNETS["reduced"]).flops: _measured(reduced, IMAGE_SIZE, 5)[0]}, "the reduced UNet, measured here"
+
+
+@lru_cache(maxsize=256)
+def unet_latency(b: int, d: int, m: float, c: int, block: str = "conv") -> tuple[float, str]:
+    """Milliseconds for one image, and how they were found: measured here, or predicted by FLOPs where that would take long."""
+    flops = drawing.unet_size(b, d, m, c, block).flops
+    known, where = _known_latencies(block)
+    near = min(known, key=lambda other: abs(math.log(other / flops)))
+    predicted = known[near] * flops / near
+    if predicted > CHEAP_MS:
+        return predicted, f"predicted by FLOPs from {where}"
+    with torch.device("meta"):
+        network = UNet(b, d, m, c, block=block)
+    return _measured(network, IMAGE_SIZE, predicted)
+
+
+# Pictures, each with its status line
+
+
+def scene(index: int, sigma: float, clipped: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Test image `index`: clean and noisy (1, 1, 96, 96) as in every evaluation of the study, boxes (1, 2, 4), labels (2,)."""
+    check_sigma(sigma)
+    if index not in range(SHOWN):
+        raise InputError(f"sample is {index!r}, but a whole number from 0 to {SHOWN - 1} was expected.")
+    data = cached("test", SHOWN)
+    noisy = bank_noisy(data, clipped)(range(index, index + 1), sigma)
+    return data.images[index : index + 1] / 255, noisy, data.boxes[index : index + 1], data.labels[index]
+
+
+def _show(axes: Axes, name: str, image: Tensor | None, clean: Tensor | None = None) -> None:
+    """An image with its name, and PSNR and SSIM against `clean`; both limited to [0, 1], as all results of the study are."""
+    axes.set_axis_off()
+    if image is None:
+        axes.text(0.5, 0.5, "no trained\nnetwork yet", ha="center", va="center", transform=axes.transAxes)
+        return
+    axes.imshow(image[0, 0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+    if clean is not None:
+        limited = image.clamp(0, 1)
+        quality = psnr(limited, clean).item()
+        name += f"\nPSNR {f'{quality:.1f}' if math.isfinite(quality) else '∞'} dB, SSIM {ssim(limited, clean).item():.2f}"
+    axes.set_title(name, fontsize=11, y=1)
+
+
+def draw_noise(sigma: float, index: int, clipped: bool, load: Callable[[], tuple[nn.Module | None, str]]) -> Drawn:
+    """A test image clean, noisy and denoised, and its pixel values."""
+    clean, noisy, _, _ = scene(index, sigma, clipped)
+    model, origin = load()
+    figure, axes = drawing.fixed(11, 3.1, 1, 4, right=0.985, bottom=0.16, top=0.84, wspace=0.12, width_ratios=[1, 1, 1, 1.15])
+    _show(axes[0], f"clean\ntest image {index}", clean)
+    _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
+    _show(axes[2], "denoised", None if model is None else model(noisy), clean)
+    edges = np.linspace(-2, 3, 101)
+    axes[3].axvspan(0, 1, color="0.92", zorder=0)
+    for image, name, colour, line in ((noisy, "noisy", "red", "-"), (clean, "clean", "black", "--")):
+        share = np.histogram(image.clamp(-2, 3).numpy(), edges)[0] / image.numel()
+        axes[3].stairs(100 * share, edges, label=name, color=COLOURS[colour], linestyle=line, linewidth=1.5)
+    axes[3].set(xlabel="pixel value (0 black, 1 white)", ylabel="pixels (%)", yscale="log", ylim=(0.005, 150))
+    axes[3].set_yticks((0.01, 0.1, 1, 10, 100), ("0.01", "0.1", "1", "10", "100"))
+    axes[3].minorticks_off()
+    axes[3].legend(loc="upper right")
+    what = f"{REDUCED}: {origin}" if model is not None else f"Not denoised: {origin}"
+    note = " It was trained on noise that is not clipped." if clipped and model is not None else ""
+    return figure, f"Test image {index}, σ = {sigma:.2f}, noisy image {'' if clipped else 'not '}clipped to [0, 1]. {what}.{note}"
+
+
+def _mark(axes: Axes, box: Tensor, text: str, colour: str, line: str = "-") -> None:
+    left, top = box[:2].tolist()
+    style = dict(fill=False, edgecolor=colour, linestyle=line, linewidth=2)
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), BOX_SIZE, BOX_SIZE, **style))
+    axes.text(left, top, text, color="white", fontsize=9, va="top", bbox=dict(facecolor=colour, edgecolor="none", pad=1.5))
+
+
+def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple[nn.Module | None, str]]) -> Drawn:
+    """A test image clean, noisy and denoised, with both digits' predictions and class probabilities."""
+    clean, noisy, boxes, labels = scene(index, sigma)
+    network, origin = load(model)
+    denoised, logits = (None, None) if network is None else network(noisy, boxes)
+    figure, axes = drawing.fixed(11.5, 3.2, 1, 4, bottom=0.15, top=0.84, wspace=0.12, width_ratios=[1, 1, 1, 1.3])
+    _show(axes[0], f"clean\ntest image {index}", clean)
+    _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
+    _show(axes[2], "denoised", denoised, clean)
+    for name, box, label in zip("AB", boxes[0], labels):
+        _mark(axes[0], box, f"{name}: {label}", COLOURS["blue"])
+    head = f"{model}, test image {index}, σ = {sigma:.2f}"
+    if logits is None:
+        axes[3].set_axis_off()
+        return figure, f"{head}. Not denoised or classified: {origin}."
+    for k, (name, box, label, chances) in enumerate(zip("AB", boxes[0], labels.tolist(), logits[0].softmax(-1))):
+        said = chances.argmax().item()
+        sign, colour, line = ("✓", "green", "-") if said == label else ("✗", "red", "--")
+        _mark(axes[2], box, f"{sign} {name}: {said}", COLOURS[colour], line)
+        style = dict(color=COLOURS[("sky", "orange")[k]], edgecolor="black", linewidth=0.6, hatch=("", "///")[k])
+        axes[3].bar(np.arange(10) + 0.4 * k - 0.2, 100 * chances, 0.4, **style, label=f"{name}: true {label}, says {said} {sign}")
+        axes[3].plot(label + 0.4 * k - 0.2, 104, "v", color="black", markersize=5)
+    axes[3].set(xticks=range(10), ylim=(0, 135), yticks=range(0, 101, 25), xlabel="class (▼ true)", ylabel="probability (%)")
+    axes[3].legend(loc="upper center", fontsize=9)
+    right = (logits[0].argmax(-1) == labels).sum().item()
+    ms = measure(network, noisy, boxes, warmup=1, passes=5).median_ms
+    return figure, f"{head}: {right} of 2 digits right. {origin}. Inference {ms:.1f} ms (batch 1, median of 5 passes here)."
+
+
+def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None, unit: str, ylabel: str) -> None:
+    """Quality against FLOPs of all trained networks (bars: lowest and highest seed); the choice as a line, its nearest ringed."""
+    size = {"K": 1e3, "M": 1e6}[unit]
+    for mb, marker, colour, name in ((False, "o", "blue", "conv"), (True, "s", "red", "MBConv")):
+        part = found[found["mb"] == mb]
+        if len(part):
+            bars = [part["mean"] - part["min"], part["max"] - part["mean"]]
+            axes.errorbar(part["flops"] / size, part["mean"], bars, fmt=marker, color=COLOURS[colour], label=name, markersize=5)
+    axes.axvline(flops / size, color="black", linestyle="--", label="this network")
+    if near is None:
+        axes.text(0.5, 0.5, "no trained network\nof this kind yet", ha="center", va="center", transform=axes.transAxes)
+    else:
+        axes.plot(near["flops"] / size, near["mean"], "ko", markersize=13, markerfacecolor="none", label="nearest trained")
+    axes.set(xlabel=f"FLOPs ({unit})", ylabel=ylabel)
+    axes.legend(loc="lower right", fontsize=9)
+
+
+def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.Series | None, why: str, metric: str) -> str:
+    per = {"K": 1e3, "M": 1e6}[unit]
+    text = f"{size.flops / per:,.1f} {unit} FLOPs, {size.parameters:,} parameters, {latency[0]:.3g} ms ({latency[1]}). "
+    if near is None:
+        return text + f"Nothing to compare with: {why or 'no network of this kind is trained yet'}."
+    which = "This network" if near["flops"] == size.flops else f"Nearest, {near['label']} with {near['flops'] / per:,.1f} {unit}"
+    spread = f" ± {near['std']:.1f}" if near["count"] > 1 else ""
+    return text + f"{which}, trained: {near['mean']:.1f}{spread} {metric}, seeds: {near['count']}, scale {near['scale']}."
+
+
+def draw_classifier(first: int, second: int, expansion: float | None, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
+    """A classifier's drawing above the accuracy of all trained ones."""
+    rows, why = found()
+    size = drawing.classifier_size(first, second, expansion)
+    near = nearest(rows, size.flops, expansion is not None)
+    figure, axes = drawing.fixed(7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.05)
+    drawing.classifier(first, second, expansion, axes=axes[0])
+    _scatter(axes[1], rows, size.flops, near, "K", "accuracy (%)")
+    return figure, _status(size, "K", classifier_latency(first, second, expansion), near, why, "% accuracy over 11 noise levels")
+
+
+def draw_unet(b: int, d: int, m: float, c: int, block: str, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
+    """A UNet's drawing beside the PSNR at sigma 0.8 of all trained ones (Figure 3)."""
+    rows, why = found()
+    size = drawing.unet_size(b, d, m, c, block)
+    near = nearest(rows, size.flops, block == "mbconv")
+    figure, axes = drawing.fixed(11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
+    drawing.unet(b, d, m, c, block, axes=axes[0])
+    _scatter(axes[1], rows, size.flops, near, "M", "PSNR at σ = 0.8 (dB)")
+    axes[1].set(xscale="log", xlim=(1, 20_000))
+    return figure, _status(size, "M", unet_latency(b, d, m, c, block), near, why, "dB PSNR at σ = 0.8")
+
+
+# The panels
+
+
+def _control(kind: type, description: str, **options) -> W.ValueWidget:
+    options |= {} if kind in (W.Dropdown, W.Checkbox) else {"continuous_update": False}
+    return kind(description=description, style={"description_width": "10em"}, layout=W.Layout(width="28em"), **options)
+
+
+def _scene_controls(sigma: float, index: int) -> dict[str, W.ValueWidget]:
+    if index not in range(SHOWN):
+        raise InputError(f"sample is {index!r}, but a whole number from 0 to {SHOWN - 1} was expected.")
+    return {
+        "sigma": _control(W.FloatSlider, "noise σ (0 to 1)", value=sigma, min=0, max=1, step=0.05, readout_format=".2f"),
+        "index": _control(W.IntSlider, "test image", value=index, min=0, max=SHOWN - 1),
+    }
+
+
+def noise(scale: str, index: int = 0) -> Panel:
+    """What noise does to an image, and what the reduced UNet makes of it."""
+    controls = _scene_controls(0.4, index) | {"clipped": _control(W.Checkbox, "clipped to [0, 1]", value=False)}
+    return Panel("noise", controls, partial(draw_noise, load=cache(partial(trained, "table_2", REDUCED, scale))))
+
+
+def classifier(scale: str) -> Panel:
+    """A classifier of any width and expansion rate: drawing, cost, and the nearest trained one of Table 6."""
+    rates = [("none (3×3 conv)", None), ("1", 1), ("2.5", 2.5), ("4", 4)]
+    controls = {
+        "first": _control(W.IntSlider, "first layer (channels)", value=6, min=1, max=16),
+        "second": _control(W.IntSlider, "second layer (channels)", value=24, min=4, max=48),
+        "expansion": _control(W.Dropdown, "MBConv expansion rate", options=rates, value=2.5),
+    }
+    found = cache(partial(networks, ("tables_1_and_6",), scale, "accuracy"))
+    return Panel("classifier", controls, partial(draw_classifier, found=found))
+
+
+def unet(scale: str) -> Panel:
+    """The UNet's hyper-parameters of Figures 2 and 3: drawing, cost, and the nearest trained UNet."""
+    controls = {
+        "b": _control(W.SelectionSlider, "b: base width (channels)", options=(4, 8, 16, 32, 64), value=8),
+        "d": _control(W.IntSlider, "d: depth (levels)", value=4, min=1, max=6),
+        "m": _control(W.SelectionSlider, "m: width multiplier", options=(1, 1.25, 1.5, 1.75, 2), value=1.5),
+        "c": _control(W.IntSlider, "c: blocks per level", value=2, min=1, max=3),
+        "block": _control(W.Dropdown, "block", options=(("3×3 conv", "conv"), ("MBConv", "mbconv")), value="conv"),
+    }
+    found = cache(partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8))
+    return Panel("unet", controls, partial(draw_unet, found=found))
+
+
+def joint(scale: str) -> Panel:
+    """The reduced DC-Nets at work: denoised image, both digits' labels and probabilities."""
+    controls = _scene_controls(0.4, 0) | {"model": _control(W.Dropdown, "network", options=JOINT, value=JOINT[0])}
+    return Panel("joint", controls, partial(draw_joint, load=cache(partial(trained, "table_3", scale=scale))))

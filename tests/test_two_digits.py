@@ -1,0 +1,165 @@
+"""The two-digit set: the same bits everywhere, and every image what its boxes and labels say."""
+
+import hashlib
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from dcnas.boxes import BOX_SIZE
+from dcnas.data import two_digits
+from dcnas.data.mnist import load_mnist
+from dcnas.data.two_digits import IMAGE_SIZE, SPLITS, generate
+from dcnas.errors import InputError
+
+FIELDS = ("images", "boxes", "labels", "digits")
+SHA256 = {  # of the first 16 images of each split with their boxes, labels and digits
+    "train": "fb6587946aababd2f68f2ca721e72c58b725bb0dce1d74d9c2a8c84b23efc444",
+    "validation": "72e5a28a96ef3057bc9d50c4ab766b781ccce7fc1b9c1fde2a2652c51f8c53a4",
+    "test": "4da391aa8e7133b5fc27f26b28a731044e0011c32b4273f4ebe4a4bba32c65d8",
+}
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    try:
+        return load_mnist(progress=False)
+    except (InputError, OSError) as error:
+        pytest.skip(f"needs MNIST: {error}")
+
+
+@pytest.fixture(scope="module", params=SPLITS)
+def sample(request, mnist):
+    """(split, 2,000 of its images)"""
+    return request.param, generate(request.param, 2_000, mnist=mnist)
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(getattr(a, field), getattr(b, field)) for field in FIELDS)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_same_bits_as_ever(mnist, split):
+    data = generate(split, 16, mnist=mnist)
+    digest = hashlib.sha256()
+    for field in FIELDS:
+        digest.update(getattr(data, field).contiguous().numpy().tobytes())
+    assert digest.hexdigest() == SHA256[split]
+    assert same(data, generate(split, 16, mnist=mnist))
+
+
+def test_a_smaller_set_is_the_beginning_of_a_larger_one(sample, mnist):
+    split, data = sample
+    small = generate(split, 37, mnist=mnist)
+    assert len(small) == 37
+    assert all(torch.equal(getattr(small, field), getattr(data, field)[:37]) for field in FIELDS)
+
+
+def test_seeds_and_splits_are_different_sets(mnist):
+    sets = [generate(split, 20, seed, mnist) for split in SPLITS for seed in (0, 1)]
+    for i, one in enumerate(sets):
+        for other in sets[:i]:
+            assert not (one.images == other.images).flatten(1).all(1).any()
+            assert not torch.equal(one.boxes, other.boxes)
+
+
+def test_shapes_and_types(sample):
+    _, data = sample
+    found = [(tuple(getattr(data, field).shape), getattr(data, field).dtype) for field in FIELDS]
+    assert found == [
+        ((2_000, 1, 96, 96), torch.uint8), ((2_000, 2, 4), torch.int64), ((2_000, 2), torch.int64), ((2_000, 2), torch.int64),
+    ]  # fmt: skip
+    assert (IMAGE_SIZE, BOX_SIZE) == (96, 32) and data.images.is_contiguous()
+
+
+def test_boxes_lie_inside_and_do_not_overlap(sample):
+    _, data = sample
+    left, top, right, bottom = data.boxes.unbind(-1)
+    assert (right - left == 32).all() and (bottom - top == 32).all()
+    assert (left >= 0).all() and (top >= 0).all() and (right <= 96).all() and (bottom <= 96).all()
+    apart = [(low[:, 1] >= high[:, 0]) | (low[:, 0] >= high[:, 1]) for low, high in ((left, right), (top, bottom))]
+    assert (apart[0] | apart[1]).all()
+    assert left.unique().numel() == top.unique().numel() == 65  # every place occurs
+
+
+def test_images_are_what_boxes_and_digits_say(sample, mnist):
+    """Rebuilt one pixel after the other: grey background, and each digit's ink over it in the middle of its box."""
+    split, data = sample
+    source = mnist.test_images if split == "test" else mnist.train_images
+    for image, boxes, digits in zip(data.images[:300, 0].numpy(), data.boxes.numpy(), data.digits.numpy(), strict=False):
+        ink = np.zeros((96, 96))
+        for (left, top, _, _), digit in zip(boxes, digits, strict=True):
+            ink[top + 2 : top + 30, left + 2 : left + 30] = source[digit] / 255
+        (grey,) = np.unique(image[ink == 0])  # one grey all over
+        assert 26 <= grey <= 76
+        assert np.abs(grey * (1 - ink) + 255 * ink - image).max() <= 0.5 + 1e-9
+        assert image.max() > 200
+
+
+def test_greys_are_uniform(sample):
+    _, data = sample
+    greys = data.images[:, 0].flatten(1).min(1).values
+    counts = torch.bincount(greys.long(), minlength=256)
+    assert counts[:26].sum() == counts[77:].sum() == 0
+    assert counts[26:77].min() > 10 and counts[26:77].max() < 80  # 39 expected
+
+
+def test_labels_are_those_of_the_digits(sample, mnist):
+    split, data = sample
+    labels = mnist.test_labels if split == "test" else mnist.train_labels
+    assert torch.equal(data.labels, torch.from_numpy(labels.astype(np.int64))[data.digits])
+    assert torch.bincount(data.labels.flatten(), minlength=10).min() > 300  # of 4,000; "5" is the rarest
+
+
+def test_no_digit_is_in_two_splits(sample):
+    split, data = sample
+    low, high = {"train": (0, 50_000), "validation": (50_000, 60_000), "test": (0, 10_000)}[split]
+    assert low <= data.digits.min() and data.digits.max() < high
+    assert data.digits.max() - data.digits.min() > 0.99 * (high - low)  # and all of its part is used
+
+
+def test_when_no_pair_of_places_fits():
+    """All tries at the same place, which has a chance of one in 10^8: opposite corners."""
+    raw = np.zeros((3, 2 * two_digits._TRIES), np.uint64)
+    raw[1, -1] = ~np.uint64(0)  # the last try fits
+    assert two_digits._places(raw).tolist() == [[[0, 0], [64, 64]]] * 3
+    raw[1, 1] = 2**63  # the first fits as well: half way down, on the left
+    assert two_digits._places(raw)[1].tolist() == [[0, 0], [32, 0]]
+
+
+def test_a_training_set_takes_seconds(mnist):
+    start = time.perf_counter()
+    assert len(generate("train", 30_000, mnist=mnist)) == 30_000
+    assert time.perf_counter() - start < 10  # 0.5 to 2 s were seen
+
+
+def test_cached_sets_are_made_once(mnist, monkeypatch):
+    monkeypatch.setattr(two_digits, "load_mnist", lambda: mnist)
+    two_digits.cached.cache_clear()
+    assert two_digits.cached("test", 5) is two_digits.cached("test", 5)
+    assert same(two_digits.cached("test", 5), generate("test", 5, mnist=mnist))
+
+
+def test_to_a_device(mnist):
+    data = generate("test", 3, mnist=mnist)
+    assert same(data.to(torch.device("cpu")), data)
+    assert {getattr(data.to(torch.device("meta")), field).device.type for field in FIELDS} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "arguments, why",
+    [
+        (("valid", 5), "split is 'valid', but one of train, validation, test"),
+        ((None, 5), "split is None"),
+        (("train", 0), "size is 0, but a whole number of at least 1"),
+        (("train", -3), "size is -3"),
+        (("train", 2.0), "size is 2.0"),
+        (("train", True), "size is True"),
+        (("train", 5, -1), "seed is -1, but a whole number of at least 0"),
+        (("train", 5, "0"), "seed is '0'"),
+    ],
+)
+def test_bad_input(arguments, why):
+    with pytest.raises(InputError, match=why):
+        generate(*arguments)

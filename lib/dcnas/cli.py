@@ -58,6 +58,7 @@ def run(
     """Train and evaluate one network, with a progress bar; killed, the same command goes on where it was."""
     import pandas as pd
 
+    from .paths import shown
     from .study.results import read_run
     from .study.runs import folder_of, obtain
 
@@ -73,7 +74,7 @@ def run(
     frame = read_run(found[0])
     with pd.option_context("display.width", 120):
         print(frame[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis=1).round(3).to_string(index=False))
-    print(f"{found[0].title}: complete, in {folder_of(found[0])}")
+    print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
 
 @app.command()
@@ -115,10 +116,11 @@ def latency(
     rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 5,
 ) -> None:
     """Time every network of Section 3 at batch 1 and 32 and write data/latency/DEVICE.csv. Leave the machine alone meanwhile."""
+    from .paths import shown
     from .study.timing import measure_section3
 
     path = measure_section3(device=device, threads=threads, rounds=rounds)
-    print(f"Wrote {path}")
+    print(f"Wrote {shown(path)}")
 
 
 @app.command()
@@ -130,15 +132,15 @@ def study(
 ) -> None:
     """Execute the notebooks with papermill and list the figures and tables they wrote."""
     from .latency.measure import check_device
-    from .paths import executed_dir, root
+    from .paths import executed_dir, shown
     from .study.notebooks import run_study
 
     check_device(device)
     written, seconds = run_study(scale, notebooks or (), jobs=jobs, device=device)
     for path in written:
-        print(path.relative_to(root()))
+        print(shown(path))
     total = sum(seconds.values())
-    print(f"{len(seconds)} notebooks ran at scale {scale} in {total:.0f} s; executed copies are in {executed_dir(scale)}")
+    print(f"{len(seconds)} notebooks ran at scale {scale} in {total:.0f} s; executed copies are in {shown(executed_dir(scale))}")
     print(f"study: done, {len(written)} figures and tables written")
 
 

@@ -14,6 +14,12 @@ def root() -> Path:
     return Path(os.environ.get("DCNAS_ROOT") or Path(__file__).resolve().parents[2])
 
 
+def shown(path: Path) -> str:
+    """A path for messages: relative to the project where it lies inside, so that outputs name no machine."""
+    path = Path(path)
+    return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
+
+
 def downloads_dir() -> Path:
     """Data sets of others, fetched once; never tracked."""
     return Path(os.environ.get("DCNAS_DOWNLOADS") or root() / "data" / "downloads")

@@ -31,11 +31,13 @@ STYLE = {
 }  # fmt: skip
 
 
+matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
+
+
 def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, **options):
     """(figure, axes) in the study's style, sizes in inches; axes as `Figure.subplots` gives them."""
-    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid", STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns, **options)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def caption(figure: Figure, rows: pd.DataFrame, note: str = "") -> Figure:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import InputError, require_choice, require_whole
-from ..paths import executed_dir, figures_dir, notebooks_dir
+from ..paths import executed_dir, figures_dir, notebooks_dir, shown
 from .scales import SCALES
 
 
@@ -52,7 +52,7 @@ def execute(source: Path, target: Path, parameters: dict, *, progress: bool = Tr
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "papermill" in cell.metadata]
     left = [cell for cell in cells if cell.metadata.papermill["status"] != "completed" or cell.execution_count is None]
     if left:
-        raise RuntimeError(f"{source.name}: {len(left)} of {len(cells)} cells did not run; see {partial}.")
+        raise RuntimeError(f"{source.name}: {len(left)} of {len(cells)} cells did not run; see {shown(partial)}.")
     os.replace(partial, target)
     return target
 

@@ -20,7 +20,7 @@ from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError, require_choice
 from ..models import count_flops
-from ..paths import published_dir, runs_dir, weights_dir, write_atomic
+from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import folder_of, is_complete, obtain, read_tensors
@@ -81,12 +81,12 @@ def read_results_file(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; `dcnas collect` makes it from complete runs.") from None
+        raise InputError(f"{shown(path)} does not exist; `dcnas collect` makes it from complete runs.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a sound CSV file ({error}).") from None
+        raise InputError(f"{shown(path)} is not a sound CSV file ({error}).") from None
     formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
     if formats != [FORMAT]:
-        raise InputError(f"{path} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
+        raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
     return frame
 
 

@@ -30,7 +30,7 @@ from ..data.two_digits import TwoDigits, cached
 from ..errors import InputError
 from ..latency.measure import check_device, device_name
 from ..models import count_parameters
-from ..paths import published_dir, root, runs_dir, write_atomic
+from ..paths import published_dir, root, runs_dir, shown, write_atomic
 from ..seed import generator, set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss
 from ..training import checkpoint as checkpoints
@@ -251,7 +251,7 @@ def load_model(experiment: Experiment) -> nn.Module:
     try:
         model.load_state_dict(read_tensors(path))
     except (FileNotFoundError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold the weights of {experiment.title}: {error}") from None
+        raise InputError(f"{shown(path)} does not hold the weights of {experiment.title}: {error}") from None
     return model
 
 
@@ -260,7 +260,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise InputError(f"{path} is not a sound safetensors file ({error}); delete it to make it again.") from None
+        raise InputError(f"{shown(path)} is not a sound safetensors file ({error}); delete it to make it again.") from None
 
 
 def to_csv(rows: Iterable[dict]) -> str:

@@ -14,7 +14,7 @@ from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
 from ..latency.measure import device_name, measure_many
-from ..paths import latency_dir, write_atomic
+from ..paths import latency_dir, shown, write_atomic
 from . import experiments as lists
 from .experiments import Experiment, build
 
@@ -63,6 +63,6 @@ def latencies(batch: int = 32) -> pd.DataFrame:
     """The published latencies at one batch size, a row per network (index `label`), of the first device in the folder."""
     files = sorted(latency_dir().glob("section3-*.csv"))
     if not files:
-        raise InputError(f"no latencies are in {latency_dir()}; `dcnas latency` measures them on this machine.")
+        raise InputError(f"no latencies are in {shown(latency_dir())}; `dcnas latency` measures them on this machine.")
     frame = pd.read_csv(files[0])
     return frame[frame["batch"] == batch].set_index("label")

@@ -822,6 +822,30 @@ def figure_4(rows: pd.DataFrame, index: int, sigma: float, zoom: int = 26) -> Fi
     return figures.caption(figure, shown, f"Test image {index}, σ = {sigma:g}; S: reduced, L: baseline.")
 
 
+def overview(rows: pd.DataFrame, index: int, sigma: float) -> Figure:
+    """What the study is about, for the README: a noisy image, what DC-Net Reduced Integrated makes of it, and how it denoises."""
+    label = DCNETS["reduced", "integrated"]
+    _, outputs = _shown(rows, index, sigma)
+    right = per_image(rows[(rows["label"] == label) & (rows["seed"] == 0)], "correct")[label, 0][SIGMAS.index(sigma), index]
+    data = cached("test", SAMPLES)
+    figure, (noisy, denoised, chart) = figures.new_figure(11, 4.2, 1, 3, width_ratios=(1, 1, 1.25))
+    _picture(noisy, _noisy_sample(index, sigma), f"in: noisy, σ = {sigma:g}")
+    _picture(denoised, outputs[label][SAMPLE_SIGMAS.index(sigma)], "out: denoised and classified")
+    for box, digit, correct in zip(data.boxes[index].tolist(), data.labels[index].tolist(), right):
+        colour = figures.COLOURS["sky" if correct else "red"]
+        denoised.add_patch(Rectangle((box[0] - 0.5, box[1] - 0.5), BOX_SIZE, BOX_SIZE, edgecolor=colour, facecolor="none", linewidth=2))
+        text = f"{digit}" if correct else f"not {digit}"
+        denoised.text(box[0] + 1, box[1] + 1, text, color=colour, fontsize=13, fontweight="bold", va="top")
+    shown = rows[rows["label"].isin(DCNETS["reduced", joining] for joining in lists.JOINING)]
+    scores = with_noisy_input(per_image(shown, "psnr"), "psnr")
+    for i, joining in enumerate(lists.JOINING):
+        _band(chart, scores, DCNETS["reduced", joining], NOISY, i)
+    _band(chart, scores, "noisy input", NOISY, 6)
+    chart.set(xlabel="noise level σ", ylabel="PSNR (dB)")
+    chart.legend(fontsize=9)
+    return figures.caption(figure, shown, f"Test image {index}. Bands: 95% over images and seeds.")
+
+
 # ---- claims of Section 3.3
 
 

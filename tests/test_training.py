@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from dcnas.boxes import crop_boxes
 from dcnas.errors import InputError
@@ -131,6 +131,15 @@ def test_psnr():
     assert psnr(noisy, clean).tolist() == pytest.approx(expected, rel=1e-5)
     assert psnr(clean + 0.1, clean).tolist() == pytest.approx([20] * 3, abs=1e-3)
     assert psnr(clean, clean).tolist() == [math.inf] * 3
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 96, 96), (3, 3, 7, 11), (1, 1, 1, 1)])
+def test_psnr_has_the_bits_of_torchmetrics(shape):
+    clean = images(*shape)
+    noisy = clean + torch.logspace(-4, 0, len(clean)).view(-1, 1, 1, 1) * torch.randn(shape, generator=generator("n"))
+    theirs = peak_signal_noise_ratio(noisy, clean, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    assert torch.equal(psnr(noisy, clean), theirs)
+    assert torch.equal(psnr(clean, clean), peak_signal_noise_ratio(clean, clean, data_range=1.0, dim=(1, 2, 3), reduction="none"))
 
 
 # evaluation, against loops over single images

@@ -4,6 +4,7 @@ The four functions at the end make a `Panel` each: `noise(scale).view` in one ce
 kernel. All that they show comes from the `draw_...` functions, which work without widgets. Nothing is trained here.
 """
 
+import io
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ from ..paths import latency_dir, published_dir, weights_dir
 from ..training.metrics import psnr, ssim
 from . import drawing, results, timing
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
-from .figures import COLOURS, png_bytes
+from .figures import COLOURS
 from .runs import bank_noisy, folder_of, is_complete, read_tensors
 from .scales import SCALES
 
@@ -52,6 +54,13 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure of fixed layout as PNG, drawn once (`Figure.savefig` draws twice) and packed lightly."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
 
 
 class Panel:
@@ -78,7 +87,7 @@ class Panel:
         with self.lock, quiet():
             try:
                 figure, status = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.image.value = png_bytes(figure)
+                self.image.value = png(figure)
                 self.status.value, self.error = escape(status), None
                 self._default = self._default or figure
             except Exception as error:
@@ -100,7 +109,7 @@ def trained(group: str, label: str, scale: str) -> tuple[nn.Module | None, str]:
     require_choice("scale", scale, SCALES)
     scales = results.PUBLISHED_SCALES if scale == "published" else (scale,)
     runs = [e for name in scales for e in results.GROUPS[group](name) if e.label == label]
-    places = [(weights_dir() / f"{results.slug(label)}.safetensors", "published weights of seed 0")]
+    places = [(weights_dir() / f"{results.slug(label)}.safetensors", "published, seed 0")]
     places += [(folder_of(e) / "weights.safetensors", f"scale {e.scale}, seed {e.seed}") for e in runs if is_complete(e)]
     for path, origin in places:
         if path.exists():
@@ -149,25 +158,20 @@ def nearest(found: pd.DataFrame, flops: int, mb: bool) -> pd.Series | None:
 # How long a pass takes here
 
 
-def _measured(model: nn.Module, side: int, about_ms: float) -> tuple[float, str]:
-    """Milliseconds of a network on the meta device, in so many passes that they take about 60 ms."""
-    for parameter in model.to_empty(device="cpu").parameters():
-        parameter.data.fill_(0.01)
-    passes = max(3, min(15, int(60 / about_ms)))
-    found = measure(model, torch.full((1, 1, side, side), 0.5), warmup=1, passes=passes)
-    return found.median_ms, f"measured here: batch 1, median of {passes} passes, {found.threads} threads"
-
-
-@lru_cache(maxsize=256)
-def classifier_latency(first: int, second: int, expansion: float | None) -> tuple[float, str]:
-    """Milliseconds for one digit on this machine, and how they were found."""
+@lru_cache(maxsize=512)
+@quiet()
+def measured(kind: type[nn.Module], settings: tuple, side: int, about_ms: float) -> tuple[float, str]:
+    """Milliseconds of `kind(*settings)` for one image, in so many passes that they take about 60 ms, and how it was done."""
     with torch.device("meta"):
-        network = Classifier(first, second, expansion)
-    return _measured(network, BOX_SIZE, about_ms=1)
+        network = kind(*settings)
+    for parameter in network.to_empty(device="cpu").parameters():
+        parameter.data.fill_(0.01)
+    found = measure(network, torch.full((1, 1, side, side), 0.5), warmup=1, passes=max(3, min(15, int(60 / about_ms))))
+    return found.median_ms, f"measured here: batch 1, median of {found.passes} passes, threads: {found.threads}"
 
 
 @lru_cache(maxsize=2)
-def _known_latencies(block: str) -> tuple[dict[int, float], str]:
+def _timed(block: str) -> tuple[dict[int, float], str]:
     """FLOPs to milliseconds of UNets that were timed, and where: the published table, else the reduced UNet here and now."""
     known = {}
     if any(latency_dir().glob("section3-*.csv")):
@@ -176,23 +180,19 @@ def _known_latencies(block: str) -> tuple[dict[int, float], str]:
         known = {_flops(e): float(table.loc[e.label, "median_ms"]) for e in nets}
     if known:
         return known, f"the published latencies on {table['device'].iloc[0]}"
-    with torch.device("meta"):
-        reduced = UNet(**UNETS["reduced"])
-    return {drawing.unet_size(**UNETS["reduced"]).flops: _measured(reduced, IMAGE_SIZE, 5)[0]}, "the reduced UNet, measured here"
+    reduced = tuple(UNETS["reduced"].values())
+    return {drawing.unet_size(*reduced).flops: measured(UNet, reduced, IMAGE_SIZE, 5)[0]}, "the reduced UNet, measured here"
 
 
-@lru_cache(maxsize=256)
 def unet_latency(b: int, d: int, m: float, c: int, block: str = "conv") -> tuple[float, str]:
     """Milliseconds for one image, and how they were found: measured here, or predicted by FLOPs where that would take long."""
     flops = drawing.unet_size(b, d, m, c, block).flops
-    known, where = _known_latencies(block)
+    known, where = _timed(block)
     near = min(known, key=lambda other: abs(math.log(other / flops)))
     predicted = known[near] * flops / near
     if predicted > CHEAP_MS:
         return predicted, f"predicted by FLOPs from {where}"
-    with torch.device("meta"):
-        network = UNet(b, d, m, c, block=block)
-    return _measured(network, IMAGE_SIZE, predicted)
+    return measured(UNet, (b, d, m, c, 1, block), IMAGE_SIZE, predicted)
 
 
 # Pictures, each with its status line
@@ -201,8 +201,7 @@ def unet_latency(b: int, d: int, m: float, c: int, block: str = "conv") -> tuple
 def scene(index: int, sigma: float, clipped: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Test image `index`: clean and noisy (1, 1, 96, 96) as in every evaluation of the study, boxes (1, 2, 4), labels (2,)."""
     check_sigma(sigma)
-    if index not in range(SHOWN):
-        raise InputError(f"sample is {index!r}, but a whole number from 0 to {SHOWN - 1} was expected.")
+    require_choice("test image", index, range(SHOWN))
     data = cached("test", SHOWN)
     noisy = bank_noisy(data, clipped)(range(index, index + 1), sigma)
     return data.images[index : index + 1] / 255, noisy, data.boxes[index : index + 1], data.labels[index]
@@ -212,9 +211,9 @@ def _show(axes: Axes, name: str, image: Tensor | None, clean: Tensor | None = No
     """An image with its name, and PSNR and SSIM against `clean`; both limited to [0, 1], as all results of the study are."""
     axes.set_axis_off()
     if image is None:
-        axes.text(0.5, 0.5, "no trained\nnetwork yet", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, f"{name}:\nnot trained yet", ha="center", va="center", transform=axes.transAxes)
         return
-    axes.imshow(image[0, 0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(image[0, 0].clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
     if clean is not None:
         limited = image.clamp(0, 1)
         quality = psnr(limited, clean).item()
@@ -226,22 +225,30 @@ def draw_noise(sigma: float, index: int, clipped: bool, load: Callable[[], tuple
     """A test image clean, noisy and denoised, and its pixel values."""
     clean, noisy, _, _ = scene(index, sigma, clipped)
     model, origin = load()
-    figure, axes = drawing.fixed(11, 3.1, 1, 4, right=0.985, bottom=0.16, top=0.84, wspace=0.12, width_ratios=[1, 1, 1, 1.15])
+    figure, axes = drawing.fixed(11, 3.1, 1, 4, right=0.94, bottom=0.16, top=0.84, width_ratios=[1, 1, 1, 1.1])
     _show(axes[0], f"clean\ntest image {index}", clean)
     _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
     _show(axes[2], "denoised", None if model is None else model(noisy), clean)
-    edges = np.linspace(-2, 3, 101)
+    edges = np.linspace(-3.5, 4.5, 101)
     axes[3].axvspan(0, 1, color="0.92", zorder=0)
     for image, name, colour, line in ((noisy, "noisy", "red", "-"), (clean, "clean", "black", "--")):
-        share = np.histogram(image.clamp(-2, 3).numpy(), edges)[0] / image.numel()
+        share = np.histogram(image.numpy(), edges)[0] / image.numel()
         axes[3].stairs(100 * share, edges, label=name, color=COLOURS[colour], linestyle=line, linewidth=1.5)
-    axes[3].set(xlabel="pixel value (0 black, 1 white)", ylabel="pixels (%)", yscale="log", ylim=(0.005, 150))
-    axes[3].set_yticks((0.01, 0.1, 1, 10, 100), ("0.01", "0.1", "1", "10", "100"))
-    axes[3].minorticks_off()
-    axes[3].legend(loc="upper right")
-    what = f"{REDUCED}: {origin}" if model is not None else f"Not denoised: {origin}"
+    axes[3].set(xlabel="pixel value (0 black, 1 white)", yscale="log", ylim=(0.005, 150))
+    axes[3].set_yticks((0.01, 0.1, 1, 10, 100), ("0.01", "0.1", "1", "10", "100"), minor=False)
+    _finish(axes[3], "pixels (%)", 2)
+    what = f"{REDUCED}, weights: {origin}" if model is not None else f"Not denoised: {origin}"
     note = " It was trained on noise that is not clipped." if clipped and model is not None else ""
     return figure, f"Test image {index}, σ = {sigma:.2f}, noisy image {'' if clipped else 'not '}clipped to [0, 1]. {what}.{note}"
+
+
+def _finish(axes: Axes, ylabel: str, columns: int, side: str = "right") -> None:
+    """Label of the y axis, and a legend above that covers nothing; no minor ticks, they take long to draw."""
+    axes.yaxis.set_ticks_position(side)
+    axes.yaxis.set_label_position(side)
+    axes.set_ylabel(ylabel)
+    axes.minorticks_off()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, fontsize=10, frameon=False, borderaxespad=0.2)
 
 
 def _mark(axes: Axes, box: Tensor, text: str, colour: str, line: str = "-") -> None:
@@ -256,28 +263,28 @@ def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple
     clean, noisy, boxes, labels = scene(index, sigma)
     network, origin = load(model)
     denoised, logits = (None, None) if network is None else network(noisy, boxes)
-    figure, axes = drawing.fixed(11.5, 3.2, 1, 4, bottom=0.15, top=0.84, wspace=0.12, width_ratios=[1, 1, 1, 1.3])
+    figure, axes = drawing.fixed(11.5, 3.2, 1, 4, right=0.94, bottom=0.15, top=0.84, width_ratios=[1, 1, 1, 1.25])
     _show(axes[0], f"clean\ntest image {index}", clean)
     _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
-    _show(axes[2], "denoised", denoised, clean)
-    for name, box, label in zip("AB", boxes[0], labels):
+    _show(axes[2], model if network is None else "denoised", denoised, clean)
+    for name, box, label in zip("AB", boxes[0], labels.tolist()):
         _mark(axes[0], box, f"{name}: {label}", COLOURS["blue"])
     head = f"{model}, test image {index}, σ = {sigma:.2f}"
     if logits is None:
         axes[3].set_axis_off()
         return figure, f"{head}. Not denoised or classified: {origin}."
-    for k, (name, box, label, chances) in enumerate(zip("AB", boxes[0], labels.tolist(), logits[0].softmax(-1))):
+    for k, (name, box, label, chances) in enumerate(zip("AB", boxes[0], labels.tolist(), logits[0].softmax(-1).numpy())):
         said = chances.argmax().item()
         sign, colour, line = ("✓", "green", "-") if said == label else ("✗", "red", "--")
         _mark(axes[2], box, f"{sign} {name}: {said}", COLOURS[colour], line)
         style = dict(color=COLOURS[("sky", "orange")[k]], edgecolor="black", linewidth=0.6, hatch=("", "///")[k])
         axes[3].bar(np.arange(10) + 0.4 * k - 0.2, 100 * chances, 0.4, **style, label=f"{name}: true {label}, says {said} {sign}")
         axes[3].plot(label + 0.4 * k - 0.2, 104, "v", color="black", markersize=5)
-    axes[3].set(xticks=range(10), ylim=(0, 135), yticks=range(0, 101, 25), xlabel="class (▼ true)", ylabel="probability (%)")
-    axes[3].legend(loc="upper center", fontsize=9)
+    axes[3].set(xticks=range(10), ylim=(0, 112), yticks=range(0, 101, 25), xlabel="class (▼ true)")
+    _finish(axes[3], "probability (%)", 1)
     right = (logits[0].argmax(-1) == labels).sum().item()
     ms = measure(network, noisy, boxes, warmup=1, passes=5).median_ms
-    return figure, f"{head}: {right} of 2 digits right. {origin}. Inference {ms:.1f} ms (batch 1, median of 5 passes here)."
+    return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, median of 5 passes)."
 
 
 def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None, unit: str, ylabel: str) -> None:
@@ -293,8 +300,10 @@ def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None
         axes.text(0.5, 0.5, "no trained network\nof this kind yet", ha="center", va="center", transform=axes.transAxes)
     else:
         axes.plot(near["flops"] / size, near["mean"], "ko", markersize=13, markerfacecolor="none", label="nearest trained")
-    axes.set(xlabel=f"FLOPs ({unit})", ylabel=ylabel)
-    axes.legend(loc="lower right", fontsize=9)
+    low, high, ticks = {"K": (30, 4_000, (30, 100, 300, 1_000, 3_000)), "M": (0.3, 20_000, (1, 10, 100, 1_000, 10_000))}[unit]
+    axes.set(xlabel=f"FLOPs ({unit})", xscale="log", xlim=(low, high))
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    _finish(axes, ylabel, 2 if unit == "M" else 4, "left")
 
 
 def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.Series | None, why: str, metric: str) -> str:
@@ -304,7 +313,7 @@ def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.
         return text + f"Nothing to compare with: {why or 'no network of this kind is trained yet'}."
     which = "This network" if near["flops"] == size.flops else f"Nearest, {near['label']} with {near['flops'] / per:,.1f} {unit}"
     spread = f" ± {near['std']:.1f}" if near["count"] > 1 else ""
-    return text + f"{which}, trained: {near['mean']:.1f}{spread} {metric}, seeds: {near['count']}, scale {near['scale']}."
+    return text + f"{which}, trained: {near['mean']:.1f}{spread}{metric}, seeds: {near['count']}, scale {near['scale']}."
 
 
 def draw_classifier(first: int, second: int, expansion: float | None, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
@@ -312,10 +321,11 @@ def draw_classifier(first: int, second: int, expansion: float | None, found: Cal
     rows, why = found()
     size = drawing.classifier_size(first, second, expansion)
     near = nearest(rows, size.flops, expansion is not None)
-    figure, axes = drawing.fixed(7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.05)
+    latency = measured(Classifier, (first, second, expansion), BOX_SIZE, 1)
+    figure, axes = drawing.fixed(7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.2)
     drawing.classifier(first, second, expansion, axes=axes[0])
     _scatter(axes[1], rows, size.flops, near, "K", "accuracy (%)")
-    return figure, _status(size, "K", classifier_latency(first, second, expansion), near, why, "% accuracy over 11 noise levels")
+    return figure, _status(size, "K", latency, near, why, "% accuracy over 11 noise levels")
 
 
 def draw_unet(b: int, d: int, m: float, c: int, block: str, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
@@ -326,8 +336,7 @@ def draw_unet(b: int, d: int, m: float, c: int, block: str, found: Callable[[], 
     figure, axes = drawing.fixed(11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
     drawing.unet(b, d, m, c, block, axes=axes[0])
     _scatter(axes[1], rows, size.flops, near, "M", "PSNR at σ = 0.8 (dB)")
-    axes[1].set(xscale="log", xlim=(1, 20_000))
-    return figure, _status(size, "M", unet_latency(b, d, m, c, block), near, why, "dB PSNR at σ = 0.8")
+    return figure, _status(size, "M", unet_latency(b, d, m, c, block), near, why, " dB PSNR at σ = 0.8")
 
 
 # The panels
@@ -339,8 +348,7 @@ def _control(kind: type, description: str, **options) -> W.ValueWidget:
 
 
 def _scene_controls(sigma: float, index: int) -> dict[str, W.ValueWidget]:
-    if index not in range(SHOWN):
-        raise InputError(f"sample is {index!r}, but a whole number from 0 to {SHOWN - 1} was expected.")
+    require_choice("test image", index, range(SHOWN))
     return {
         "sigma": _control(W.FloatSlider, "noise σ (0 to 1)", value=sigma, min=0, max=1, step=0.05, readout_format=".2f"),
         "index": _control(W.IntSlider, "test image", value=index, min=0, max=SHOWN - 1),

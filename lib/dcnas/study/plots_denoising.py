@@ -833,7 +833,9 @@ def overview(rows: pd.DataFrame, index: int, sigma: float) -> Figure:
     _picture(denoised, outputs[label][SAMPLE_SIGMAS.index(sigma)], "out: denoised and classified")
     for box, digit, correct in zip(data.boxes[index].tolist(), data.labels[index].tolist(), right):
         colour = figures.COLOURS["sky" if correct else "red"]
-        denoised.add_patch(Rectangle((box[0] - 0.5, box[1] - 0.5), BOX_SIZE, BOX_SIZE, edgecolor=colour, facecolor="none", linewidth=2))
+        denoised.add_patch(
+            Rectangle((box[0] - 0.5, box[1] - 0.5), BOX_SIZE, BOX_SIZE, edgecolor=colour, facecolor="none", linewidth=2)
+        )
         text = f"{digit}" if correct else f"not {digit}"
         denoised.text(box[0] + 1, box[1] + 1, text, color=colour, fontsize=13, fontweight="bold", va="top")
     shown = rows[rows["label"].isin(DCNETS["reduced", joining] for joining in lists.JOINING)]

@@ -5,6 +5,7 @@ shared folder, may work on the same runs; a worker that dies loses nothing but i
 """
 
 import multiprocessing
+import sys
 import time
 
 from tqdm.auto import tqdm
@@ -18,10 +19,25 @@ from .runs import is_complete, obtain, published_runs
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
     """Go through `experiments` in order, again and again, until each is complete or another process has it."""
-    for experiment in experiments:
-        if deadline is not None and time.monotonic() > deadline:
-            return
-        obtain(experiment, device=device, progress=progress, deadline=deadline, wait=False)
+    left, going_on = experiments, True
+    while left and going_on:
+        going_on = False
+        for experiment in left:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            going_on |= obtain(experiment, device=device, progress=progress, deadline=deadline, wait=False)
+        left = [e for e in left if not is_complete(e)]
+
+
+def _worker(*arguments) -> None:
+    """`work` in a process of its own: errors of users and of the machine in one sentence, exit status 2."""
+    try:
+        work(*arguments)
+    except (InputError, OSError) as error:
+        print(f"dcnas: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def run_queue(
@@ -41,7 +57,7 @@ def run_queue(
     load_mnist(progress=progress)  # once, before the workers ask for it all together
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    workers = [context.Process(target=work, args=(experiments, device, deadline)) for _ in range(jobs)]
+    workers = [context.Process(target=_worker, args=(experiments, device, deadline)) for _ in range(jobs)]
     for worker in workers:
         worker.start()
     try:

@@ -38,7 +38,7 @@ _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "clip", "ce_weight",
 )  # fmt: skip
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
-LARGEST_WEIGHTS = 200_000  # bytes; networks of seed 0 up to this size are published with their weights
+LARGEST_WEIGHTS = 200_000  # bytes; networks whose images are shown are published with their weights up to this size
 
 
 def flops_of(experiment: Experiment) -> int:
@@ -179,7 +179,7 @@ def collect(progress: bool = True) -> dict[str, int]:
     _archive.cache_clear()
     for experiment in complete:
         weights = folder_of(experiment) / "weights.safetensors"
-        if experiment.seed == 0 and weights.stat().st_size <= LARGEST_WEIGHTS and experiment.task != "classify":
+        if _is_shown(experiment) and weights.stat().st_size <= LARGEST_WEIGHTS:
             write_atomic(weights_dir() / f"{slug(experiment.label)}.safetensors", weights.read_bytes())
     return {"new": len(runs - set(old["run"])), "published": len(runs)}
 
@@ -194,10 +194,15 @@ def _per_image_tensors(experiment: Experiment) -> dict[str, Tensor]:
     return {f"{experiment.name}/{metric}": tensor for metric, tensor in tensors.items()}
 
 
+def _is_shown(experiment: Experiment) -> bool:
+    """Whether images of this network are shown: seed 0 of Tables 2 and 3."""
+    return experiment.seed == 0 and experiment.label in {
+        e.label for group in (lists.table_2, lists.table_3) for e in group(experiment.scale)
+    }
+
+
 def _sample_tensors(experiment: Experiment) -> dict[str, Tensor]:
-    """Of the networks whose images are shown: seed 0 of Tables 2 and 3."""
-    shown = {e.label for e in lists.table_2(experiment.scale) + lists.table_3(experiment.scale)}
-    if experiment.seed or experiment.label not in shown:
+    if not _is_shown(experiment):
         return {}
     return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -38,13 +39,17 @@ def over_sigmas(metric: np.ndarray, sigmas: Sequence[float] = SIGMAS) -> np.ndar
     return chosen.mean(axis=tuple(i for i in range(chosen.ndim) if i != 1))
 
 
+@lru_cache(maxsize=8)
+def _draws(seeds: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resampled seeds (DRAWS, seeds) and weights of images (DRAWS, images): the same for all comparisons of one size."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(seeds, size=(DRAWS, seeds)), rng.multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
+
+
 def bootstrap(values: dict[int, np.ndarray], seed: int = 0) -> Interval:
     """The mean over seeds and images, with an interval from resampling both."""
     matrix = np.stack([values[key] for key in sorted(values)])
-    rng = np.random.default_rng(seed)
-    seeds, images = matrix.shape
-    pick_seeds = rng.integers(seeds, size=(DRAWS, seeds))
-    weights = rng.multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
+    pick_seeds, weights = _draws(*matrix.shape, seed)
     means = (matrix @ weights.T)[pick_seeds, np.arange(DRAWS)[:, None]].mean(1)  # (seeds, draws), then the seeds of each draw
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(matrix.mean()), float(low), float(high))

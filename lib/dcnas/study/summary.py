@@ -1,6 +1,5 @@
 """The README's table: the paper's numbers of Section 3 beside ours, generated from the published results alone."""
 
-
 from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import root, write_atomic

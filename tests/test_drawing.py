@@ -1,0 +1,110 @@
+"""Drawings of networks: what they say is what the networks are, nothing covers anything, and their FLOPs are fvcore's."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Rectangle
+
+from dcnas.errors import InputError
+from dcnas.models import CLASSIFIERS, UNETS, UNet, build_classifier, build_dcnet, count_flops, count_parameters, unet_widths
+from dcnas.study import drawing
+
+BOXES = torch.tensor([[[0, 0, 32, 32]]])
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    "b, d, m, c, block, size",
+    [
+        (8, 4, 1.5, 2, "conv", 96), (4, 1, 2, 1, "conv", 96), (4, 4, 2, 1, "conv", 50),
+        (4, 3, 1.25, 3, "mbconv", 96), (8, 2, 1, 1, "mbconv", 40),
+    ],
+)
+def test_flops_and_parameters_of_a_unet_are_those_of_fvcore(b, d, m, c, block, size):
+    model, found = UNet(b, d, m, c, block=block), drawing.unet_size(b, d, m, c, block, size=size)
+    assert (found.flops, found.parameters) == (count_flops(model, torch.zeros(1, 1, size, size)), count_parameters(model))
+
+
+@pytest.mark.parametrize("joining", ["integrated", "sequential"])
+def test_flops_and_parameters_of_a_dcnet_are_those_of_fvcore(joining):
+    model, found = build_dcnet(joining, "reduced"), drawing.unet_size(**UNETS["reduced"], joining=joining)
+    assert (found.flops, found.parameters) == (count_flops(model, torch.zeros(1, 1, 96, 96), BOXES), count_parameters(model))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_flops_and_parameters_of_a_classifier_are_those_of_fvcore(name):
+    model, found = build_classifier(name), drawing.classifier_size(*vars(CLASSIFIERS[name]).values())
+    assert (found.flops, found.parameters) == (count_flops(model, torch.zeros(1, 1, 32, 32)), count_parameters(model))
+
+
+def test_flops_are_the_papers():
+    pairs = [(unet, joining) for unet in UNETS.values() for joining in (None, "sequential")]
+    millions = [drawing.unet_size(**unet, joining=joining).flops / 1e6 for unet, joining in pairs]
+    assert [round(value, 1) for value in millions] == [1301.8, 1302.1, 51.2, 51.5]
+
+
+@pytest.mark.parametrize(
+    "b, d, m, c, block", [(8, 4, 1.5, 2, "conv"), (64, 5, 2, 3, "conv"), (4, 2, 1, 1, "mbconv"), (16, 1, 2, 2, "conv")]
+)
+def test_a_unet_shows_the_widths_of_the_model_and_its_blocks(b, d, m, c, block):
+    axes = drawing.unet(b, d, m, c, block).axes[0]
+    expected = [f"{width} ch, {96 // 2**i} × {96 // 2**i}" for i, width in enumerate(unet_widths(b, d, m))]
+    assert [text for text in texts(axes) if " ch, " in text] == expected
+    assert sum(isinstance(patch, Rectangle) for patch in axes.patches) == c * (2 * d - 1) + 2  # levels, and both images
+    assert f"b={b}, d={d}, m={m:g}, c={c}" in axes.get_title()
+    assert f"{count_parameters(UNet(b, d, m, c, block=block)):,} parameters" in axes.get_title()
+
+
+def test_joined_classifiers_are_drawn():
+    assert {"digit 32 × 32", "MB2.5-M", "10 classes"} <= set(texts(drawing.unet(8, 4, 1.5, 2, joining="sequential").axes[0]))
+    for d, side in ((2, 16), (4, 4), (6, 1)):
+        drawn = texts(drawing.unet(8, d, 1.5, 2, joining="integrated").axes[0])
+        assert {f"digit {side} × {side}", "global max pool", "linear → 10"} <= set(drawn)
+
+
+@pytest.mark.parametrize("expansion, hidden", [(None, []), (1, [6]), (2.5, [15, 15]), (4, [24, 24])])
+def test_a_classifier_shows_its_maps(expansion, hidden):
+    drawn = texts(drawing.classifier(6, 24, expansion).axes[0])
+    maps = [text.split(" ch")[0] for text in drawn if " ch\n" in text]
+    assert maps == ["1", "6", "6", *map(str, hidden), "24", "24"]
+    assert [text for text in drawn if text in ("24", "10")] == ["24", "10"]
+
+
+CASES = [dict(b=b, d=d, m=2, c=2, joining=j) for b in (4, 64) for d in (2, 3, 4, 5) for j in (None, "sequential", "integrated")]
+
+
+@pytest.mark.parametrize("case", [*CASES, dict(b=64, d=6, m=2, c=3), dict(b=16, d=1, m=1, c=3)], ids=str)
+def test_no_text_is_cut_off_or_covers_a_text_or_a_box(case):
+    figure = drawing.unet(**case)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    written = [text for text in (*axes.texts, *axes.get_legend().get_texts(), axes.title) if text.get_text()]
+    boxes = {text.get_text(): text.get_window_extent() for text in written}
+    width, height = canvas.get_width_height()
+    levels = {str(p): p.get_window_extent() for p in axes.patches}
+    for name, box in boxes.items():
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
+        others = {other: place for other, place in (boxes | levels).items() if other != name}
+        assert not [other for other, place in others.items() if box.overlaps(place)], name
+
+
+WRONG = [dict(b=0), dict(d=0), dict(d=8), dict(c=0), dict(m=-1), dict(block="dense"), dict(joining="parallel"), dict(size=4)]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_what_cannot_be_built_is_an_input_error(wrong):
+    with pytest.raises(InputError):
+        drawing.unet(**(dict(b=8, d=4, m=1.5, c=2) | wrong))
+    with pytest.raises(InputError):
+        drawing.classifier(0, 24)
+
+
+def test_nothing_is_left_with_pyplot():
+    drawing.unet(8, 4, 1.5, 2)
+    drawing.classifier(6, 24)
+    assert plt.get_fignums() == []

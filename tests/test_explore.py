@@ -1,6 +1,7 @@
 """Panels without a kernel: every control redraws, errors end in the status line, two threads do no harm, nothing is trained."""
 
 import threading
+import time
 
 import ipywidgets as W
 import pandas as pd
@@ -111,6 +112,10 @@ def test_the_noise_is_that_of_the_evaluation_and_can_be_clipped():
 def test_the_nearest_trained_network_of_the_family_is_shown(quick):
     publish_results()
     panel = explore.classifier("published")
+    publish_weights()
+    assert explore.trained("table_2", explore.REDUCED, "published")[1] == "published, seed 0"
+    other = "UNet b=8 d=4 m=2 c=2"
+    assert explore.trained("figure_3", other, "published") == (None, f"no trained {other} at scale published yet")
     assert "This network, trained: 53.7 ± 1.4% accuracy" in panel.status.value and "seeds: 2, scale laptop" in panel.status.value
     move_every_control(panel)
     panel.controls["expansion"].value = None
@@ -125,7 +130,7 @@ def test_the_nearest_trained_network_of_the_family_is_shown(quick):
         panel.controls[name].value = value
     assert "This network, trained: 21.2 ± 0.0 dB PSNR at σ = 0.8" in panel.status.value  # 20 + 16 / 8 - 0.8
     panel.controls["c"].value = 3
-    assert "Nearest, UNet b=16 d=4 m=2 c=2 with 433." in panel.status.value
+    assert "Nearest, UNet b=16 d=4 m=2 c=2 with 328.9 M" in panel.status.value
 
 
 def test_latency_is_measured_where_cheap_and_else_predicted(monkeypatch):
@@ -199,11 +204,21 @@ def test_values_out_of_range(quick):
 
 def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
     panel = explore.classifier("smoke")
-    threads = torch.get_num_threads()
+    threads, drawing_now, draw = torch.get_num_threads(), [], panel.draw
+
+    def alone(**values):
+        drawing_now.append(values)
+        time.sleep(0.02)
+        assert len(drawing_now) == 1, "two threads draw at once"
+        drawing_now.clear()
+        return draw(**values)
+
+    panel.draw, errors = alone, []
 
     def move(name, values):
         for value in values:
             panel.controls[name].value = value
+            errors.append(panel.error)
 
     workers = [
         threading.Thread(target=move, args=("first", [3, 8, 4, 9, 5])),
@@ -214,6 +229,7 @@ def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
     for worker in workers:
         worker.join(timeout=120)
     assert not any(worker.is_alive() for worker in workers) and not panel.lock.locked()
+    assert errors == [None] * 10
     shown = panel.image.value
     panel.refresh()
     assert panel.error is None and panel.image.value == shown

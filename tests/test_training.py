@@ -157,14 +157,16 @@ def test_set():
     noise = torch.randn(clean.shape, generator=stream)
 
     def noisy(ids, sigma):
+        assert ids.stop <= 7
         return clean[ids.start : ids.stop] / 255 + sigma * noise[ids.start : ids.stop]
 
     return clean, torch.cat([corners, corners + 32], -1), torch.randint(0, 10, (7, 2), generator=stream), noisy
 
 
 def joint(noisy, boxes):
-    """A fixed made-up network: denoises by halving the contrast twice over, classifies by brightness."""
-    return 1.8 * noisy - 0.4, crop_boxes(noisy, boxes).mean((1, 2, 3)).view(-1, 2, 1) * torch.arange(10).sub(4.5)
+    """A made-up network: denoises by stretching the contrast, classifies by the first pixel of each box."""
+    first = crop_boxes(noisy, boxes)[:, 0, 0, 0].view(-1, 2, 1)
+    return 1.8 * noisy - 0.4, -(first - torch.arange(10) / 9).square()
 
 
 def test_evaluate_is_a_loop_over_images(test_set):

@@ -148,7 +148,7 @@ def _connect(axes: Axes, places) -> None:
 
 def _legend(axes: Axes, block: str, deep: bool) -> None:
     name = "3×3 conv blocks" if block == "conv" else f"MBConv {UNET_EXPANSION:g} blocks"
-    lines = [(DOWN, "-", "2×2 max pool"), (UP, "-", "2×2 transposed conv"), (SKIP, "--", "skip, concatenated")] if deep else []
+    lines = [(DOWN, "-", "2×2 max pool ↓"), (UP, "-", "2×2 transposed conv ↑"), (SKIP, "--", "skip, concatenated")] if deep else []
     boxes = [Patch(facecolor=ENCODER, edgecolor="black", label=f"encoder: {name}")]
     boxes += [Patch(facecolor=DECODER, edgecolor="black", label=f"decoder: {name}")] if deep else []
     arrows = [Line2D([], [], color=colour, linestyle=line, label=label) for colour, line, label in [*lines, (ONE, "-", "1×1 conv")]]

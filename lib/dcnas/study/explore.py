@@ -104,12 +104,19 @@ class Panel:
 # What has been trained
 
 
+def _is_published() -> bool:
+    return (published_dir() / "section3.csv").exists()
+
+
 def trained(group: str, label: str, scale: str) -> tuple[nn.Module | None, str]:
     """A trained network for the CPU and where it comes from: published weights, else a complete run of `scale`, else None."""
     require_choice("scale", scale, SCALES)
     scales = results.PUBLISHED_SCALES if scale == "published" else (scale,)
     runs = [e for name in scales for e in results.GROUPS[group](name) if e.label == label]
-    places = [(weights_dir() / f"{results.slug(label)}.safetensors", "published, seed 0")]
+    rows = results.published() if _is_published() else pd.DataFrame(columns=["label", "seed", "scale"])
+    known = rows.loc[(rows["label"] == label) & (rows["seed"] == 0), "scale"].unique()
+    origin = ", ".join(["published", "seed 0", *(f"scale {name}" for name in known)])
+    places = [(weights_dir() / f"{results.slug(label)}.safetensors", origin)]
     places += [(folder_of(e) / "weights.safetensors", f"scale {e.scale}, seed {e.seed}") for e in runs if is_complete(e)]
     for path, origin in places:
         if path.exists():
@@ -135,7 +142,7 @@ def networks(groups: tuple[str, ...], scale: str, metric: str, sigma: float | No
     for group in groups:
         if scale != "published":
             frames += [results.read_run(e, _flops(e)) for e in results.GROUPS[group](scale) if is_complete(e)]
-        elif (published_dir() / "section3.csv").exists():
+        elif _is_published():
             try:
                 frames.append(results.results(group, scale))
             except InputError as error:
@@ -161,12 +168,12 @@ def nearest(found: pd.DataFrame, flops: int, mb: bool) -> pd.Series | None:
 @lru_cache(maxsize=512)
 @quiet()
 def measured(kind: type[nn.Module], settings: tuple, side: int, about_ms: float) -> tuple[float, str]:
-    """Milliseconds of `kind(*settings)` for one image, in so many passes that they take about 60 ms, and how it was done."""
+    """Milliseconds of `kind(*settings)` for one image, in so many passes that they take about 40 ms, and how it was done."""
     with torch.device("meta"):
         network = kind(*settings)
     for parameter in network.to_empty(device="cpu").parameters():
         parameter.data.fill_(0.01)
-    found = measure(network, torch.full((1, 1, side, side), 0.5), warmup=1, passes=max(3, min(15, int(60 / about_ms))))
+    found = measure(network, torch.full((1, 1, side, side), 0.5), warmup=1, passes=max(3, min(15, int(40 / about_ms))))
     return found.median_ms, f"measured here: batch 1, median of {found.passes} passes, threads: {found.threads}"
 
 
@@ -283,8 +290,8 @@ def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple
     axes[3].set(xticks=range(10), ylim=(0, 112), yticks=range(0, 101, 25), xlabel="class (▼ true)")
     _finish(axes[3], "probability (%)", 1)
     right = (logits[0].argmax(-1) == labels).sum().item()
-    ms = measure(network, noisy, boxes, warmup=1, passes=5).median_ms
-    return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, median of 5 passes)."
+    ms = measure(network, noisy, boxes, warmup=1, passes=3).median_ms
+    return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, median of 3 passes)."
 
 
 def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None, unit: str, ylabel: str) -> None:
@@ -308,7 +315,8 @@ def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None
 
 def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.Series | None, why: str, metric: str) -> str:
     per = {"K": 1e3, "M": 1e6}[unit]
-    text = f"{size.flops / per:,.1f} {unit} FLOPs, {size.parameters:,} parameters, {latency[0]:.3g} ms ({latency[1]}). "
+    ms = f"{latency[0]:,.{2 if latency[0] < 10 else 0}f} ms ({latency[1]})"
+    text = f"{size.flops / per:,.1f} {unit} FLOPs, {size.parameters:,} parameters, {ms}. "
     if near is None:
         return text + f"Nothing to compare with: {why or 'no network of this kind is trained yet'}."
     which = "This network" if near["flops"] == size.flops else f"Nearest, {near['label']} with {near['flops'] / per:,.1f} {unit}"

@@ -44,6 +44,7 @@ def execute(source: Path, target: Path, parameters: dict, *, progress: bool = Tr
     if unknown := sorted(set(parameters) - set(known)):
         raise InputError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a copy of an earlier run must not pass for this one's
     partial = target.with_name(f"{target.stem}.partial.ipynb")
     notebook = papermill.execute_notebook(
         str(source), str(partial), parameters, cwd=str(source.parent), kernel_name="python3", progress_bar=progress,

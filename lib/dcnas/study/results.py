@@ -179,7 +179,8 @@ def collect(progress: bool = True) -> dict[str, int]:
     _archive.cache_clear()
     for experiment in complete:
         weights = folder_of(experiment) / "weights.safetensors"
-        if _is_shown(experiment) and weights.stat().st_size <= LARGEST_WEIGHTS:
+        best = [scale for scale in PUBLISHED_SCALES if scale in set(merged.loc[merged["label"] == experiment.label, "scale"])][0]
+        if _is_shown(experiment) and experiment.scale == best and weights.stat().st_size <= LARGEST_WEIGHTS:
             write_atomic(weights_dir() / f"{slug(experiment.label)}.safetensors", weights.read_bytes())
     return {"new": len(runs - set(old["run"])), "published": len(runs)}
 

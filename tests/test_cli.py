@@ -1,0 +1,196 @@
+"""The command line: what users do wrong ends in one sentence on stderr and exit status 2, never in a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcnas import cli
+from dcnas.data.mnist import FILES
+from dcnas.errors import InputError
+from dcnas.study.results import read_results_file
+
+COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "study"]
+
+
+@pytest.fixture
+def dcnas(tmp_path, monkeypatch, capfd):
+    """`dcnas(arguments)` in a project folder of its own: (exit status, stdout, stderr)."""
+    monkeypatch.setenv("DCNAS_ROOT", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("DCNAS_RUNS", "DCNAS_DOWNLOADS", "DCNAS_MNIST"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dcnas", *arguments])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        return status, *capfd.readouterr()
+
+    return call
+
+
+def refused(answer: tuple[int, str, str]) -> str:
+    """The sentence with which a command was refused."""
+    status, out, err = answer
+    assert (status, out) == (2, ""), answer
+    assert err.startswith("dcnas: ") and err.count("\n") == 1 and err.endswith(".\n") and "Traceback" not in err, err
+    return err.removeprefix("dcnas: ").strip()
+
+
+@pytest.mark.parametrize(
+    "arguments, why",
+    [
+        ("runs --scale tiny", "scale is 'tiny', but one of published, smoke, laptop, paper was expected."),
+        ("runs --scale published", "scale for training is 'published', but one of smoke, laptop, paper was expected."),
+        ("runs --group table_9", "group is 'table_9', but one of tables_1_and_6, "),
+        ("run MB9-M --scale smoke", "network is 'MB9-M', but one of these was expected: "),
+        ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
+        ("run Conv-S --scale tiny", "scale is 'tiny', but one of "),
+        ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
+        ("run Conv-S --scale smoke --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
+        ("queue --minutes 0", "minutes is 0.0, but a time above 0 was expected."),
+        ("queue --minutes -1", "minutes is -1.0, but a time above 0 was expected."),
+        ("queue --minutes nan", "minutes is nan, but a time above 0 was expected."),
+        ("queue --jobs 0", "jobs is 0, but a whole number of at least 1 was expected."),
+        ("queue --jobs -2", "jobs is -2, but a whole number of at least 1 was expected."),
+        ("queue --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
+        ("queue --group figures", "group is 'figures', but one of "),
+        ("queue --scale tiny", "scale is 'tiny', but one of "),
+        ("latency --rounds 0", "rounds is 0, but a whole number of at least 1 was expected."),
+        ("latency --threads 0", "threads is 0, but a whole number of at least 1 was expected."),
+        ("latency --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
+        ("study --scale tiny", "scale is 'tiny', but one of published, smoke, laptop, paper was expected."),
+        ("study --jobs 0", "jobs is 0, but a whole number of at least 1 was expected."),
+        ("study --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
+        ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),
+    ],
+)
+def test_bad_input(dcnas, arguments, why):
+    assert refused(dcnas(*arguments.split())).startswith(why)
+
+
+@pytest.mark.parametrize("arguments", ["nothing", "run", "runs --bogus", "queue --minutes soon", "queue --jobs 1.5", "run a b"])
+def test_bad_usage(dcnas, arguments):
+    status, out, err = dcnas(*arguments.split())
+    assert (status, out) == (2, "") and "Usage: " in err and "Traceback" not in err
+
+
+def test_a_corrupt_mnist_file(dcnas, tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for name, *_ in FILES.values():
+        (folder / name).write_bytes(b"\x00\x00\x08\x03 not a digit")
+    said = refused(dcnas("data", "--folder", str(folder)))
+    assert str(folder / "train-images-idx3-ubyte") in said
+    assert not list(tmp_path.rglob("downloads/MNIST/raw/*"))
+
+
+def test_a_store_that_cannot_be_written(dcnas, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "file"))
+    status, out, err = dcnas("run", "Conv-S", "--scale", "smoke")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and str(tmp_path / "file") in err and "Traceback" not in err
+
+
+RESULTS = {
+    "another format": "format,run,label\n99,a,b\n",
+    "no format": "run,label\na,b\n",
+    "rows of many formats": "format,run,label\n1,a,b\n2,a,b\n",
+    "nothing": "",
+    "rows of other lengths": "format,run\n1,a\n1,a,b,c\n",
+    "no text": b"\x89PNG\r\n\x1a\n\xff\xfe\x00".decode("latin-1"),
+    "no columns": "format\n1\n",
+}
+
+
+@pytest.mark.parametrize("what", RESULTS)
+def test_a_bad_results_file(dcnas, tmp_path, what):
+    path = tmp_path / "data" / "published" / "section3.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(RESULTS[what].encode("latin-1"))
+    with pytest.raises(InputError, match=str(path)):
+        read_results_file(path)
+    assert str(path) in refused(dcnas("collect"))
+    assert path.read_bytes() == RESULTS[what].encode("latin-1")
+
+
+def test_a_missing_results_file(tmp_path):
+    with pytest.raises(InputError, match="does not exist; `dcnas collect` makes it"):
+        read_results_file(tmp_path / "section3.csv")
+
+
+def test_help_lists_the_commands(dcnas):
+    status, out, err = dcnas("--help")
+    assert (status, err) == (0, "") and all(f"│ {name} " in out or f"  {name} " in out for name in COMMANDS)
+    for name in COMMANDS:
+        status, out, err = dcnas(name, "--help")
+        assert (status, err) == (0, "") and "Usage: " in out
+
+
+def test_runs_lists_the_runs(dcnas):
+    status, out, err = dcnas("runs", "--scale", "smoke", "--group", "table_3")
+    lines = out.splitlines()
+    assert (status, err) == (0, "") and len(lines) == 5
+    assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith("0 of 4 complete. Groups: tables_1_and_6, ")
+
+
+def test_collecting_nothing(dcnas, tmp_path):
+    assert dcnas("collect") == (0, "0 runs are published, 0 of them new.\n", "")
+    assert not (tmp_path / "data" / "published").exists()
+
+
+def test_an_error_of_the_machine_is_one_sentence(dcnas, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device", "/some/file")
+
+    monkeypatch.setattr("dcnas.study.results.collect", full)
+    assert dcnas("collect") == (2, "", "dcnas: No space left on device: /some/file\n")
+
+
+# as a program
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+
+
+def test_as_a_module():
+    ended = python("-m", "dcnas.cli", "runs", "--scale", "tiny")
+    assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith("dcnas: scale is 'tiny'")
+
+
+HEAVY = {
+    "fvcore",
+    "papermill",
+    "ipywidgets",
+    "matplotlib",
+    "seaborn",
+    "pandas",
+    "torchmetrics",
+    "torchvision",
+    "IPython",
+    "jupyter",
+}
+
+
+def test_the_queue_needs_little():
+    """A borrowed machine may have torch, torchvision and little else."""
+    ended = python("-c", f"import dcnas.study.queue, sys; print(sorted({HEAVY} & set(sys.modules)))")
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+def test_help_is_quick():
+    """Nothing heavy is imported before a command needs it."""
+    ended = python("-c", "import dcnas.cli, sys; print('torch' in sys.modules, 'pandas' in sys.modules)")
+    assert ended.stdout == "False False\n", ended.stderr
+
+
+def test_the_installed_command_is_this_one():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert 'dcnas = "dcnas.cli:main"' in text

@@ -114,9 +114,9 @@ def test_a_bad_results_file(dcnas, tmp_path, what):
     path = tmp_path / "data" / "published" / "section3.csv"
     path.parent.mkdir(parents=True)
     path.write_bytes(RESULTS[what].encode("latin-1"))
-    with pytest.raises(InputError, match=str(path)):
+    with pytest.raises(InputError, match=path.name):
         read_results_file(path)
-    assert str(path) in refused(dcnas("collect"))
+    assert path.name in refused(dcnas("collect"))
     assert path.read_bytes() == RESULTS[what].encode("latin-1")
 
 

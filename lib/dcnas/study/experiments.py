@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
+from ..errors import InputError
 from ..models import CLASSIFIERS, JOINING, UNETS, UNet, build_classifier, build_dcnet
 from ..models.dcnet import Integrated
 from .scales import Budget, Scale, scale_named
@@ -41,9 +42,16 @@ class Experiment:
     c: int | None = None
     block: str = "conv"
     ce_weight: float = 0.1  # of the cross entropy in the joint loss
+    crop: int | None = None  # size of the random squares to train a denoiser on; None: whole images, as the paper does
     clip: bool = False  # noisy images clipped to [0, 1]; the paper does not say
     data_seed: int = 0
     threads: int = 1  # bits depend on it; several runs side by side use the cores better than several threads of one
+
+    def __post_init__(self):
+        if self.crop is not None and self.task != "denoise":
+            raise InputError(
+                f"crop is {self.crop} for the task {self.task}, but only denoisers train on random squares: digits have boxes."
+            )
 
     @property
     def name(self) -> str:
@@ -101,7 +109,7 @@ def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fie
     return Experiment(
         scale=scale.name, seed=seed, steps=budget.steps, batch=budget.batch, epoch_steps=budget.epoch_steps, lr=budget.lr,
         schedule=budget.schedule, precision=fields.pop("precision", scale.precision), channels_last=channels_last,
-        train_images=scale.train_images, **fields,
+        crop=budget.crop, train_images=scale.train_images, **fields,
     )  # fmt: skip
 
 

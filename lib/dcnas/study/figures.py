@@ -50,12 +50,13 @@ def provenance_line(rows: pd.DataFrame) -> str:
     """One sentence: scale, seeds, training images per network, device."""
     seeds = rows.groupby("label")["seed"].nunique()
     seeds_text = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    crops = rows["crop"].dropna().unique()
+    squares = f" (random squares of {crops[0]:.0f} x {crops[0]:.0f})" if len(crops) else ""
     images = sorted(rows["images"].unique())
     images_text = " or ".join(f"{count:,}" for count in images)
     plural = "s" if seeds_text != "1" else ""
-    return (
-        f"Scale {', '.join(sorted(rows['scale'].unique()))}, {seeds_text} seed{plural}, {images_text} training images per network."
-    )
+    scales = ", ".join(sorted(rows["scale"].unique()))
+    return f"Scale {scales}, {seeds_text} seed{plural}, {images_text} training images{squares} per network."
 
 
 def save_figure(figure: Figure, name: str, scale: str) -> Path:

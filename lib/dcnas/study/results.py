@@ -35,7 +35,7 @@ GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
 }  # fmt: skip
 PUBLISHED_SCALES = ("paper", "laptop")  # the best first
 _IDENTITY = (
-    "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "clip", "ce_weight",
+    "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
 )  # fmt: skip
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
 LARGEST_WEIGHTS = 200_000  # bytes; networks whose images are shown are published with their weights up to this size
@@ -83,10 +83,12 @@ def read_results_file(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise InputError(f"{shown(path)} does not exist; `dcnas collect` makes it from complete runs.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{shown(path)} is not a sound CSV file ({error}).") from None
+        raise InputError(f"{shown(path)} is not a sound CSV file ({' '.join(str(error).split())}).") from None
     formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
     if formats != [FORMAT]:
         raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
+    if missing := [name for name in ("run", *_IDENTITY, "sigma", *_PROVENANCE) if name not in frame]:
+        raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, which a file of `dcnas collect` has.")
     return frame
 
 
@@ -167,9 +169,10 @@ def collect(progress: bool = True) -> dict[str, int]:
     known = {e.name: e for e in everything}
     kept = old[old["run"].isin(set(known) - {e.name for e in complete})]  # results of settings that no longer exist go
     fresh = read_runs(complete)
-    merged = pd.concat([frame for frame in (kept, fresh) if len(frame)], ignore_index=True)
-    if merged.empty:
+    frames = [frame for frame in (kept, fresh) if len(frame)]
+    if not frames:
         return {"new": 0, "published": 0}
+    merged = pd.concat(frames, ignore_index=True)
     order = {name: i for i, name in enumerate(known)}
     merged = merged.iloc[np.argsort(merged["run"].map(order), kind="stable")]
     runs = set(merged["run"])

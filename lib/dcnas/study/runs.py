@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import __version__
-from ..boxes import BOX_SIZE, crop_boxes
+from ..boxes import BOX_SIZE, crop_boxes, crop_squares
 from ..data.noise import SIGMAS, NoiseBank, degrade, sample_sigmas
 from ..data.two_digits import TwoDigits, cached
 from ..errors import InputError
@@ -81,6 +81,7 @@ def make_draw(experiment: Experiment, data: TwoDigits, device: torch.device) -> 
     """`draw(step)`: clean images, a sigma for each, noise, boxes and labels, as a function of seed and step alone.
 
     A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away.
+    With `crop`, clean and noisy are random squares of the images; boxes are then of no use, so only denoisers may ask for it.
     """
     squares = experiment.task == "classify" and depends_on(experiment) is None
 
@@ -91,6 +92,9 @@ def make_draw(experiment: Experiment, data: TwoDigits, device: torch.device) -> 
         if squares:
             clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
             boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
+        if experiment.crop is not None:
+            corner = torch.randint(clean.shape[-1] - experiment.crop + 1, (2, len(clean), 1), generator=stream, device=device)
+            clean = crop_squares(clean, *corner, experiment.crop)
         clean = clean / 255
         sigmas = sample_sigmas(len(clean), stream)
         noise = torch.randn(clean.shape, generator=stream, device=device)

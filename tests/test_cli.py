@@ -10,7 +10,7 @@ import torch
 from dcnas import cli
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
-from dcnas.study.results import read_results_file
+from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
 COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "study"]
 
@@ -98,26 +98,35 @@ def test_a_store_that_cannot_be_written(dcnas, tmp_path, monkeypatch):
     assert (status, out) == (2, "") and err.count("\n") == 1 and str(tmp_path / "file") in err and "Traceback" not in err
 
 
-RESULTS = {
-    "another format": "format,run,label\n99,a,b\n",
-    "no format": "run,label\na,b\n",
-    "rows of many formats": "format,run,label\n1,a,b\n2,a,b\n",
-    "nothing": "",
-    "rows of other lengths": "format,run\n1,a\n1,a,b,c\n",
-    "no text": b"\x89PNG\r\n\x1a\n\xff\xfe\x00".decode("latin-1"),
-    "no columns": "format\n1\n",
+COLUMNS = ["run", *_IDENTITY, "sigma", *_PROVENANCE]
+
+
+def rows(*formats: str, columns: list[str] = COLUMNS) -> bytes:
+    """A results file with a row for each format."""
+    lines = [["format", *columns], *([name, *"x" * len(columns)] for name in formats)]
+    return "".join(",".join(line) + "\n" for line in lines).encode()
+
+
+RESULTS = {  # content, and what is said of it
+    "another format": (rows("99"), "has results of format 99, but format 1 was expected"),
+    "rows of two formats": (rows("1", "2"), "has results of format 1, 2, but format 1 was expected"),
+    "no format": (b"run,label\na,b\n", "has results of format none, but format 1 was expected"),
+    "a column less": (rows("1", columns=COLUMNS[1:]), "lacks the columns run, "),
+    "nothing": (b"", "is not a sound CSV file"),
+    "a row of another length": (rows("1") + b"1,2" + b",3" * 99, "is not a sound CSV file"),
+    "no text": (b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "is not a sound CSV file"),
 }
 
 
 @pytest.mark.parametrize("what", RESULTS)
 def test_a_bad_results_file(dcnas, tmp_path, what):
+    content, why = RESULTS[what]
     path = tmp_path / "data" / "published" / "section3.csv"
     path.parent.mkdir(parents=True)
-    path.write_bytes(RESULTS[what].encode("latin-1"))
-    with pytest.raises(InputError, match=path.name):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path.name} {why}"):
         read_results_file(path)
-    assert path.name in refused(dcnas("collect"))
-    assert path.read_bytes() == RESULTS[what].encode("latin-1")
+    assert f"{path.name} " in refused(dcnas("collect")) and path.read_bytes() == content
 
 
 def test_a_missing_results_file(tmp_path):

@@ -20,8 +20,11 @@ def texts(axes) -> list[str]:
 @pytest.mark.parametrize(
     "b, d, m, c, block, size",
     [
-        (8, 4, 1.5, 2, "conv", 96), (4, 1, 2, 1, "conv", 96), (4, 4, 2, 1, "conv", 50),
-        (4, 3, 1.25, 3, "mbconv", 96), (8, 2, 1, 1, "mbconv", 40),
+        (8, 4, 1.5, 2, "conv", 96),
+        (4, 1, 2, 1, "conv", 96),
+        (4, 4, 2, 1, "conv", 50),
+        (4, 3, 1.25, 3, "mbconv", 96),
+        (8, 2, 1, 1, "mbconv", 40),
     ],
 )
 def test_flops_and_parameters_of_a_unet_are_those_of_fvcore(b, d, m, c, block, size):

@@ -15,7 +15,7 @@ from dcnas.data.noise import NoiseBank
 from dcnas.errors import InputError
 from dcnas.models import CLASSIFIERS, UNETS, Classifier, UNet, build_dcnet
 from dcnas.study import drawing, explore
-from dcnas.study.results import slug
+from dcnas.study.results import COLUMNS, slug
 
 FACTORIES = {"noise": explore.noise, "classifier": explore.classifier, "unet": explore.unet, "joint": explore.joint}
 with_mnist = pytest.mark.skipif(not has_mnist(), reason="MNIST is not stored here")
@@ -58,7 +58,10 @@ def publish_results() -> None:
         for row in rows:
             row.setdefault("seed", seed)
     paths.published_dir().mkdir(parents=True)
-    pd.DataFrame(rows).assign(format=1, scale="laptop").to_csv(paths.published_dir() / "section3.csv", index=False)
+    frame = pd.DataFrame(rows).assign(format=1, scale="laptop")
+    frame.reindex(columns=[*frame, *(name for name in COLUMNS if name not in frame)]).to_csv(
+        paths.published_dir() / "section3.csv", index=False
+    )
 
 
 def other_value(control):

@@ -38,6 +38,7 @@ _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
 )  # fmt: skip
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
+COLUMNS = ("run", *_IDENTITY, "sigma", *_PROVENANCE)  # that a published file must have, beside its format and the metrics
 LARGEST_WEIGHTS = 200_000  # bytes; networks whose images are shown are published with their weights up to this size
 
 
@@ -87,7 +88,7 @@ def read_results_file(path: Path) -> pd.DataFrame:
     formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
     if formats != [FORMAT]:
         raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
-    if missing := [name for name in ("run", *_IDENTITY, "sigma", *_PROVENANCE) if name not in frame]:
+    if missing := [name for name in COLUMNS if name not in frame]:
         raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, which a file of `dcnas collect` has.")
     return frame
 

@@ -18,7 +18,7 @@ help: ## list these targets
 	@echo "  SCALE=$(SCALE) (smoke, laptop or paper) and PYTHON=$(PYTHON) can be set: make study SCALE=laptop PYTHON=python3.12"
 
 study: data ## run every notebook live at SCALE=smoke (or laptop) and list the figures and tables it wrote
-	@$(RUN) $(BIN)/dcnas study --scale $(SCALE)
+	@$(RUN) $(BIN)/dcnas study --scale $(SCALE) --jobs 2
 
 test: data ## ruff, the tests, and every notebook against its stored outputs
 	@$(RUN) $(BIN)/ruff check .

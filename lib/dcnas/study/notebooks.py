@@ -69,7 +69,8 @@ def run_study(
 
     def run(path: Path) -> None:
         start = time.monotonic()
-        parameters = {"scale": scale} | ({"device": device} if device != "cpu" else {})
+        asked = {"scale": (scale, "published"), "device": (device, "cpu")}
+        parameters = {name: value for name, (value, default) in asked.items() if value != default}  # defaults inject no cell
         execute(path, executed_dir(scale) / path.name, parameters, progress=progress)
         seconds[path.stem] = time.monotonic() - start
 

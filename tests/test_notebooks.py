@@ -113,7 +113,7 @@ def test_run_study(project, monkeypatch):
     assert written == [project / "figures" / "smoke" / f"{n}.png" for n in ("01", "02")] and set(seconds) == {"01", "02"}
     calls.clear()
     run_study("published", ["02"])
-    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {"scale": "published"})]
+    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {})]  # the default injects no cell
 
 
 def test_a_failing_notebook_fails_the_study(project, monkeypatch):

@@ -296,6 +296,23 @@ def test_batches(mnist):
     assert ((levels * 10).round() / 10 - levels).abs().max() < 0.03 and levels.min() == 0 and levels.max() > 0.9
 
 
+def test_random_squares():
+    """With `crop`, every square lies in its image, and they lie everywhere."""
+    data, experiment, places = cached("train", 64, 0), replace(TINY, crop=24, batch=16), set()
+    for step in range(8):
+        batch = make_draw(experiment, data, CPU)(step)
+        assert batch.clean.shape == batch.noisy.shape == (16, 1, 24, 24)
+        assert torch.equal(batch.noisy, make_draw(experiment, data, CPU)(step).noisy)
+        for row, square in zip(batch_indices(experiment, step, 64), batch.clean, strict=True):
+            windows = (data.images[row, 0] / 255).unfold(0, 24, 1).unfold(1, 24, 1)
+            found = (windows == square).all(-1).all(-1).nonzero().tolist()
+            assert found
+            places |= {tuple(found[0])} if len(found) == 1 else set()  # bare background lies in many places
+    assert len(places) > 45 and min(map(min, places)) < 8 and max(map(max, places)) > 64
+    with pytest.raises(InputError, match="crop is 24 for the task joint, but only denoisers"):
+        replace(QUICK["joint"], crop=24)
+
+
 def test_batches_of_a_classifier_are_the_squares_of_the_digits():
     data, experiment = cached("train", 64, 0), QUICK["classify"]
     batch = make_draw(experiment, data, CPU)(2)

@@ -30,19 +30,24 @@ def unet_widths(b: int, d: int, m: float) -> list[int]:
 
 
 class Level(nn.Sequential):
-    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W)."""
+    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal convolution in any case."""
 
-    def __init__(self, in_channels: int, out_channels: int, c: int, block: str):
+    def __init__(self, in_channels: int, out_channels: int, c: int, block: str, stem: bool = False):
         widths = [in_channels] + [out_channels] * c
-        make = ConvBlock if block == "conv" else lambda i, o: MBConv(i, o, UNET_EXPANSION)
-        super().__init__(*(make(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+        layers = [
+            ConvBlock(i, o) if block == "conv" else MBConv(i, o, UNET_EXPANSION) for i, o in zip(widths, widths[1:], strict=False)
+        ]
+        if stem:
+            layers[0] = ConvBlock(in_channels, out_channels)
+        super().__init__(*layers)
 
 
 class UNet(nn.Module):
     """A noisy image (B, in_channels, H, W) to the denoised one, of the same shape.
 
     b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level;
-    block: "conv" or "mbconv". Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple of
+    block: "conv" or "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or
+    three, would lose its brightness in GroupNorm). Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple of
     2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
     """
 
@@ -53,7 +58,8 @@ class UNet(nn.Module):
         require_choice("block", block, BLOCKS)
         self.widths = widths = unet_widths(b, d, m)
         self.stride = 2 ** (d - 1)
-        self.down = nn.ModuleList(Level(i, o, c, block) for i, o in zip([in_channels, *widths], widths, strict=False))
+        steps = zip([in_channels, *widths], widths, strict=False)
+        self.down = nn.ModuleList(Level(i, o, c, block, stem=k == 0) for k, (i, o) in enumerate(steps))
         pairs = list(zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.merge = nn.ModuleList(Level(2 * fine, fine, c, block) for fine, _ in pairs)

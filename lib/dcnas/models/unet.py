@@ -45,10 +45,10 @@ class Level(nn.Sequential):
 class UNet(nn.Module):
     """A noisy image (B, in_channels, H, W) to the denoised one, of the same shape.
 
-    b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level;
-    block: "conv" or "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or
-    three, would lose its brightness in GroupNorm). Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple of
-    2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
+    b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level; block: "conv" or
+    "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or three, would lose
+    its brightness in GroupNorm). Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple
+    of 2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
     """
 
     def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv"):

@@ -34,12 +34,9 @@ class Level(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, c: int, block: str, stem: bool = False):
         widths = [in_channels] + [out_channels] * c
-        layers = [
-            ConvBlock(i, o) if block == "conv" else MBConv(i, o, UNET_EXPANSION) for i, o in zip(widths, widths[1:], strict=False)
-        ]
-        if stem:
-            layers[0] = ConvBlock(in_channels, out_channels)
-        super().__init__(*layers)
+        blocks = ["conv" if stem and i == 0 else block for i in range(c)]
+        make = {"conv": ConvBlock, "mbconv": lambda i, o: MBConv(i, o, UNET_EXPANSION)}
+        super().__init__(*(make[block](i, o) for block, i, o in zip(blocks, widths, widths[1:], strict=False)))
 
 
 class UNet(nn.Module):

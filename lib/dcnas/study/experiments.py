@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
+from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
 from ..models import CLASSIFIERS, JOINING, UNETS, UNet, build_classifier, build_dcnet
 from ..models.dcnet import Integrated
@@ -48,9 +49,9 @@ class Experiment:
     threads: int = 1  # bits depend on it; several runs side by side use the cores better than several threads of one
 
     def __post_init__(self):
-        if self.crop is not None and self.task != "denoise":
+        if self.crop is not None and (self.task != "denoise" or not 1 <= self.crop <= IMAGE_SIZE):
             raise InputError(
-                f"crop is {self.crop} for the task {self.task}, but only denoisers train on random squares: digits have boxes."
+                f"crop is {self.crop} for the task {self.task}, but only denoisers train on squares, of 1 to {IMAGE_SIZE} pixels."
             )
 
     @property

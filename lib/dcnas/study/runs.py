@@ -136,6 +136,7 @@ def obtain(
     Two processes never train the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
     At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
     """
+    place = check_device(device)
     if is_complete(experiment):
         return True
     needed = depends_on(experiment)
@@ -155,7 +156,7 @@ def obtain(
     with held:
         if is_complete(experiment):
             return True
-        return _train_and_evaluate(experiment, folder, check_device(device), progress, deadline, checkpoint_s)
+        return _train_and_evaluate(experiment, folder, place, progress, deadline, checkpoint_s)
 
 
 def _train_and_evaluate(

@@ -45,13 +45,7 @@ def printed(millions: str) -> int:
     return len(millions.partition(".")[2])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are not faster with more, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # FLOPs

@@ -35,14 +35,7 @@ from dcnas.training import (
 from dcnas.training.losses import denoising_loss
 from dcnas.training.tasks import TASKS
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are not faster with more, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(*shape: int, key: int = 0) -> torch.Tensor:

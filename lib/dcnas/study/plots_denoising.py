@@ -22,7 +22,7 @@ from ..models import UNETS, unet_widths
 from ..training import evaluate
 from . import experiments as lists
 from . import figures, paper, timing
-from .plots_classification import latency_difference
+from .claims import latency_difference
 from .results import missing_labels, per_image, results, samples
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .scales import scale_named

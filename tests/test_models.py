@@ -324,6 +324,14 @@ def test_four_channels_in_four_groups_hide_the_brightness(seed):
     """gcd(4, 4) groups of one channel each divide brightness away: one reason why b=4 may fall off the trend of Figure 3a."""
     torch.manual_seed(seed)
     assert change_under(dimmer, UNet(b=4, d=4, m=2, c=2)) < 0.1
+    torch.manual_seed(seed)
+    assert change_under(dimmer, UNet(b=4, d=4, m=2, c=2, norm_groups=2)) > 0.1  # the control of notebook 03_2
+
+
+@pytest.mark.parametrize("block", ["conv", "mbconv"])
+def test_norm_groups_reaches_every_normalisation(block):
+    net = UNet(b=8, d=3, m=2, c=2, block=block, norm_groups=2)
+    assert {module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)} == {2}
 
 
 # who learns from what

@@ -9,27 +9,31 @@ from torch import Tensor, nn
 
 from ..errors import require_finite
 
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm over `channels` with gcd(channels, 4) groups."""
-    return nn.GroupNorm(math.gcd(channels, 4), channels)
+NORM_GROUPS = 4
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> list[nn.Module]:
-    """Convolution of stride 1 that keeps height and width, then GroupNorm.
+def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
+    """GroupNorm over `channels` with gcd(channels, norm_groups) groups."""
+    return nn.GroupNorm(math.gcd(channels, norm_groups), channels)
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS
+) -> list[nn.Module]:
+    """Convolution of stride 1 that keeps height and width, in `groups` groups, then GroupNorm.
 
     The convolution keeps its bias although GroupNorm has one: without it a network of such pairs cannot see how bright an image
     is, because GroupNorm divides any common factor of its input away.
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)
-    return [conv, group_norm(out_channels)]
+    return [conv, group_norm(out_channels, norm_groups)]
 
 
 class ConvBlock(nn.Sequential):
     """3x3 convolution, GroupNorm, ReLU: (B, in, H, W) to (B, out, H, W)."""
 
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(*conv_norm(in_channels, out_channels, 3), nn.ReLU(inplace=True))
+    def __init__(self, in_channels: int, out_channels: int, norm_groups: int = NORM_GROUPS):
+        super().__init__(*conv_norm(in_channels, out_channels, 3, norm_groups=norm_groups), nn.ReLU(inplace=True))
 
 
 class MBConv(nn.Module):
@@ -38,15 +42,15 @@ class MBConv(nn.Module):
     `expansion` is the paper's rate; at rate 1 there is no expansion convolution. The input is added where widths agree.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, expansion: float):
+    def __init__(self, in_channels: int, out_channels: int, expansion: float, norm_groups: int = NORM_GROUPS):
         super().__init__()
         require_finite("expansion", expansion, 1)
         hidden = round(in_channels * expansion)
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [*conv_norm(in_channels, hidden, 1), nn.ReLU(inplace=True)]
-        layers += [*conv_norm(hidden, hidden, 3, groups=hidden), nn.ReLU(inplace=True)]
-        layers += conv_norm(hidden, out_channels, 1)
+            layers += [*conv_norm(in_channels, hidden, 1, norm_groups=norm_groups), nn.ReLU(inplace=True)]
+        layers += [*conv_norm(hidden, hidden, 3, groups=hidden, norm_groups=norm_groups), nn.ReLU(inplace=True)]
+        layers += conv_norm(hidden, out_channels, 1, norm_groups=norm_groups)
         self.layers = nn.Sequential(*layers)
         self.residual = in_channels == out_channels
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, require_choice, require_finite, require_whole
-from .blocks import ConvBlock, MBConv
+from .blocks import NORM_GROUPS, ConvBlock, MBConv
 
 BLOCKS = ("conv", "mbconv")
 UNET_EXPANSION = 2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
@@ -32,10 +32,15 @@ def unet_widths(b: int, d: int, m: float) -> list[int]:
 class Level(nn.Sequential):
     """c blocks of one resolution: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal convolution in any case."""
 
-    def __init__(self, in_channels: int, out_channels: int, c: int, block: str, stem: bool = False):
+    def __init__(
+        self, in_channels: int, out_channels: int, c: int, block: str, *, stem: bool = False, norm_groups: int = NORM_GROUPS
+    ):
         widths = [in_channels] + [out_channels] * c
         blocks = ["conv" if stem and i == 0 else block for i in range(c)]
-        make = {"conv": ConvBlock, "mbconv": lambda i, o: MBConv(i, o, UNET_EXPANSION)}
+        make = {
+            "conv": lambda i, o: ConvBlock(i, o, norm_groups),
+            "mbconv": lambda i, o: MBConv(i, o, UNET_EXPANSION, norm_groups),
+        }
         super().__init__(*(make[block](i, o) for block, i, o in zip(blocks, widths, widths[1:], strict=False)))
 
 
@@ -44,22 +49,25 @@ class UNet(nn.Module):
 
     b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level; block: "conv" or
     "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or three, would lose
-    its brightness in GroupNorm). Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple
+    its brightness in GroupNorm); norm_groups: GroupNorm has gcd(channels, norm_groups) groups. Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple
     of 2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
     """
 
-    def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv"):
+    def __init__(
+        self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv", norm_groups: int = NORM_GROUPS
+    ):
         super().__init__()
         require_whole("c (blocks per level)", c)
+        require_whole("norm_groups", norm_groups)
         require_whole("in_channels", in_channels)
         require_choice("block", block, BLOCKS)
         self.widths = widths = unet_widths(b, d, m)
         self.stride = 2 ** (d - 1)
         steps = zip([in_channels, *widths], widths, strict=False)
-        self.down = nn.ModuleList(Level(i, o, c, block, stem=k == 0) for k, (i, o) in enumerate(steps))
+        self.down = nn.ModuleList(Level(i, o, c, block, stem=k == 0, norm_groups=norm_groups) for k, (i, o) in enumerate(steps))
         pairs = list(zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.merge = nn.ModuleList(Level(2 * fine, fine, c, block) for fine, _ in pairs)
+        self.merge = nn.ModuleList(Level(2 * fine, fine, c, block, norm_groups=norm_groups) for fine, _ in pairs)
         self.out = nn.Conv2d(widths[0], in_channels, 1)
 
     def pad(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..models import CLASSIFIERS, JOINING, UNETS, UNet, build_classifier, build_
 from ..models.dcnet import Integrated
 from .scales import Budget, Scale, scale_named
 
+TWO_GROUPS = "unet, two norm groups"  # a control of Section 3.2
 FORMAT = 1  # of run records and published results
 
 
@@ -78,6 +79,8 @@ def build(experiment: Experiment) -> nn.Module:
         return build_dcnet(experiment.network, size)
     if experiment.network == "unet":
         return UNet(**experiment.unet)
+    if experiment.network == TWO_GROUPS:
+        return UNet(**experiment.unet, norm_groups=2)
     if experiment.network == "encoder":
         return EncoderClassifier(UNet(**experiment.unet))
     return build_classifier(experiment.network.removeprefix("denoised "))
@@ -251,10 +254,22 @@ def clipping_check(scale_name: str) -> list[Experiment]:
     return [denoiser(scale, seed, **UNETS["reduced"], label=label, clip=True) for seed in range(scale.seeds)]
 
 
+def normalisation_check(scale_name: str) -> list[Experiment]:
+    """The narrowest UNets of Figure 3a with two GroupNorm groups: does b=4 fall off because each channel is its own group?"""
+    scale = scale_named(scale_name)
+    found = []
+    for seed in range(scale.seeds):
+        for unet in FIGURE_3["b"][:2]:
+            plain = denoiser(scale, seed, **unet)
+            found.append(replace(plain, label=f"{plain.label}, two norm groups", network=TWO_GROUPS))
+    return found
+
+
 def section3(scale_name: str) -> list[Experiment]:
     """All runs of Section 3, the most useful first: what the tables need, then the rest; a seed of all before the next."""
     groups = (
         table_2, table_3, tables_1_and_6, why_joint_classifies_better, figure_3, figure_3_mbconv, clipping_check, precision_check,
+        normalisation_check,
     )  # fmt: skip
     unique = {e.name: e for group in groups for e in group(scale_name)}
     return sorted(unique.values(), key=lambda e: e.seed)

@@ -57,7 +57,7 @@ _SCALES = {
         "laptop", train_images=30_000,
         classify=Budget(192_000, 32, 10, lr=1e-2, schedule="one-cycle"),
         denoise=Budget(14_400, 8, 8, lr=6e-3, schedule="one-cycle", crop=64),  # 2.25 times the steps for the same work
-        joint=Budget(32_000, 8, 8, lr=6e-3, schedule="one-cycle"),
+        joint=Budget(16_000, 8, 8, lr=6e-3, schedule="one-cycle"),
         eval_images=200, joint_eval_images=500, seeds=3, large_seeds=1, precision="bf16",
     ),
     "paper": Scale(

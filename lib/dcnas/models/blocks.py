@@ -17,9 +17,7 @@ def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, norm_groups), channels)
 
 
-def conv_norm(
-    in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS
-) -> list[nn.Module]:
+def conv_norm(in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS) -> list[nn.Module]:
     """Convolution of stride 1 that keeps height and width, in `groups` groups, then GroupNorm.
 
     The convolution keeps its bias although GroupNorm has one: without it a network of such pairs cannot see how bright an image

@@ -49,13 +49,12 @@ class UNet(nn.Module):
 
     b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level; block: "conv" or
     "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or three, would lose
-    its brightness in GroupNorm); norm_groups: GroupNorm has gcd(channels, norm_groups) groups. Any height and width of at least 2^(d-1) pixels: edges are repeated up to the next multiple
-    of 2^(d-1) and cut off again. `InputError` for a smaller image or a hyper-parameter out of range.
+    its brightness in GroupNorm); norm_groups: GroupNorm has gcd(channels, norm_groups) groups. Any height and width of at
+    least 2^(d-1) pixels: edges are repeated up to the next multiple of 2^(d-1) and cut off again. `InputError` for a smaller
+    image or a hyper-parameter out of range.
     """
 
-    def __init__(
-        self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv", norm_groups: int = NORM_GROUPS
-    ):
+    def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv", norm_groups: int = NORM_GROUPS):
         super().__init__()
         require_whole("c (blocks per level)", c)
         require_whole("norm_groups", norm_groups)

@@ -1,0 +1,147 @@
+"""The look-up table of latencies (Section 4: "a latency look-up table constructed for our device").
+
+A table is a JSON file: how it was measured, a correction, and curves. A curve is the latency of one kind of block over its hidden
+width, measured at a few widths and interpolated; a part without a hidden width (stem, head, decoder) has a single point at 0.
+The unit is the millisecond everywhere. A missing, negative or non-finite entry is an error, when a file is read and at look-up.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..paths import shown, write_atomic
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Latency over hidden width: widths ascending, median and interquartile range of the samples in ms, and their number."""
+
+    hidden: tuple[int, ...]
+    median_ms: tuple[float, ...]
+    spread_ms: tuple[float, ...]
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the latencies of a table were measured; two tables with other conditions do not compare."""
+
+    device: str
+    threads: int
+    batch: int
+    resolution: int
+    width: float  # multiplier of all channels
+    memory_format: str
+    precision: str
+    torch_version: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Correction:
+    """measured = scale * sum + offset_ms, fitted on whole networks; `error_pct` is its median absolute error on others."""
+
+    scale: float = 1.0
+    offset_ms: float = 0.0
+    error_pct: float | None = None  # None: not validated
+
+
+@dataclass(frozen=True)
+class Table:
+    """A look-up table."""
+
+    conditions: Conditions
+    curves: dict[str, Curve]
+    correction: Correction = field(default_factory=Correction)
+
+    def __post_init__(self):
+        for key, curve in self.curves.items():
+            _check(key, curve)
+
+    def part_ms(self, key: str, hidden: int = 0) -> float:
+        """Latency of one part, interpolated over its hidden width, before the correction."""
+        curve = self._curve(key)
+        if not curve.hidden[0] <= hidden <= curve.hidden[-1]:
+            raise InputError(
+                f"the look-up table has {key} for widths of {curve.hidden[0]} to {curve.hidden[-1]}, but {hidden} was asked for."
+            )
+        return float(np.interp(hidden, curve.hidden, curve.median_ms))
+
+    def parts_ms(self, key: str, hidden: np.ndarray) -> np.ndarray:
+        """`part_ms` of many hidden widths, all within the curve."""
+        curve = self._curve(key)
+        return np.interp(hidden, curve.hidden, curve.median_ms)
+
+    def total_ms(self, parts: list[tuple[str, int]]) -> float:
+        """Latency of a network, given its parts as (key, hidden width): their sum, corrected."""
+        return self.corrected(sum(self.part_ms(*part) for part in parts))
+
+    def corrected(self, sum_ms: float) -> float:
+        """The latency of a network whose parts sum to `sum_ms`."""
+        return self.correction.scale * sum_ms + self.correction.offset_ms
+
+    def _curve(self, key: str) -> Curve:
+        if key not in self.curves:
+            raise InputError(f"the look-up table has no entry {key}; it was measured for another space, resolution or decoder.")
+        return self.curves[key]
+
+    @property
+    def entries(self) -> int:
+        """How many latencies the table holds."""
+        return sum(len(curve.hidden) for curve in self.curves.values())
+
+    def require(self, **conditions) -> "Table":
+        """The table itself, or an `InputError` that names the first condition in which it differs from what is needed."""
+        for name, wanted in conditions.items():
+            found = getattr(self.conditions, name)
+            if found != wanted:
+                raise InputError(
+                    f"the look-up table was measured with {name} = {found}, but {wanted} was expected; build one for it."
+                )
+        return self
+
+    def require_accuracy(self, limit_pct: float) -> "Table":
+        """The table itself, or an `InputError` if its validated error exceeds the limit or it was never validated."""
+        error = self.correction.error_pct
+        if error is None:
+            raise InputError("the look-up table was never validated; run `dcnas lut validate`, or allow an unvalidated table.")
+        if error > limit_pct:
+            raise InputError(f"the look-up table's median error is {error:.1f}%, but at most {limit_pct:g}% was expected.")
+        return self
+
+    def with_correction(self, correction: Correction) -> "Table":
+        return replace(self, correction=correction)
+
+    def save(self, path: Path) -> Path:
+        """Write the JSON file, whole or not at all; a line per curve."""
+        head = {"format": FORMAT, "unit": "ms", "conditions": asdict(self.conditions), "correction": asdict(self.correction)}
+        lines = ",\n  ".join(f"{json.dumps(key)}: {json.dumps(asdict(curve))}" for key, curve in sorted(self.curves.items()))
+        return write_atomic(path, json.dumps(head)[:-1] + ',\n "curves": {\n  ' + lines + "\n}}\n")
+
+
+def _check(key: str, curve: Curve) -> None:
+    sizes = {len(values) for values in asdict(curve).values()}
+    if len(sizes) != 1 or not curve.hidden or list(curve.hidden) != sorted(set(curve.hidden)):
+        raise InputError(f"the look-up table's entry {key} is not a curve over ascending hidden widths.")
+    for hidden, value in zip(curve.hidden, curve.median_ms, strict=True):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise InputError(f"the look-up table says {value!r} ms for {key} at hidden width {hidden}, which is no latency.")
+
+
+def load_table(path: Path) -> Table:
+    """The table in a JSON file; `InputError` that says what is wrong with any other file."""
+    try:
+        record = json.loads(Path(path).read_text(), parse_constant=lambda name: math.nan)
+        if record["format"] != FORMAT or record["unit"] != "ms":
+            raise InputError(f"its format is {record['format']!r} in {record['unit']!r}, but {FORMAT} in 'ms' was expected.")
+        curves = {key: Curve(**{name: tuple(values) for name, values in curve.items()}) for key, curve in record["curves"].items()}
+        return Table(Conditions(**record["conditions"]), curves, Correction(**record["correction"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{shown(path)} is not a look-up table of this study: {reason}") from None

@@ -1,0 +1,256 @@
+"""Building and validating the look-up table: every block is timed inside whole networks, where it will run.
+
+A few networks are laid out so that each layer has each of its variants (kernel, squeeze-and-excitation, a few hidden widths)
+once among them; they run in turn, round after round, with a clock between the parts. So a block meets the cache, the threads
+and the memory format of real use, the same passes measure all layers at once, and drift of the machine hits all alike. TF-NAS
+lists every width of every block alone, 36,480 entries; here a few widths are measured and the rest interpolated.
+"""
+
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter_ns as clock
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..errors import InputError, require_whole
+from ..latency.measure import check_device, device_name, measure_many
+from ..latency.table import Conditions, Correction, Curve, Table
+from ..paths import write_atomic
+from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
+from .space import ENCODER_STAGES, Architecture, Choice, Layer, Operator, Space, random_architecture
+
+RATES = (2, 3, 4, 6, 8)  # expansion rates at which hidden widths are measured
+TFNAS_ENTRIES = 36_480  # of the published table for the same space
+VALIDATION_NETWORKS = 30
+
+
+def key_of(layer: Layer, operator: Operator) -> str:
+    """The curve of an operator in a layer. Layers of equal shape share it, and so do expansions without squeeze-and-excitation."""
+    place = f"{layer.in_channels}-{layer.out_channels}-s{layer.stride}-{layer.activation}-{layer.size}px"
+    gate = operator.se_hidden(layer.in_channels)
+    return f"{place}/k{operator.kernel}" + (f"-se{gate}" if gate else "")
+
+
+def parts(architecture: Architecture, network: str = "C-NAS", decoder: str = "conv") -> list[tuple[str, int]]:
+    """The entries of the table that add up to a network, as (key, hidden width)."""
+    blocks = [
+        (key_of(layer, choice.operator), choice.hidden, layer.stage)
+        for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True)
+        if choice is not None
+    ]
+    stem, plain = [("stem.first", 0), ("stem.second", 0)], [(key, hidden) for key, hidden, _ in blocks]
+    classifier, end = [*stem, *plain, ("head", 0)], (f"decoder {decoder}", 0)
+    if network == "C-NAS":
+        return classifier
+    if network == "DC-NAS":
+        return [*classifier, end]
+    denoiser = [*stem, *((key, hidden) for key, hidden, stage in blocks if stage < ENCODER_STAGES), end]
+    return denoiser if network == "D-NAS" else [*denoiser, *classifier]
+
+
+def predicted_ms(table: Table, architecture: Architecture, network: str = "C-NAS", decoder: str = "conv") -> float:
+    """The table's latency of a network."""
+    return table.total_ms(parts(architecture, network, decoder))
+
+
+def variants(layer: Layer, operators: tuple[Operator, ...]) -> list[Choice]:
+    """What must be measured in a layer: for each curve, an operator at each expansion rate within its range."""
+    found = {}
+    for operator in operators:
+        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        for hidden in (rate * layer.in_channels for rate in RATES):
+            if low <= hidden <= high:
+                found.setdefault((key_of(layer, operator), hidden), Choice(operator, hidden))
+    return list(found.values())
+
+
+def design(space: Space) -> list[Architecture]:
+    """Networks in which every layer has each of its variants at least once; neighbours are shifted against each other."""
+    by_layer = [variants(layer, space.candidates) for layer in space.layers]
+    count = max(map(len, by_layer))
+    shift = 7  # prime to the number of variants (10, 16 or 22), so that a layer meets other neighbours in each network
+    return [
+        Architecture(space, tuple(choices[(n + shift * i) % len(choices)] for i, choices in enumerate(by_layer)))
+        for n in range(count)
+    ]
+
+
+class _Stopwatch:
+    """Times the parts of a network within its own forward pass, in ms."""
+
+    def __init__(self, network: nn.Module, device: torch.device):
+        self.on_gpu, self.marks = device.type == "cuda", []
+        self.handles = []
+        for key, module in parts_of(network):
+            self.handles.append(module.register_forward_pre_hook(lambda *_, key=key: self._mark(key)))
+            self.handles.append(module.register_forward_hook(lambda *_, key=key: self._mark(key)))
+
+    def _mark(self, key: str) -> None:
+        if self.on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((key, event))
+        else:
+            self.marks.append((key, clock()))
+
+    def read(self) -> dict[str, float]:
+        """Milliseconds of each part in the pass that just ended."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        marks, self.marks = self.marks, []
+        pairs = zip(marks[::2], marks[1::2], strict=True)
+        return {key: a.elapsed_time(b) if self.on_gpu else (b - a) / 1e6 for (key, a), (_, b) in pairs}
+
+
+def build_table(
+    space: Space, path: Path, *, batch: int = 32, device: str = "cpu", threads: int | None = None, rounds: int = 12,
+    passes: int = 3, progress: bool = True,
+) -> Table:  # fmt: skip
+    """Measure a table and write it to `path`. What a killed call measured is kept beside it, and the same call goes on."""
+    for name, value in (("batch", batch), ("rounds", rounds), ("passes", passes)):
+        require_whole(name, value)
+    place, before = check_device(device), torch.get_num_threads()
+    threads = before if threads is None else require_whole("threads", threads)
+    conditions = Conditions(
+        device_name(place), threads, batch, space.resolution, space.width, "channels_last", "float32", str(torch.__version__),
+        datetime.now(UTC).strftime("%Y-%m-%d"),
+    )  # fmt: skip
+    part, head = Path(f"{path}.part"), {"space": repr(space), **conditions.__dict__, "passes": passes}
+    samples, done = _resume(part, head)
+    image = torch.rand(batch, IMAGE_CHANNELS, space.resolution, space.resolution, generator=torch.Generator().manual_seed(0))
+    image = image.to(place, memory_format=torch.channels_last)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = []
+        for n, architecture in enumerate(design(space)):
+            decoder = DECODERS[n % len(DECODERS)]
+            network = Joint(architecture, decoder).eval().to(place, memory_format=torch.channels_last)
+            keys = _keys(architecture, decoder)
+            networks.append((network, _Stopwatch(network, place), keys))
+    try:
+        torch.set_num_threads(threads)
+        bar = tqdm(range(done, rounds), initial=done, total=rounds, desc="look-up table", unit="round", disable=not progress)
+        for _ in bar:
+            for network, watch, keys in networks:
+                _measure(network, watch, keys, image, passes, samples)
+            done += 1
+            write_atomic(part, json.dumps({"conditions": head, "rounds": done, "samples": samples}))
+    finally:
+        torch.set_num_threads(before)
+    table = Table(conditions, _curves(samples))
+    table.save(path)
+    part.unlink(missing_ok=True)
+    return table
+
+
+def _measure(network: nn.Module, watch: _Stopwatch, keys: dict[str, str], image: Tensor, passes: int, samples: dict) -> None:
+    """One untimed pass and `passes` timed ones: the times of each part go to `samples`."""
+    with torch.inference_mode():
+        for n in range(passes + 1):
+            network(image)
+            for name, value in watch.read().items():
+                if n:
+                    samples.setdefault(keys[name], []).append(round(value, 5))
+
+
+def _keys(architecture: Architecture, decoder: str) -> dict[str, str]:
+    """Name of a part of the network to "key@hidden" in the samples."""
+    found = {"stem.first": "stem.first@0", "stem.second": "stem.second@0", "head": "head@0", "decoder": f"decoder {decoder}@0"}
+    for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True):
+        found[layer.name] = f"{key_of(layer, choice.operator)}@{choice.hidden}"
+    return found
+
+
+def _resume(part: Path, head: dict) -> tuple[dict, int]:
+    """The samples of a call that was killed, if its conditions (but for the date) were those of this one."""
+    try:
+        record = json.loads(part.read_text())
+        if {**record["conditions"], "date": ""} == {**head, "date": ""}:
+            return record["samples"], record["rounds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {}, 0
+
+
+def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
+    points = defaultdict(dict)
+    for name, times in samples.items():
+        key, hidden = name.rsplit("@", 1)
+        q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).round(5).tolist()
+        points[key][int(hidden)] = (median, round(q75 - q25, 5), len(times))
+    return {key: Curve(tuple(sorted(by)), *zip(*(by[h] for h in sorted(by)), strict=True)) for key, by in points.items()}
+
+
+def validate_table(
+    table: Table, space: Space, *, device: str = "cpu", networks: int = VALIDATION_NETWORKS, rounds: int = 5, passes: int = 3,
+    seed: int = 0, progress: bool = True,
+) -> tuple[pd.DataFrame, Table]:  # fmt: skip
+    """Random whole networks, predicted and measured; and the table with a correction fitted on one half of them.
+
+    The frame has a row per network: predicted_ms (uncorrected), corrected_ms, measured_ms, spread_ms, half ("fit" or "test").
+    """
+    require_whole("networks", networks, 4)
+    table.require(batch=table.conditions.batch, resolution=space.resolution, width=space.width, device=device_name(device))
+    rng = np.random.default_rng(seed)
+    drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
+    image = torch.rand(table.conditions.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        models = {name: (build_network("C-NAS", architecture), (image,)) for name, architecture in drawn.items()}
+    found = measure_many(
+        models, rounds=rounds, warmup=1, passes=passes, threads=table.conditions.threads, device=device, progress=progress
+    )  # fmt: skip
+    plain = table.with_correction(Correction())
+    rows = [
+        {"network": name, "predicted_ms": predicted_ms(plain, drawn[name]), "measured_ms": latency.median_ms,
+         "spread_ms": latency.spread_ms, "half": "fit" if n % 2 == 0 else "test"}
+        for n, (name, latency) in enumerate(found.items())
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    fit = frame[frame["half"] == "fit"]
+    scale, offset = np.polyfit(fit["predicted_ms"], fit["measured_ms"], 1)
+    if not scale > 0:
+        raise InputError(
+            f"the table does not follow the measured networks at all (slope {scale:.2f}); measure on a quieter machine."
+        )
+    frame["corrected_ms"] = scale * frame["predicted_ms"] + offset
+    error = table_errors(frame[frame["half"] == "test"], "corrected_ms")["median_pct"]
+    return frame, table.with_correction(Correction(float(scale), float(offset), round(error, 3)))
+
+
+def table_errors(frame: pd.DataFrame, column: str = "corrected_ms") -> dict[str, float]:
+    """Bias, mean, median and largest absolute error in % of the measured latency, and Spearman's rank correlation."""
+    error = 100 * (frame[column] / frame["measured_ms"] - 1)
+    return {
+        "bias_pct": float(error.mean()), "mape_pct": float(error.abs().mean()), "median_pct": float(error.abs().median()),
+        "max_pct": float(error.abs().max()), "spearman": float(frame[column].rank().corr(frame["measured_ms"].rank())),
+    }  # fmt: skip
+
+
+def operators_ms(table: Table, space: Space, hidden: list[list[int]]) -> list[Tensor]:
+    """Per layer, the corrected latency of each operator at its hidden width in ms; `base_ms` has the rest."""
+    scale = table.correction.scale
+    return [
+        torch.tensor([scale * table.part_ms(key_of(layer, o), n) for o, n in zip(space.candidates, widths, strict=True)])
+        for layer, widths in zip(space.layers, hidden, strict=True)
+    ]
+
+
+def base_ms(table: Table, network: str = "C-NAS", decoder: str = "conv") -> float:
+    """What a network costs besides its searchable blocks, corrected, in ms."""
+    fixed = ["stem.first", "stem.second", "head"] + ([f"decoder {decoder}"] if network == "DC-NAS" else [])
+    return table.corrected(sum(table.part_ms(key) for key in fixed))
+
+
+def require_operators(table: Table, space: Space) -> None:
+    """Raise `InputError` unless the table has every operator of the space."""
+    for layer in space.layers:
+        for operator in space.candidates:
+            for hidden in (operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)):
+                table.part_ms(key_of(layer, operator), hidden)

@@ -1,0 +1,245 @@
+"""The networks of Section 4, built from an architecture: C-NAS, D-NAS, DC-NAS, DC-NAS_seq and DC-Net_tail (Figure 8, Tables 4, 5).
+
+All take noisy images (B, 3, H, W) with H and W multiples of 32 and return (denoised, logits), either of which is None where the
+network does not do it. The encoder is the architecture's stems and first four stages; what follows is its classification branch.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, require_choice
+from ..models import UNETS, UNet
+from .blocks import ConvNorm, Head, InvertedResidual
+from .space import (
+    ENCODER_STAGES,
+    HEAD_CHANNELS,
+    SECOND_CHANNELS,
+    SECOND_SE,
+    STEM_CHANNELS,
+    STRIDE,
+    Architecture,
+    Layer,
+    Space,
+)  # fmt: skip
+
+IMAGE_CHANNELS = 3
+DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
+NETWORKS = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
+
+
+def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
+    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2)."""
+    first, second = space.channels(STEM_CHANNELS), space.channels(SECOND_CHANNELS)
+    return nn.ModuleDict({
+        "first": ConvNorm(IMAGE_CHANNELS, first, 3, 2, "relu", affine=affine),
+        "second": InvertedResidual(first, second, first, se=SECOND_SE, activation="relu", affine=affine),
+    })  # fmt: skip
+
+
+def make_block(layer: Layer, operator, hidden: int, affine: bool = True, drop_connect: float = 0.0) -> InvertedResidual:
+    """The block of an operator in the place of a layer."""
+    return InvertedResidual(
+        layer.in_channels, layer.out_channels, hidden, operator.kernel, layer.stride, operator.se_hidden(layer.in_channels),
+        layer.activation, affine, drop_connect,
+    )  # fmt: skip
+
+
+def make_head(space: Space, affine: bool = True, dropout: float = 0.0) -> Head:
+    """Pooling and linear layer after the last stage."""
+    return Head(space.layers[-1].out_channels, space.channels(HEAD_CHANNELS), space.classes, affine, dropout)
+
+
+def encoder_channels(space: Space) -> list[int]:
+    """Widths of the encoder's maps at 1/2, 1/4, 1/8 and 1/16 of the image: the decoder's skips, the last its input."""
+    at = {layer.size // layer.stride: layer.out_channels for layer in space.layers if layer.stage < ENCODER_STAGES}
+    return [space.channels(SECOND_CHANNELS), *at.values()]
+
+
+class Classifier(nn.Module):
+    """C-NAS: stems, searched stages, head."""
+
+    def __init__(self, architecture: Architecture, dropout: float = 0.0, drop_connect: float = 0.0):
+        super().__init__()
+        space = architecture.space
+        self.stem = make_stem(space)
+        pairs = list(zip(space.layers, architecture.choices, strict=True))
+        self.stages = nn.ModuleList(nn.ModuleList() for _ in space.stages)
+        for i, (layer, choice) in enumerate(pairs):
+            if choice is not None:  # deeper blocks are dropped more often, as in [16]
+                rate = drop_connect * (i + 2) / (len(pairs) + 1)
+                self.stages[layer.stage].append(make_block(layer, choice.operator, choice.hidden, drop_connect=rate))
+        self.head = make_head(space, dropout=dropout)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Maps at 1/2, 1/4, 1/8 and 1/16 of the image: the last of each size among stems and first four stages."""
+        x = self.stem["second"](self.stem["first"](x))
+        maps = [x]
+        for stage in self.stages[:ENCODER_STAGES]:
+            for block in stage:
+                x = block(x)
+            if x.shape[-1] == maps[-1].shape[-1]:
+                maps[-1] = x
+            else:
+                maps.append(x)
+        return maps
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits from the encoder's last map: the classification branch."""
+        for stage in self.stages[ENCODER_STAGES:]:
+            for block in stage:
+                x = block(x)
+        return self.head(x)
+
+    def forward(self, x: Tensor) -> tuple[None, Tensor]:
+        return None, self.classify(self.encode(x)[-1])
+
+
+class Decoder(nn.Module):
+    """UNet decoder: per level a transposed convolution, the skip connection and two blocks (Section 4.2); then a 1x1 convolution.
+
+    Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what its last level joins.
+    `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per level; "mb 3-lay" that starts a level higher.
+    """
+
+    def __init__(self, channels: list[int], kind: str = "conv", affine: bool = True):
+        super().__init__()
+        require_choice("decoder", kind, DECODERS)
+        self.kind, levels = kind, channels[:-1] if kind == "mb 3-lay" else channels
+        skips = [IMAGE_CHANNELS, *levels[:-1]]
+        outs = [levels[0], *levels[:-1]]
+        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
+        for coarse, skip, out in reversed(list(zip(levels, skips, outs, strict=True))):
+            self.up.append(nn.ConvTranspose2d(coarse, out, 2, stride=2))
+            self.merge.append(nn.Sequential(*self._blocks(kind, out + skip, out, affine)))
+        self.out = nn.Conv2d(outs[0], IMAGE_CHANNELS, 1)
+
+    @staticmethod
+    def _blocks(kind: str, in_channels: int, channels: int, affine: bool) -> list[nn.Module]:
+        steps = [(in_channels, channels), (channels, channels)][: 1 if kind == "mb 1-op" else 2]
+        if kind == "conv":
+            return [ConvNorm(i, o, 3, activation="relu", affine=affine) for i, o in steps]
+        return [InvertedResidual(i, o, 3 * i, activation="relu", affine=affine) for i, o in steps]
+
+    def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
+        """The denoised image (B, 3, H, W) from the noisy one and the encoder's maps, finest first."""
+        skips = [image, *maps[: len(self.up) - 1]]
+        x = maps[len(self.up) - 1]
+        for up, merge, skip in zip(self.up, self.merge, reversed(skips), strict=True):
+            x = merge(torch.cat([skip, up(x)], 1))
+        return self.out(x)
+
+
+class Denoiser(nn.Module):
+    """D-NAS: the encoder of a classifier and a decoder (Figure 8 ii)."""
+
+    def __init__(self, architecture: Architecture, decoder: str = "conv"):
+        super().__init__()
+        self.classifier = Classifier(architecture)
+        del self.classifier.stages[ENCODER_STAGES:], self.classifier.head
+        self.decoder = Decoder(encoder_channels(architecture.space), decoder)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.decoder(x, self.classifier.encode(x)), None
+
+
+class Joint(nn.Module):
+    """DC-NAS, Integrated: encoder, decoder and classification branch (Figure 8 iii)."""
+
+    def __init__(self, architecture: Architecture, decoder: str = "conv", dropout: float = 0.0, drop_connect: float = 0.0):
+        super().__init__()
+        self.classifier = Classifier(architecture, dropout, drop_connect)
+        self.decoder = Decoder(encoder_channels(architecture.space), decoder)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.classifier.encode(x)
+        return self.decoder(x, maps), self.classifier.classify(maps[-1])
+
+
+class SequentialJoint(nn.Module):
+    """DC-NAS_seq: D-NAS, then C-NAS of the same architecture on its output (Figure 8 iv)."""
+
+    def __init__(self, architecture: Architecture, decoder: str = "conv", dropout: float = 0.0, drop_connect: float = 0.0):
+        super().__init__()
+        self.denoiser = Denoiser(architecture, decoder)
+        self.classifier = Classifier(architecture, dropout, drop_connect)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        denoised, _ = self.denoiser(x)
+        return denoised, self.classifier(denoised)[1]
+
+
+class ManualJoint(nn.Module):
+    """DC-Net Reduced for colour images of one object (Table 5:5): Integrated, its branch pools the whole deepest map.
+
+    With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace pooling and linear layer.
+    """
+
+    def __init__(self, classes: int, architecture: Architecture | None = None, dropout: float = 0.0, drop_connect: float = 0.0):
+        super().__init__()
+        self.unet = UNet(**UNETS["reduced"], in_channels=IMAGE_CHANNELS)
+        deepest = self.unet.widths[-1]
+        if architecture is None:
+            self.branch = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(deepest, classes))
+            return
+        tail = Classifier(architecture, dropout, drop_connect)
+        wanted = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]].in_channels
+        blocks = [block for stage in tail.stages[ENCODER_STAGES:] for block in stage]
+        self.branch = nn.Sequential(ConvNorm(deepest, wanted, 1), *blocks, tail.head)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.unet.encode(x)
+        return self.unet.decode(maps), self.branch(maps[-1])
+
+
+class OnlyDenoises(nn.Module):
+    """A UNet of Section 3 for colour images, in the form of the networks above (Table 4)."""
+
+    def __init__(self, **unet):
+        super().__init__()
+        self.unet = UNet(**unet, in_channels=IMAGE_CHANNELS)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.unet(x), None
+
+
+class OnlyClassifies(nn.Module):
+    """A classifier of torchvision in the form of the networks above (Figure 7)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[None, Tensor]:
+        return None, self.model(x)
+
+
+def build_network(name: str, architecture: Architecture, decoder: str = "conv", **regularisation: float) -> nn.Module:
+    """C-NAS, D-NAS, DC-NAS or DC-NAS_seq of an architecture; `regularisation`: dropout, drop_connect (none in a denoiser)."""
+    require_choice("network", name, NETWORKS)
+    if name == "C-NAS":
+        return Classifier(architecture, **regularisation)
+    if name == "D-NAS":
+        return Denoiser(architecture, decoder)
+    return (Joint if name == "DC-NAS" else SequentialJoint)(architecture, decoder, **regularisation)
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Raise `InputError` unless both are multiples of 32."""
+    if height < STRIDE or width < STRIDE or height % STRIDE or width % STRIDE:
+        raise InputError(f"the image is {height} x {width}, but multiples of {STRIDE} pixels were expected.")
+
+
+def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts whose times add up to that of a network of an architecture, in order: name in the look-up table, module."""
+    classifier = network if isinstance(network, Classifier) else network.classifier
+    yield "stem.first", classifier.stem["first"]
+    yield "stem.second", classifier.stem["second"]
+    for stage, blocks in enumerate(classifier.stages):
+        for block, module in enumerate(blocks):
+            yield f"stage{stage + 1}.block{block + 1}", module
+    if hasattr(classifier, "head"):
+        yield "head", classifier.head
+    if hasattr(network, "decoder"):
+        yield "decoder", network.decoder

@@ -1,0 +1,73 @@
+"""What happens to the alphas during a search, epoch by epoch, and whether the search decided (Section 4.1 Exp 1, Figure 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .space import Space
+
+TAIL = 1 / 3  # of the epochs that train alphas: the end, where a search should have settled
+FLIP_RATE = 0.05  # best operators that change from epoch to epoch there, as a share of layers
+LATENCY_STD_PCT = 5.0  # of the target: how much the argmax latency may vary there
+COLLAPSE_SHARE = 0.9  # of layers with the cheapest operator while there is latency to spare
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """ "decided", "oscillating" or "collapsed", and why."""
+
+    word: str
+    reason: str
+
+
+def describe(probabilities: Sequence[np.ndarray], before: Sequence[np.ndarray] | None) -> dict:
+    """Of one epoch: mean entropy (as a share of the largest), mean margin of the best operator, flips of the best operator."""
+    entropy = np.mean([-(p * np.log(np.clip(p, 1e-12, 1))).sum() / np.log(len(p)) for p in probabilities])
+    ordered = [np.sort(p) for p in probabilities]
+    margin = np.mean([p[-1] - p[-2] for p in ordered])
+    flips = 0 if before is None else sum(int(np.argmax(p) != np.argmax(q)) for p, q in zip(probabilities, before, strict=True))
+    return {"entropy": float(entropy), "margin": float(margin), "flips": int(flips)}
+
+
+def alpha_rows(space: Space, epoch: int, probabilities: Sequence[np.ndarray], betas: Sequence[np.ndarray]) -> list[dict]:
+    """Long format: epoch, parameter ("alpha", "beta"), place (layer or stage), choice (operator or depth), probability."""
+    rows = [
+        {"epoch": epoch, "parameter": "alpha", "place": layer.name, "choice": o.name, "probability": float(p)}
+        for layer, values in zip(space.layers, probabilities, strict=True)
+        for o, p in zip(space.candidates, values, strict=True)
+    ]
+    rows += [
+        {"epoch": epoch, "parameter": "beta", "place": f"stage{s + 1}", "choice": f"depth {d + 1}", "probability": float(p)}
+        for s, values in enumerate(betas) for d, p in enumerate(values)
+    ]  # fmt: skip
+    return rows
+
+
+def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: float) -> Verdict:
+    """The verdict on a search from its epochs (columns flips, argmax_ms, alphas_trained) and the share of layers whose best
+    operator is the cheapest one at the end."""
+    trained = epochs[epochs["alphas_trained"]]
+    if len(trained) < 3:
+        return Verdict("oscillating", f"only {len(trained)} epochs trained alphas, too few to settle")
+    tail = trained.tail(max(2, int(len(trained) * TAIL)))
+    last = float(tail["argmax_ms"].iloc[-1])
+    if cheapest >= COLLAPSE_SHARE and last < 0.9 * target_ms:
+        return Verdict(
+            "collapsed", f"{100 * cheapest:.0f}% of layers end with the cheapest operator, at {last:.2f} of {target_ms:.2f} ms"
+        )
+    rate = float(tail["flips"].mean()) / layers
+    spread = 100 * float(tail["argmax_ms"].std()) / target_ms
+    if rate > FLIP_RATE:
+        return Verdict(
+            "oscillating",
+            f"in the last {len(tail)} epochs {100 * rate:.1f}% of the best operators change from one epoch to the next",
+        )
+    if spread > LATENCY_STD_PCT:
+        return Verdict(
+            "oscillating", f"in the last {len(tail)} epochs the latency of the argmax varies by {spread:.1f}% of the target"
+        )
+    return Verdict(
+        "decided", f"in the last {len(tail)} epochs {100 * rate:.1f}% of the best operators change and the latency by {spread:.1f}%"
+    )

@@ -1,0 +1,259 @@
+"""The search space of Section 4.1 and Appendix B, written once, as data; TF-NAS's [16] stages, strides and activations.
+
+Supernet, derived networks, keys of the look-up table, FLOPs and drawings all follow from a `Space` and an `Architecture`.
+A "layer" is a searchable MBConv block, an "operator" one of its candidates, its "hidden width" the channels after the expansion.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import InputError, require_choice, require_finite, require_whole
+from ..paths import shown, write_atomic
+
+FORMAT = 1  # of architecture files
+STEM_CHANNELS, SECOND_CHANNELS, SECOND_SE, HEAD_CHANNELS = 32, 16, 8, 1280
+STRIDE = 32  # of the whole network: five halvings
+COUNTS = (4, 6, 8)  # how many operators a space may have
+LEAST_WIDTH = 8  # channels that no multiplier goes below
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A candidate MBConv block (Table 7)."""
+
+    kernel: int
+    expansion: int
+    se: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"MB-k{self.kernel}-e{self.expansion}" + ("-se" if self.se else "")
+
+    def start_hidden(self, in_channels: int) -> int:
+        """The hidden width at the beginning of a search."""
+        return self.expansion * in_channels
+
+    def most_hidden(self, in_channels: int) -> int:
+        """The largest hidden width, at expansion 4 or 8."""
+        return self.expansion * 4 // 3 * in_channels
+
+    def least_hidden(self, in_channels: int) -> int:
+        """The smallest hidden width: half of the largest."""
+        return self.most_hidden(in_channels) // 2
+
+    def se_hidden(self, in_channels: int) -> int:
+        """Channels inside squeeze-and-excitation; 0 without one."""
+        return self.expansion // 3 * in_channels if self.se else 0
+
+
+# in the order of Table 7: the first four, six and eight are its three spaces
+OPERATORS = tuple(Operator(kernel, expansion, se) for se in (False, True) for kernel in (3, 5) for expansion in (3, 6))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one width; the first has the stride."""
+
+    channels: int
+    blocks: int
+    stride: int
+    activation: str
+
+
+STAGES = (
+    Stage(24, 2, 2, "relu"), Stage(40, 3, 2, "swish"), Stage(80, 4, 2, "swish"), Stage(112, 4, 1, "swish"),
+    Stage(192, 4, 2, "swish"), Stage(320, 1, 1, "swish"),
+)  # fmt: skip
+ENCODER_STAGES = 4  # "the first six stages": both stems and these (Section 4.2)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where a searchable block stands: what every operator in that place has in common. `size` is that of its input map."""
+
+    stage: int  # 0 to 5
+    block: int
+    in_channels: int
+    out_channels: int
+    stride: int
+    activation: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"stage{self.stage + 1}.block{self.block + 1}"
+
+    @property
+    def residual(self) -> bool:
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class Space:
+    """What can be searched: how many operators, for which input and how many classes.
+
+    `width` multiplies all channels (Table 4's "upscaled", and small studies); results are multiples of 4, at least 8.
+    """
+
+    operators: int = 4
+    resolution: int = 224  # pixels, height and width
+    classes: int = 100
+    width: float = 1.0
+
+    def __post_init__(self):
+        require_choice("operators", self.operators, COUNTS)
+        require_whole("classes", self.classes, 2)
+        require_finite("width", self.width)
+        if require_whole("resolution", self.resolution, STRIDE) % STRIDE:
+            raise InputError(f"resolution is {self.resolution}, but a multiple of {STRIDE} pixels was expected.")
+
+    @property
+    def candidates(self) -> tuple[Operator, ...]:
+        return OPERATORS[: self.operators]
+
+    def channels(self, plain: int) -> int:
+        """`plain` channels times the width multiplier."""
+        return plain if self.width == 1 else max(LEAST_WIDTH, 4 * round(plain * self.width / 4))
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The searchable layers, first to last."""
+        found, before, size = [], self.channels(SECOND_CHANNELS), self.resolution // 2
+        for s, stage in enumerate(STAGES):
+            for b in range(stage.blocks):
+                stride, after = (stage.stride if b == 0 else 1), self.channels(stage.channels)
+                found.append(Layer(s, b, before, after, stride, stage.activation, size))
+                before, size = after, size // stride
+        return tuple(found)
+
+    @cached_property
+    def stages(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the layers of each stage."""
+        return tuple(tuple(i for i, layer in enumerate(self.layers) if layer.stage == s) for s in range(len(STAGES)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a derived network has in one layer."""
+
+    operator: Operator
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of a space: a choice for each layer; None leaves the layer out (only last ones of a stage, with learned beta)."""
+
+    space: Space
+    choices: tuple[Choice | None, ...]
+
+    def __post_init__(self):
+        layers = self.space.layers
+        if len(self.choices) != len(layers):
+            raise InputError(f"the architecture has {len(self.choices)} layers, but the space has {len(layers)}.")
+        for layer, choice in zip(layers, self.choices, strict=True):
+            if choice is None:
+                if layer.block == 0:
+                    raise InputError(f"{layer.name} is left out, but the first block of a stage is always there.")
+                continue
+            require_choice(f"the operator of {layer.name}", choice.operator, OPERATORS)
+            low, high = choice.operator.least_hidden(layer.in_channels), choice.operator.most_hidden(layer.in_channels)
+            if not low <= require_whole(f"the hidden width of {layer.name}", choice.hidden) <= high:
+                raise InputError(f"the hidden width of {layer.name} is {choice.hidden}, but {low} to {high} were expected.")
+        for stage in self.space.stages:
+            present = [self.choices[i] is not None for i in stage]
+            if present != sorted(present, reverse=True):
+                raise InputError(f"stage {layers[stage[0]].stage + 1} leaves out a block before its last one.")
+
+    def to_json(self) -> str:
+        """The file that rebuilds the network."""
+        space = self.space
+        layers = [
+            None if choice is None else {"layer": layer.name, "operator": choice.operator.name, "hidden": choice.hidden}
+            for layer, choice in zip(space.layers, self.choices, strict=True)
+        ]
+        head = {"operators": space.operators, "resolution": space.resolution, "classes": space.classes, "width": space.width}
+        lines = ",\n  ".join(json.dumps(layer) for layer in layers)
+        return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
+
+    @property
+    def text(self) -> str:
+        """One line for messages: operators and widths, stage by stage."""
+        parts = []
+        for stage in self.space.stages:
+            chosen = [self.choices[i] for i in stage]
+            parts.append(
+                " ".join(f"k{c.operator.kernel}e{c.operator.expansion}{'se' * c.operator.se}:{c.hidden}" for c in chosen if c)
+            )
+        return " | ".join(parts)
+
+
+def start_architecture(space: Space, operators: int | list[int] = 0) -> Architecture:
+    """Every layer with the operator of that number (or of the list's numbers), at its starting width."""
+    indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
+    pairs = zip(space.layers, indices, strict=True)
+    return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))
+
+
+def random_architecture(space: Space, rng) -> Architecture:
+    """Operators and hidden widths drawn uniformly, from a `numpy` generator."""
+    found = []
+    for layer in space.layers:
+        operator = space.candidates[rng.integers(space.operators)]
+        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        found.append(Choice(operator, int(rng.integers(low, high + 1))))
+    return Architecture(space, tuple(found))
+
+
+def widened(architecture: Architecture, width: float) -> Architecture:
+    """The same operators and expansion rates in a space whose channels are `width` times as wide."""
+    space = replace(architecture.space, width=width)
+    found = []
+    for before, layer, choice in zip(architecture.space.layers, space.layers, architecture.choices, strict=True):
+        if choice is not None:
+            hidden = round(choice.hidden / before.in_channels * layer.in_channels)
+            low, high = choice.operator.least_hidden(layer.in_channels), choice.operator.most_hidden(layer.in_channels)
+            choice = Choice(choice.operator, min(max(hidden, low), high))
+        found.append(choice)
+    return Architecture(space, tuple(found))
+
+
+def save_architecture(architecture: Architecture, path: Path) -> Path:
+    """Write the architecture's JSON file, whole or not at all."""
+    return write_atomic(path, architecture.to_json())
+
+
+def load_architecture(path: Path) -> Architecture:
+    """The architecture of a JSON file; `InputError` that says what is wrong with any other file."""
+    try:
+        return from_record(json.loads(Path(path).read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{shown(path)} is not an architecture of this study: {reason}") from None
+
+
+def from_record(record: dict) -> Architecture:
+    """An architecture from what `to_json` wrote."""
+    if record["format"] != FORMAT:
+        raise InputError(f"its format is {record['format']!r}, but {FORMAT} was expected.")
+    space = Space(**record["space"])
+    names = {operator.name: operator for operator in OPERATORS}
+    choices = []
+    for entry in record["layers"]:
+        if entry is None:
+            choices.append(None)
+        else:
+            choices.append(Choice(names[require_choice("operator", entry["operator"], names)], entry["hidden"]))
+    return Architecture(space, tuple(choices))
+
+
+def log_size(space: Space) -> float:
+    """Decimal logarithm of the number of architectures, widths included: how large the space is."""
+    sizes = [
+        sum(o.most_hidden(layer.in_channels) - o.least_hidden(layer.in_channels) + 1 for o in space.candidates)
+        for layer in space.layers
+    ]
+    return sum(map(math.log10, sizes))

@@ -1,0 +1,28 @@
+"""A made-up look-up table, for tests, demonstrations and scale `smoke`, where measuring one would take longer than searching."""
+
+from ..latency.table import Conditions, Curve, Table
+from .lut import key_of, variants
+from .networks import DECODERS
+from .space import Space
+
+BLOCK_MS, MAC_MS = 0.02, 2e-7  # of a block, and of each multiply-accumulate in it
+
+
+def linear_table(space: Space, batch: int = 32) -> Table:
+    """A table in which a block's latency is a constant plus a share of its multiply-accumulates."""
+    curves: dict[str, dict[int, float]] = {}
+    for layer in space.layers:
+        for choice in variants(layer, space.candidates):
+            before, after = layer.size**2, (layer.size // layer.stride) ** 2
+            macs = choice.hidden * (before * layer.in_channels + after * (choice.operator.kernel**2 + layer.out_channels))
+            gate = BLOCK_MS if choice.operator.se else 0.0
+            curves.setdefault(key_of(layer, choice.operator), {})[choice.hidden] = BLOCK_MS + gate + MAC_MS * macs * batch
+    fixed = {"stem.first": 0.3, "stem.second": 0.4, "head": 0.5} | {f"decoder {kind}": 2.0 for kind in DECODERS}
+    curves |= {key: {0: ms} for key, ms in fixed.items()}
+    conditions = Conditions("made up", 1, batch, space.resolution, space.width, "channels_last", "float32", "", "")
+    return Table(conditions, {key: _curve(points) for key, points in curves.items()})
+
+
+def _curve(points: dict[int, float]) -> Curve:
+    hidden, median_ms = zip(*sorted(points.items()), strict=True)
+    return Curve(hidden, median_ms, (0.0,) * len(points), (1,) * len(points))

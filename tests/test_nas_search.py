@@ -1,0 +1,392 @@
+"""The supernet, the search and the derivation: equal sums, exact resume, what moves alphas, and the best network for a target."""
+
+import itertools
+from dataclasses import replace
+from functools import lru_cache
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dcnas.errors import InputError
+from dcnas.nas import derive
+from dcnas.nas.lut import predicted_ms
+from dcnas.nas.recorder import describe, judge_search
+from dcnas.nas.search import Searcher, SearchSettings, check_target, latency_range_ms, run_search, temperature_of
+from dcnas.nas.space import Space, random_architecture, start_architecture
+from dcnas.nas.supernet import Supernet
+from dcnas.nas.tables import linear_table
+from dcnas.seed import generator
+from dcnas.training.tasks import Batch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TINY = Space(operators=4, resolution=32, classes=3, width=0.25)
+TABLE = linear_table(TINY)
+LOW, HIGH = latency_range_ms(TINY, TABLE)
+MIDDLE = (LOW + HIGH) / 2
+
+
+def settings(**changes) -> SearchSettings:
+    target_ms = MIDDLE + (TABLE.part_ms("decoder conv") if changes.get("loss") == "both" else 0.0)
+    return SearchSettings(**dict(target_ms=target_ms, steps_per_epoch=2, epochs=3, weight_epochs=1) | changes)
+
+
+def draw(part: str, batch: int = 4):
+    """Batches of three kinds of images that differ in brightness, from the step alone."""
+
+    def at(step: int) -> Batch:
+        stream = generator(part, step)
+        labels = torch.randint(3, (batch,), generator=stream)
+        clean = (labels.view(-1, 1, 1, 1) / 3 + 0.2 * torch.rand(batch, 3, 32, 32, generator=stream)).clamp(0, 1)
+        return Batch(clean, clean + 0.1 * torch.randn(clean.shape, generator=stream), None, labels)
+
+    return at
+
+
+def search(folder, **changes):
+    asked = settings(**changes)
+    return run_search(TINY, TABLE, asked, draw("weights"), draw("alphas"), folder, progress=False)
+
+
+@lru_cache
+def supernet(operators: int = 8) -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(replace(TINY, operators=operators)).to(memory_format=torch.channels_last)
+
+
+# ---- the supernet
+
+
+@pytest.mark.parametrize("indices", [None, [6, 1], [0], [2, 3, 5]], ids=str)
+def test_the_mixture_is_the_weighted_sum_of_its_operators(indices):
+    x = torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    x = supernet().run_stem(x)
+    for layer in supernet().layers:
+        weights = torch.rand(8 if indices is None else len(indices)).softmax(0)
+        plain = sum(w * layer.one(x, i) for w, i in zip(weights, range(8) if indices is None else indices, strict=True))
+        mixed = layer.mixed(x, weights, indices)
+        torch.testing.assert_close(mixed, plain, atol=2e-5, rtol=1e-4)
+        x = plain.detach()
+
+
+def test_one_operator_is_its_block_with_the_channels_that_take_part():
+    layer = supernet().layers[3]
+    x = torch.rand(4, layer.layer.in_channels, 8, 8)
+    before = list(layer.hidden)
+    try:
+        for i, block in enumerate(layer.blocks):
+            layer.hidden[i] = layer.operators[i].most_hidden(layer.layer.in_channels)
+            torch.testing.assert_close(layer.one(x, i), block(x), atol=1e-5, rtol=1e-4)
+            full = layer.one(x, i)
+            layer.hidden[i] //= 2
+            assert not torch.allclose(layer.one(x, i), full, atol=1e-3)
+    finally:
+        layer.hidden = before
+
+
+def test_expected_latency_at_certain_alphas_is_the_table_s():
+    searcher = Searcher(TINY, TABLE, settings())
+    picks = [n % 4 for n in range(18)]
+    with torch.no_grad():
+        for layer, pick in zip(searcher.supernet.layers, picks, strict=True):
+            layer.alphas.copy_(torch.full((4,), -60.0)).view(-1)[pick] = 0.0
+    assert searcher.expected_ms() == pytest.approx(predicted_ms(TABLE, start_architecture(TINY, picks)), rel=1e-5)
+    assert searcher.argmax() == start_architecture(TINY, picks)
+
+
+def test_learned_beta_weighs_depths():
+    searcher = Searcher(TINY, TABLE, settings(learn_beta=True))
+    full = Searcher(TINY, TABLE, settings()).expected_ms()
+    assert searcher.expected_ms() < full
+    with torch.no_grad():
+        for beta in searcher.supernet.betas:
+            beta.copy_(torch.full_like(beta, -60.0))
+            beta[0] = 0.0
+    assert [sum(c is not None for c in (searcher.argmax().choices[i] for i in stage)) for stage in TINY.stages] == [1] * 6
+    assert searcher.latency_ms(searcher.argmax()) == pytest.approx(searcher.expected_ms(), rel=0.2)
+
+
+# ---- steps
+
+
+def snapshot(parameters):
+    return [p.detach().clone() for p in parameters]
+
+
+def moved(parameters, before):
+    return [not torch.equal(p, q) for p, q in zip(parameters, before, strict=True)]
+
+
+def test_a_weight_step_trains_the_sampled_paths_and_no_alpha():
+    searcher = Searcher(TINY, TABLE, settings(learn_beta=True))
+    alphas = snapshot(searcher.architecture)
+    blocks = {(n, i): b for n, layer in enumerate(searcher.supernet.layers) for i, b in enumerate(layer.blocks)}
+    before = {key: b.depthwise[0].weight.detach().clone() for key, b in blocks.items()}
+    paths = searcher.sample_paths(5, both=True)
+    searcher.weight_step(5, draw("weights")(5))
+    assert not any(moved(searcher.architecture, alphas))
+    sampled = {(n, path[n]) for path in paths for n in range(18)}
+    assert {key for key, b in blocks.items() if not torch.equal(b.depthwise[0].weight, before[key])} == sampled
+
+
+@pytest.mark.parametrize("gradient", ["all", "two"])
+def test_an_alpha_step_trains_all_alphas_and_no_weight(gradient):
+    searcher = Searcher(TINY, TABLE, settings(alpha_gradient=gradient))
+    weights, alphas = snapshot(searcher.weights), snapshot(searcher.architecture)
+    searcher.alpha_step(5, draw("alphas")(5), 5.0)
+    assert not any(moved(searcher.weights, weights)) and all(moved(searcher.architecture, alphas))
+    for parameter in searcher.architecture:
+        assert parameter.exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_second_path_never_takes_the_first_s_operator_and_both_reach_all():
+    searcher = Searcher(TINY, TABLE, settings())
+    seen = np.zeros((2, 4), int)
+    for step in range(60):
+        first, second = searcher.sample_paths(step, both=True)
+        assert all(a != b for a, b in zip(first, second, strict=True))
+        for n, path in enumerate((first, second)):
+            seen[n] += np.bincount(path, minlength=4)
+    assert (abs(seen / seen.sum(1, keepdims=True) - 0.25) < 0.05).all()  # equal alphas: uniform
+    with torch.no_grad():
+        for layer in searcher.supernet.layers:
+            layer.alphas[2] += 3.0
+    assert np.mean([p == 2 for step in range(40) for p in searcher.sample_paths(step, False)[0]]) > 0.8
+
+
+@pytest.mark.parametrize(("target", "cheap"), [("low", True), ("high", False)])
+def test_the_latency_penalty_pulls_towards_the_target(target, cheap):
+    """With a heavy penalty, operators of small expansion gain at a low target and lose at a high one."""
+    asked = settings(target_ms=LOW if target == "low" else HIGH, latency_weight=50.0, alpha_lr=0.1)
+    searcher = Searcher(TINY, TABLE, asked)
+    start = searcher.expected_ms()
+    for step in range(6):
+        searcher.alpha_step(step, draw("alphas")(step), 1.0)
+    assert (searcher.expected_ms() < start) == cheap
+
+
+def test_sorting_channels_changes_nothing_but_which_take_part():
+    searcher = Searcher(replace(TINY, operators=8), linear_table(replace(TINY, operators=8)), settings())
+    searcher.weight_step(0, draw("weights")(0))
+    layer = searcher.supernet.layers[4]
+    x = torch.rand(2, layer.layer.in_channels, 8, 8)
+    for i in (0, 7):
+        layer.hidden[i] = layer.operators[i].most_hidden(layer.layer.in_channels)
+        before = layer.one(x, i)
+        searcher._sort_channels(layer, i)
+        torch.testing.assert_close(layer.one(x, i), before, atol=1e-5, rtol=1e-4)
+        norms = layer.blocks[i].depthwise[0].weight.abs().sum((1, 2, 3))
+        assert (norms[:-1] >= norms[1:]).all()
+
+
+def test_elasticity_brings_the_argmax_to_the_target():
+    searcher = Searcher(TINY, TABLE, settings(target_ms=LOW + 0.3 * (HIGH - LOW)))
+    with torch.no_grad():
+        for layer in searcher.supernet.layers:
+            layer.alphas[1] += 1.0
+    assert searcher.latency_ms(searcher.argmax()) > searcher.settings.target_ms
+    searcher.scale_elastically()
+    found = searcher.latency_ms(searcher.argmax())
+    assert found <= searcher.settings.target_ms and found == pytest.approx(searcher.settings.target_ms, rel=0.03)
+
+
+# ---- whole searches
+
+
+def test_a_search_ends_with_an_architecture_within_the_target(tmp_path):
+    found = search(tmp_path)
+    assert predicted_ms(TABLE, found.architecture) <= MIDDLE
+    assert list(found.epochs["epoch"]) == [0, 1, 2] and list(found.epochs["alphas_trained"]) == [False, True, True]
+    assert found.alphas.groupby(["epoch", "place"])["probability"].sum().round(6).eq(1).all()
+    assert len(found.alphas) == 3 * 18 * 4
+    first = found.alphas[found.alphas["epoch"] == 0]["probability"]
+    assert first.round(6).eq(0.25).all()  # the first epoch trains weights only
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(learn_beta=True), dict(alpha_gradient="two"), dict(rebuild_optimisers=True), dict(loss="both")], ids=str
+)
+def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
+    undisturbed = search(tmp_path / "a", **changes)
+    real = Searcher.weight_step
+    kills = iter([3, 5])
+    stop = [next(kills)]
+
+    def dies(self, step, *args, **kwargs):
+        if step == stop[0]:
+            stop[0] = next(kills, -1)
+            raise KeyboardInterrupt
+        return real(self, step, *args, **kwargs)
+
+    asked = settings(**changes)
+    (tmp_path / "b").mkdir()
+    with patch.object(Searcher, "weight_step", dies):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                run_search(
+                    TINY, TABLE, asked, draw("weights"), draw("alphas"), tmp_path / "b", progress=False, checkpoint_s=0.0
+                )  # fmt: skip
+        again = run_search(TINY, TABLE, asked, draw("weights"), draw("alphas"), tmp_path / "b", progress=False)
+    pd.testing.assert_frame_equal(undisturbed.alphas, again.alphas, check_exact=True)
+    pd.testing.assert_frame_equal(undisturbed.epochs, again.epochs, check_exact=True)
+    assert undisturbed.architecture == again.architecture
+    assert all(np.array_equal(a, b) for a, b in zip(undisturbed.log_alphas, again.log_alphas, strict=True))
+
+
+def test_seeds_differ_and_the_same_seed_repeats(tmp_path):
+    a, b, c = (search(tmp_path / str(n), seed=seed).alphas for n, seed in enumerate((0, 0, 1)))
+    assert a.equals(b) and not a["probability"].equals(c["probability"])
+
+
+def test_a_search_is_not_continued_with_other_settings(tmp_path):
+    asked = settings()
+    run_search(TINY, TABLE, asked, draw("weights"), draw("alphas"), tmp_path, progress=False, deadline=0.0)
+    with pytest.raises(InputError, match="begun with other settings"):
+        search(tmp_path, seed=3)
+
+
+def test_temperature_falls_once_alphas_train():
+    s = settings(epochs=20, weight_epochs=10)
+    assert [round(temperature_of(s, e), 3) for e in (0, 10, 11, 19)] == [5, 5, 4.8, round(5 * 0.96**9, 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(target_ms=0.0), "target_ms is 0.0"), (dict(target_ms=float("nan")), "target_ms is nan"),
+        (dict(epochs=0), "epochs is 0"), (dict(weight_epochs=3), "fewer than the 3 epochs"), (dict(loss="mse"), "one of ce, both"),
+        (dict(alpha_gradient="one"), "one of all, two"), (dict(lr=-1.0), "lr is -1.0"),
+    ],
+)  # fmt: skip
+def test_bad_settings_get_one_sentence(changes, says):
+    with pytest.raises(InputError, match=says):
+        settings(**changes)
+
+
+@pytest.mark.parametrize("target", [LOW * 0.9, HIGH * 1.1])
+def test_a_target_out_of_reach_is_refused_with_the_range(target):
+    with pytest.raises(InputError, match=f"reach {LOW:.2f} to {HIGH:.2f} ms"):
+        check_target(TINY, TABLE, settings(target_ms=target))
+
+
+def test_a_table_of_fewer_operators_is_refused():
+    with pytest.raises(InputError, match="no entry"):
+        check_target(replace(TINY, operators=8), TABLE, settings())
+
+
+# ---- derivation
+
+
+def test_the_knapsack_equals_trying_everything():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        costs = [rng.integers(0, 9, 4) for _ in range(5)]
+        values = [rng.normal(size=4) for _ in range(5)]
+        best, picks = derive.knapsack(costs, values)
+        for budget in range(best.shape[1]):
+            sums = [
+                sum(v[n] for v, n in zip(values, option, strict=True))
+                for option in itertools.product(range(4), repeat=5)
+                if sum(c[n] for c, n in zip(costs, option, strict=True)) <= budget
+            ]
+            assert best[-1, budget] == pytest.approx(max(sums, default=-np.inf))
+        assert picks.shape == (5, best.shape[1])
+
+
+LOGS = [np.log(p / p.sum()) for p in np.random.default_rng(1).random((18, 4)) + 0.1]
+
+
+@pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq"])
+def test_the_frontier_is_within_every_target_and_better_than_random(network):
+    found, rng = derive.frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
+    low, high = found.range_ms
+    values = []
+    for target in np.linspace(low + 0.02 * (high - low), high, 9):
+        best = found.best(target)
+        assert found.latency_ms(best) <= target * (1 + 1e-9)
+        values.append(derive.best_value(best, LOGS))
+        others = [random_architecture(TINY, rng) for _ in range(50)]
+        assert all(derive.best_value(o, LOGS) <= values[-1] + 0.05 for o in others if found.latency_ms(o) <= target)
+    assert values == sorted(values)
+    with pytest.raises(InputError, match=f"reach {low:.2f} to {high:.2f} ms"):
+        found.best(low * 0.5)
+
+
+def test_the_frontier_obeys_the_correction():
+    from dcnas.latency.table import Correction
+
+    corrected = TABLE.with_correction(Correction(1.5, 1.0))
+    found = derive.frontier(TINY, corrected, LOGS)
+    target = sum(found.range_ms) / 2
+    assert target * 0.98 < predicted_ms(corrected, found.best(target)) <= target
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_widths_are_fitted_from_below(share):
+    latency = lambda a: predicted_ms(TABLE, a)  # noqa: E731
+    for operator in (0, 3):
+        start = start_architecture(TINY, operator)
+        ends = [derive._moved(start, range(18), sign * 10**4) for sign in (-1, 1)]
+        low, high = map(latency, ends)
+        target = low + share * (high - low)
+        fitted = derive.fit_widths(start, target, latency)
+        assert latency(fitted) <= target
+        assert [c.operator for c in fitted.choices] == [c.operator for c in start.choices]
+        assert latency(fitted) > target - 0.1 * (high - low)
+
+
+def test_widths_out_of_reach_end_at_their_limits():
+    latency = lambda a: predicted_ms(TABLE, a)  # noqa: E731
+    start = start_architecture(TINY, 0)
+    assert derive.fit_widths(start, 0.0, latency) == derive._moved(start, range(18), -(10**4))
+    assert derive.fit_widths(start, 1e9, latency) == derive._moved(start, range(18), 10**4)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_repair_brings_the_measurement_to_the_target(factor):
+    """A device that is faster or slower than its table says, by a factor."""
+    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, lambda a: predicted_ms(TABLE, a))
+    measure = lambda a: (factor * predicted_ms(TABLE, a), 0.0)  # noqa: E731
+    repaired, rows = derive.repair(start, MIDDLE, TABLE, measure)
+    assert abs(rows[0]["error_pct"]) > 10
+    assert abs(measure(repaired)[0] / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100
+
+
+def test_repair_leaves_alone_what_fits_or_is_within_the_noise():
+    start = start_architecture(TINY, 0)
+    exact = predicted_ms(TABLE, start)
+    assert derive.repair(start, exact, TABLE, lambda a: (exact * 1.015, 0.0))[0] == start
+    assert len(derive.repair(start, exact, TABLE, lambda a: (exact * 1.05, exact * 0.06))[1]) == 1
+
+
+# ---- the recorder
+
+
+def epochs(flips, argmax_ms, trained=None):
+    return pd.DataFrame({"flips": flips, "argmax_ms": argmax_ms, "alphas_trained": trained or [True] * len(flips)})
+
+
+@pytest.mark.parametrize(
+    ("flips", "argmax_ms", "cheapest", "word"),
+    [
+        ([5, 3, 2, 0, 0, 0], [9, 11, 10, 10, 10, 10], 0.3, "decided"),
+        ([5, 3, 2, 4, 3, 4], [10] * 6, 0.3, "oscillating"),
+        ([5, 3, 2, 0, 0, 0], [9, 11, 10, 10, 9, 11], 0.3, "oscillating"),
+        ([5, 3, 0, 0, 0, 0], [9, 8, 7, 6, 5, 5], 0.95, "collapsed"),
+        ([5, 3, 0, 0, 0, 0], [9, 9, 10, 10, 10, 10], 0.95, "decided"),
+        ([5, 3], [9, 9], 0.3, "oscillating"),
+    ],
+)
+def test_the_verdict_on_a_search(flips, argmax_ms, cheapest, word):
+    found = judge_search(epochs(flips, argmax_ms), 18, 10.0, cheapest)
+    assert found.word == word and found.reason
+
+
+def test_the_description_of_an_epoch():
+    sure, unsure = np.array([0.97, 0.01, 0.01, 0.01]), np.full(4, 0.25)
+    assert describe([unsure], None) == pytest.approx({"entropy": 1.0, "margin": 0.0, "flips": 0})
+    found = describe([sure, sure], [sure, sure[::-1]])
+    assert found["entropy"] < 0.2 and found["margin"] == pytest.approx(0.96) and found["flips"] == 1

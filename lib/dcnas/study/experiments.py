@@ -20,8 +20,18 @@ TWO_GROUPS = "unet, two norm groups"  # a control of Section 3.2
 FORMAT = 1  # of run records and published results
 
 
+class Named:
+    """A frozen dataclass that says all about a run, and so names it."""
+
+    @property
+    def name(self) -> str:
+        """The run's name: the first 16 hex digits of the SHA-256 of the canonical JSON."""
+        text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Named):
     """One training and its evaluation, completely. Equal experiments give equal bits on the same machine (CPU)."""
 
     label: str  # the network's name in tables and figures
@@ -54,12 +64,6 @@ class Experiment:
             raise InputError(
                 f"crop is {self.crop} for the task {self.task}, but only denoisers train on squares, of 1 to {IMAGE_SIZE} pixels."
             )
-
-    @property
-    def name(self) -> str:
-        """The run's name: the first 16 hex digits of the SHA-256 of the canonical JSON."""
-        text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:

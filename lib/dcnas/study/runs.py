@@ -196,7 +196,7 @@ def _(
         if history is None:
             return False
         write_atomic(folder / "history.csv", to_csv(history))
-        write_atomic(folder / "weights.safetensors", save(_contiguous(model.state_dict())))
+        write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
     _evaluate(experiment, model.eval(), front, folder, device, progress)
     checkpoints.remove(folder)
     return True
@@ -240,16 +240,21 @@ def _evaluate(experiment: Experiment, model: nn.Module, front, folder: Path, dev
 
     found = evaluate(answer, data.images, data.boxes, data.labels, noisy, SIGMAS, device=device, progress=progress)
     compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
-    write_atomic(folder / "per_image.safetensors", save(_contiguous(compact)))
+    write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
     if experiment.task != "classify":
         write_atomic(folder / "samples.safetensors", save(_samples(answer, data, noisy, device)))
-    with (folder / "history.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
-    record = provenance(device) | {
-        "parameters": count_parameters(model), "train_s": float(last["seconds"]), "evaluate_s": round(time.monotonic() - begun, 1),
-    }  # fmt: skip
+    record = {"parameters": count_parameters(model), "evaluate_s": round(time.monotonic() - begun, 1)}
+    finish(folder, device, summarise(found, SIGMAS), record)
+
+
+def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict) -> None:
+    """Write a run's last files: where and how it was made, with the seconds of its history, then its metrics."""
+    record = provenance(device) | record
+    if (folder / "history.csv").exists():
+        with (folder / "history.csv").open() as file:
+            record["train_s"] = float(list(csv.DictReader(file))[-1]["seconds"])
     write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
-    write_atomic(folder / "metrics.csv", to_csv(summarise(found, SIGMAS)))
+    write_atomic(folder / "metrics.csv", to_csv(metrics))
 
 
 def _samples(answer: Callable, data: TwoDigits, noisy: Callable, device: torch.device) -> dict[str, Tensor]:
@@ -261,7 +266,8 @@ def _samples(answer: Callable, data: TwoDigits, noisy: Callable, device: torch.d
     return {"denoised": (torch.stack(outputs) * 255).round().to(torch.uint8)}
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, without gaps."""
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 

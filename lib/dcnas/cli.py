@@ -144,6 +144,63 @@ def study(
     print(f"study: done, {len(written)} figures and tables written")
 
 
+lut = typer.Typer(help="The look-up table of latencies that a search for a target latency needs.", no_args_is_help=True)
+app.add_typer(lut, name="lut")
+Resolution = Annotated[int, typer.Option(help="Pixels, a multiple of 32.")]
+TableFile = Annotated[Path, typer.Argument(help="The table's JSON file.")]
+
+
+@lut.command("build")
+def lut_build(
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    resolution: Resolution = 64,
+    batch: Annotated[int, typer.Option(help="Images in a forward pass; the paper's is 32, an edge device's 1.")] = 32,
+    device: Device = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
+    width: Annotated[float, typer.Option(help="Multiplier of all channels of the space.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Visits to each of the networks that the blocks are timed in.")] = 12,
+) -> None:
+    """Time every operator of the search space on this device, inside whole networks. Leave the machine alone meanwhile.
+
+    Killed, the same command goes on where it was.
+    """
+    from .nas.lut import TFNAS_ENTRIES, build_table
+    from .nas.space import Space
+    from .paths import shown
+
+    table = build_table(Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=rounds)
+    share = f"{100 * table.entries / TFNAS_ENTRIES:.1f}% of the {TFNAS_ENTRIES:,} that TF-NAS lists"
+    print(
+        f"Wrote {shown(out)}: {table.entries} latencies ({share}), {table.conditions.device}, {table.conditions.threads} threads."
+    )
+    print(f"Next: dcnas lut validate {shown(out)}")
+
+
+@lut.command("validate")
+def lut_validate(
+    file: TableFile,
+    networks: Annotated[int, typer.Option(help="Random whole networks to measure.")] = 30,
+    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 5,
+    device: Device = "cpu",
+) -> None:
+    """Hold the table against whole networks on this device and write its correction into it."""
+    from .latency.table import load_table
+    from .nas.lut import table_errors, validate_table
+    from .nas.space import Space
+    from .paths import shown, write_atomic
+
+    table = load_table(file)
+    space = Space(8, table.conditions.resolution, width=table.conditions.width)
+    frame, corrected = validate_table(table, space, device=device, networks=networks, rounds=rounds)
+    for name, part in {"all, uncorrected": frame, "held out, corrected": frame[frame["half"] == "test"]}.items():
+        errors = table_errors(part, "corrected_ms" if "held" in name else "predicted_ms")
+        print(f"{name:20s}" + ", ".join(f"{key.replace('_pct', ' (%)')} {value:.2f}" for key, value in errors.items()))
+    corrected.save(file)
+    found = write_atomic(file.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
+    c = corrected.correction
+    print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
+
+
 def _group(name: str):
     from .errors import require_choice
     from .study.results import GROUPS

@@ -142,6 +142,6 @@ def load_table(path: Path) -> Table:
             raise InputError(f"its format is {record['format']!r} in {record['unit']!r}, but {FORMAT} in 'ms' was expected.")
         curves = {key: Curve(**{name: tuple(values) for name, values in curve.items()}) for key, curve in record["curves"].items()}
         return Table(Conditions(**record["conditions"]), curves, Correction(**record["correction"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {error}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{shown(path)} is not a look-up table of this study: {reason}") from None

@@ -230,8 +230,8 @@ def load_architecture(path: Path) -> Architecture:
     """The architecture of a JSON file; `InputError` that says what is wrong with any other file."""
     try:
         return from_record(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: {error}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{shown(path)} is not an architecture of this study: {reason}") from None
 
 

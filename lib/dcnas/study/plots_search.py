@@ -1,0 +1,242 @@
+"""Figures, tables and sentences of Section 4's notebooks about the search itself: the look-up table, Figures 5 and 8, Table 7.
+
+Drawings are made from the architecture, never by hand.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from ..latency.table import Table
+from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
+from ..nas.recorder import Verdict
+from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
+from . import figures, paper
+from .figures import COLOURS, PALETTE
+
+KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
+FIXED = "0.85"
+
+
+# ---- Table 7 and the look-up table
+
+
+def table_7() -> pd.DataFrame:
+    """The operators and the spaces they belong to, ours beside the paper's Table 7."""
+    theirs = paper.table("table7_operators").set_index("name")
+    rows = []
+    for operator in OPERATORS:
+        row = {"name": operator.name, "kernel": operator.kernel, "expansion": operator.expansion, "SE": operator.se}
+        row |= {f"in the space of {n}": operator in Space(n).candidates for n in (4, 6, 8)}
+        paper_row = theirs.loc[operator.name]
+        same = [paper_row["kernel"], paper_row["expansion"], paper_row["se"], *(paper_row[f"in_{n}"] for n in (4, 6, 8))]
+        rows.append(row | {"verdict": "match" if list(row.values())[1:] == same else "no match"})
+    return pd.DataFrame(rows).set_index("name")
+
+
+def space_table(resolution: int, classes: int) -> pd.DataFrame:
+    """How large the spaces of 4, 6 and 8 operators are."""
+    rows = []
+    for n in (4, 6, 8):
+        space = Space(n, resolution, classes)
+        rows.append({
+            "operators": n, "layers": len(space.layers), "choices of operators": f"{n ** len(space.layers):.1e}",
+            "architectures with hidden widths": f"1e{log_size(space):.0f}",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("operators")
+
+
+def table_text(table: Table) -> str:
+    """What a look-up table holds and how it was measured, in two sentences."""
+    c, share, error = table.conditions, 100 * table.entries / TFNAS_ENTRIES, table.correction.error_pct
+    return (
+        f"{table.entries} latencies in milliseconds ({share:.1f}% of the {TFNAS_ENTRIES:,} entries that TF-NAS lists for the same "
+        f"space), measured on {c.device} with {c.threads} threads, batch {c.batch}, {c.resolution} pixels, "
+        f"PyTorch {c.torch_version}, on {c.date}. Validated: {'no' if error is None else f'median error {error:.1f}%'}."
+    )
+
+
+def validation_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Errors of the table against whole networks: as summed, and corrected on the half that the correction has not seen."""
+    parts = {
+        "sum of the parts, all networks": table_errors(frame, "predicted_ms"),
+        "corrected, networks held out": table_errors(frame[frame["half"] == "test"], "corrected_ms"),
+    }
+    names = {
+        "bias_pct": "bias (%)", "mape_pct": "mean abs. error (%)", "median_pct": "median abs. error (%)",
+        "max_pct": "largest error (%)", "spearman": "Spearman",
+    }  # fmt: skip
+    return pd.DataFrame(parts).T.rename(columns=names).round(2).rename_axis("prediction")
+
+
+def validation_figure(frame: pd.DataFrame, text: str) -> Figure:
+    """Predicted against measured latency of whole networks, before and after the correction, and the errors."""
+    figure, (left, right) = figures.new_figure(10, 4.4, 1, 2)
+    for i, (column, name) in enumerate({"predicted_ms": "sum of the parts", "corrected_ms": "corrected"}.items()):
+        look = dict(color=PALETTE[i], marker=figures.MARKERS[i], linestyle="")
+        left.plot(frame["measured_ms"], frame[column], label=name, **look)
+        right.plot(frame["measured_ms"], 100 * (frame[column] / frame["measured_ms"] - 1), label=name, **look)
+    ends = [frame["measured_ms"].min(), frame["measured_ms"].max()]
+    left.plot(ends, ends, color="0.4", linewidth=1, label="exact")
+    right.axhline(0, color="0.4", linewidth=1)
+    left.set(xlabel="measured latency (ms)", ylabel="latency from the table (ms)")
+    right.set(xlabel="measured latency (ms)", ylabel="error (%)")
+    left.legend()
+    return figures.note(figure, text)
+
+
+def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) -> Figure:
+    """Latency over hidden width of every operator in a few layers, with the interquartile range of the samples."""
+    figure, grid = figures.new_figure(4.2 * len(layers), 4.2, 1, len(layers), squeeze=False)
+    for axes, i in zip(grid[0], layers, strict=True):
+        layer = space.layers[i]
+        for n, operator in enumerate(space.candidates):
+            curve = table.curves[key_of(layer, operator)]
+            low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+            inside = [k for k, hidden in enumerate(curve.hidden) if low <= hidden <= high]
+            axes.errorbar(
+                [curve.hidden[k] for k in inside], [curve.median_ms[k] for k in inside], [curve.spread_ms[k] / 2 for k in inside],
+                capsize=2, label=operator.name, **figures.style(n),
+            )  # fmt: skip
+        axes.set(
+            title=f"{layer.name}: {layer.in_channels} to {layer.out_channels}, {layer.size} px", xlabel="hidden width (channels)"
+        )
+        axes.set_ylim(bottom=0)
+    grid[0, 0].set_ylabel("latency of the block (ms)")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return figures.note(figure, text)
+
+
+# ---- Figure 5: alphas
+
+
+def figure_5(searches: dict[str, tuple[pd.DataFrame, Verdict | str]], places: Sequence[str], text: str) -> Figure:
+    """Probabilities of the operators of a few layers over the epochs, a row per search, which is titled with its verdict."""
+    figure, grid = figures.new_figure(3.1 * len(places), 2.5 * len(searches) + 0.6, len(searches), len(places), squeeze=False,
+                                      sharex=True, sharey=True)  # fmt: skip
+    for row, (name, (alphas, verdict)) in zip(grid, searches.items(), strict=True):
+        word = verdict if isinstance(verdict, str) else verdict.word
+        for axes, place in zip(row, places, strict=True):
+            part = alphas[(alphas["parameter"] == "alpha") & (alphas["place"] == place)]
+            for n, (choice, line) in enumerate(part.groupby("choice", sort=False)):
+                look = dict(color=PALETTE[n], linestyle=figures.LINES[n], linewidth=1.6)
+                axes.plot(line["epoch"], line["probability"], label=choice, **look)
+            axes.set_title(place, fontsize=10)
+        row[0].set_ylabel(f"{name}\n({word})\nprobability", fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return figures.note(figure, text)
+
+
+def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) -> Figure:
+    """Expected and argmax latency, entropy of the alphas and flips of the best operator over the epochs of several searches."""
+    figure, grid = figures.new_figure(13, 4, 1, 3)
+    for i, (name, frame) in enumerate(epochs.items()):
+        look = dict(color=PALETTE[i])
+        grid[0].plot(frame["epoch"], frame["argmax_ms"], label=f"{name}, argmax", **look)
+        grid[0].plot(frame["epoch"], frame["expected_ms"], linestyle=":", label=f"{name}, expected", **look)
+        grid[1].plot(frame["epoch"], frame["entropy"], label=name, linestyle=figures.LINES[i], **look)
+        grid[2].plot(frame["epoch"], frame["flips"], label=name, linestyle=figures.LINES[i], **look)
+    grid[0].axhline(target_ms, color="0.4", linewidth=1)
+    grid[0].set(xlabel="epoch", ylabel="latency by the table (ms)")
+    grid[1].set(xlabel="epoch", ylabel="entropy of the alphas (1: undecided)")
+    grid[2].set(xlabel="epoch", ylabel="layers whose best operator changed")
+    for axes in grid:
+        axes.legend(fontsize=8)
+    return figures.note(figure, text)
+
+
+# ---- Figure 8: drawings
+
+
+def architecture_figure(architecture: Architecture, title: str = "", network: str = "C-NAS", table: Table | None = None) -> Figure:
+    """A network from its architecture: a box per block, as high as its expansion rate, dark for kernel 5, hatched with SE.
+
+    For D-NAS and DC-NAS the decoder is drawn below the levels of the encoder that it starts from and joins.
+    """
+    space = architecture.space
+    figure, axes = figures.new_figure(13, 4.2 if network == "C-NAS" else 5.4)
+    x, ticks, ends = 0.0, [], {}
+    for name in ("3x3", "MB"):
+        axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
+        axes.text(x + 0.4, 1, name, ha="center", va="center", rotation=90, fontsize=10)
+        ticks.append((x + 0.4, "stem"))
+        x += 1
+    ends[space.resolution // 2] = x
+    for s, stage in enumerate(space.stages[:ENCODER_STAGES] if network == "D-NAS" else space.stages):
+        x += 0.35
+        first = x
+        for i in stage:
+            layer, choice = space.layers[i], architecture.choices[i]
+            if choice is None:
+                axes.add_patch(Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":"))
+            else:
+                rate, operator = choice.hidden / layer.in_channels, choice.operator
+                look = dict(facecolor=KERNEL_COLOURS[operator.kernel], hatch="//" if operator.se else "")
+                axes.add_patch(Rectangle((x, 0), 0.8, rate, edgecolor="black", **look))
+                axes.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9)
+            x += 1
+        size = space.layers[stage[-1]].size // space.layers[stage[-1]].stride
+        ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{space.layers[stage[-1]].out_channels} ch., {size} px"))
+        if s < ENCODER_STAGES:
+            ends[size] = x
+    x += 0.35
+    if network != "D-NAS":
+        axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
+        axes.text(x + 0.4, 1, "head", ha="center", va="center", rotation=90, fontsize=10)
+        ticks.append((x + 0.4, "1x1, pool,\nlinear"))
+    bottom = 0.0
+    if network != "C-NAS":
+        bottom = _draw_decoder(axes, space, ends)
+    axes.set(xlim=(-0.3, x + 1.2), ylim=(bottom - 0.2, 9.2), ylabel="expansion rate", yticks=range(0, 9, 2))
+    axes.set_xticks([t for t, _ in ticks], [name for _, name in ticks], fontsize=9)
+    axes.grid(False, axis="x")
+    handles = [Patch(facecolor=KERNEL_COLOURS[k], edgecolor="black", label=f"MBConv, kernel {k}") for k in (3, 5)]
+    handles += [
+        Patch(facecolor="white", edgecolor="black", hatch="//", label="with SE"),
+        Patch(facecolor=FIXED, edgecolor="black", label="fixed"),
+    ]
+    axes.legend(handles=handles, ncols=4, loc="upper left", fontsize=9)
+    latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
+    axes.set_title(f"{title or network}{latency}")
+    return figures.note(figure, "Height: expansion rate; the number above a block: its hidden width in channels.")
+
+
+def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:
+    """The decoder below the encoder's levels, from the deepest to full size; the lowest y that it takes."""
+    sizes = sorted(ends)  # deepest first
+    levels = [*(2 * size for size in sizes)]
+    for n, size in enumerate(levels):
+        x = ends.get(size, 1.0) - 1.0
+        axes.add_patch(Rectangle((x, -2.2), 0.9, 1.2, facecolor=COLOURS["green"], edgecolor="black"))
+        axes.text(x + 0.45, -1.6, f"{size}", ha="center", va="center", fontsize=9, color="white")
+        if size in ends:
+            axes.annotate("", (x + 0.45, -1.0), (x + 0.45, 0), arrowprops=dict(arrowstyle="->", color="0.35"))
+        if n:
+            before = ends.get(levels[n - 1], 1.0) - 1.0
+            axes.annotate("", (x + 0.9, -1.6), (before, -1.6), arrowprops=dict(arrowstyle="->", color="black"))
+    deepest = ends[sizes[0]]
+    start = ends.get(levels[0], 1.0) - 0.1
+    axes.annotate("", (start, -1.4), (deepest - 0.6, 0), arrowprops=dict(arrowstyle="->", color="black", connectionstyle="angle3"))
+    axes.text(
+        deepest, -1.6, "decoder: transposed convolution,\nskip connection, two blocks; size in pixels", va="center", fontsize=9
+    )
+    return -2.4
+
+
+def latency_steps(rows: list[dict]) -> pd.DataFrame:
+    """Attempts of a derivation: predicted and measured latency, error against the target."""
+    return pd.DataFrame(rows).set_index("attempt").round(3)
+
+
+def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:
+    """How often each operator stands in each of several networks, in % of their layers."""
+    table = {}
+    for name, architecture in architectures.items():
+        chosen = [choice.operator for choice in architecture.choices if choice is not None]
+        table[name] = {operator.name: round(100 * np.mean([c == operator for c in chosen]), 0) for operator in OPERATORS}
+    return pd.DataFrame(table).T.rename_axis("network")

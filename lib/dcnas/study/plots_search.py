@@ -106,8 +106,17 @@ def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) 
         )
         axes.set_ylim(bottom=0)
     grid[0, 0].set_ylabel("latency of the block (ms)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    columns = 4 if len(layers) > 1 else 2
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     return figures.note(figure, text)
+
+
+def extremes_ms(table: Table, space: Space, index: int) -> tuple[float, float]:
+    """The fastest and the slowest choice of a layer."""
+    layer = space.layers[index]
+    ends = [(o.least_hidden(layer.in_channels), o.most_hidden(layer.in_channels)) for o in space.candidates]
+    times = [table.part_ms(key_of(layer, o), n) for o, pair in zip(space.candidates, ends, strict=True) for n in pair]
+    return min(times), max(times)
 
 
 # ---- Figure 5: alphas

@@ -4,11 +4,11 @@ A claim is put as a number with an interval and what it must be: above or below 
 """
 
 from collections.abc import Sequence
-from math import hypot, isnan, nan
+from math import hypot, isnan
 
 import pandas as pd
 
-from ..errors import InputError, require_choice
+from ..errors import require_choice
 from . import paper
 from .stats import Interval
 from .timing import latencies
@@ -46,10 +46,7 @@ def criterion(threshold: float = 0.0, direction: str = ">", margin: float = 0.0)
 
 def latency_difference(a: str, b: str, batch: int = 32) -> Interval:
     """Median latency of `a` minus that of `b` in ms, with a 95% interval from the quartiles; NaN where it was not measured."""
-    try:
-        measured = latencies(batch).loc[[a, b]]
-    except (InputError, KeyError):
-        return Interval(nan, nan, nan)
+    measured = latencies(batch).reindex([a, b])
     # of a median of n passes: 1.2533 * standard deviation / sqrt(n), with the standard deviation from the quartiles
     errors = 1.2533 * (measured["q75_ms"] - measured["q25_ms"]) / 1.349 / measured["passes"] ** 0.5
     change, half = measured["median_ms"][a] - measured["median_ms"][b], 1.96 * hypot(*errors)
@@ -82,7 +79,7 @@ def _bounds(effect: Interval, decimals: int) -> str:
         return "not measured"
     if isnan(effect.low) or isnan(effect.high):
         return "none"
-    return "exact" if effect.low == effect.high else f"{effect.low:.{decimals}f} to {effect.high:.{decimals}f}"
+    return "exact" if effect.low == effect.high else effect.bounds(decimals)
 
 
 def overall(verdicts: Sequence[str]) -> str:

@@ -29,9 +29,10 @@ from ..data.two_digits import IMAGE_SIZE, cached
 from ..errors import InputError, require_choice
 from ..latency.measure import measure
 from ..models import CLASSIFIERS, UNETS, Classifier, UNet
-from ..paths import latency_dir, published_dir, weights_dir
+from ..paths import published_dir, weights_dir
 from ..training.metrics import psnr, ssim
 from . import drawing, results, timing
+from .compare import REDUCED
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
 from .figures import COLOURS
 from .runs import bank_noisy, folder_of, is_complete, read_tensors
@@ -39,7 +40,6 @@ from .scales import SCALES
 
 SHOWN = 16  # test images that can be chosen
 CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
-REDUCED = "UNet b=8 d=4 m=1.5 c=2"
 JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")
 Drawn = tuple[Figure, str]  # with the text of the status line
 
@@ -180,12 +180,9 @@ def measured(kind: type[nn.Module], settings: tuple, side: int, about_ms: float)
 @lru_cache(maxsize=2)
 def _timed(block: str) -> tuple[dict[int, float], str]:
     """FLOPs to milliseconds of UNets that were timed, and where: the published table, else the reduced UNet here and now."""
-    known = {}
-    if any(latency_dir().glob("section3-*.csv")):
-        table = timing.latencies(batch=1)
-        nets = [e for e in figure_3("smoke") + figure_3_mbconv("smoke") if e.block == block and e.label in table.index]
-        known = {_flops(e): float(table.loc[e.label, "median_ms"]) for e in nets}
-    if known:
+    table = timing.latencies(batch=1)
+    nets = [e for e in figure_3("smoke") + figure_3_mbconv("smoke") if e.block == block and e.label in table.index]
+    if known := {_flops(e): float(table.loc[e.label, "median_ms"]) for e in nets}:
         return known, f"the published latencies on {table['device'].iloc[0]}"
     reduced = tuple(UNETS["reduced"].values())
     return {drawing.unet_size(*reduced).flops: measured(UNet, reduced, IMAGE_SIZE, 5)[0]}, "the reduced UNet, measured here"

@@ -1,20 +1,24 @@
-"""Style, captions and files of all figures and tables. The plots themselves are in `plots_classification` and
-`plots_denoising`, drawings of networks in `drawing`.
+"""Style, captions and files of all figures and tables, and the drawing that several of them share. The plots themselves are in
+the modules `plots_...`, one for each section of the paper, drawings of networks in `drawing`.
 
 Figures are plain `matplotlib.figure.Figure` objects, never pyplot's: widgets draw in a second thread.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..paths import figures_dir, write_atomic
 from .scales import SCALES
+from .stats import Interval
 
 DPI = 110
 # Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart in grey as well
@@ -22,7 +26,8 @@ COLOURS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
     "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7",
 }  # fmt: skip
-PALETTE = [COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "yellow")]
+# grey for yellow, which is too pale for hollow markers
+PALETTE = [*(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black")), "#7F7F7F"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2))]
 STYLE = {
@@ -35,16 +40,50 @@ STYLE = {
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
 
 
-def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, **options):
+def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, layout: str = "constrained", **options):
     """(figure, axes) in the study's style, sizes in inches; axes as `Figure.subplots` gives them."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(rows, columns, **options)
 
 
-def caption(figure: Figure, rows: pd.DataFrame, note: str = "") -> Figure:
-    """Write below the figure which scale, how many seeds and how many training images it shows."""
-    figure.supxlabel(f"{provenance_line(rows)}{' ' + note if note else ''}", fontsize=8, color="0.35", wrap=True)
+def style(i: int) -> dict:
+    """Colour, marker and line of the i-th network of a figure."""
+    return dict(color=PALETTE[i], marker=MARKERS[i], linestyle=LINES[i])
+
+
+def bars(intervals: Sequence[Interval]) -> np.ndarray:
+    """Lengths of error bars below and above the means, (2, N), as matplotlib takes them."""
+    return np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]]).clip(0)
+
+
+def band(axes, x: Sequence[float], intervals: Sequence[Interval], *, alpha: float = 0.18, **look) -> None:
+    """A line through the means, and a band over the intervals."""
+    axes.plot(x, [i.mean for i in intervals], **look)
+    lows, highs = [i.low for i in intervals], [i.high for i in intervals]
+    axes.fill_between(x, lows, highs, color=look["color"], alpha=alpha, linewidth=0)
+
+
+def picture(axes, image: np.ndarray, title: str = "", limits: tuple[float, float] = (0, 1), cmap: str = "gray"):
+    """An image (H, W) without ticks, its values shown from the first of `limits` to the second."""
+    axes.set(xticks=[], yticks=[], title=title)
+    return axes.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+
+
+def square(axes, left: float, top: float, size: float, colour: str, text: str = "", fontsize: float = 12) -> None:
+    """The outline of a square of pixels in a picture, with a text in its corner."""
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=colour, linewidth=2))
+    axes.text(left + 1, top + 1, text, color=colour, fontsize=fontsize, fontweight="bold", va="top")
+
+
+def note(figure: Figure, text: str) -> Figure:
+    """Write a text below the figure."""
+    figure.supxlabel(text, fontsize=8, color="0.35", wrap=True)
     return figure
+
+
+def caption(figure: Figure, rows: pd.DataFrame, text: str = "") -> Figure:
+    """Write below the figure which scale, how many seeds and how many training images it shows."""
+    return note(figure, f"{provenance_line(rows)} {text}".rstrip())
 
 
 def provenance_line(rows: pd.DataFrame) -> str:

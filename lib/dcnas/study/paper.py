@@ -16,6 +16,20 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(paper_dir() / f"{name}.csv")
 
 
+def networks() -> pd.DataFrame:
+    """The paper's FLOPs, latency and mean quality of every network of Section 3, by its name there."""
+    unets = table("table2_unet").drop_duplicates("model").set_index("model")[["flops_m", "latency_ms"]]
+    joint = table("table3_dcnet")
+    joint.index = joint.pop("model") + " " + joint.pop("type")
+    return pd.concat([table("table1_6_classifiers").set_index("model"), unets, joint])
+
+
+def unet_quality(model: str, metric: str) -> dict[float, float]:
+    """Table 2's "PSNR" or "SSIM" of "UNet Baseline" or "UNet Reduced", by sigma."""
+    row = table("table2_unet").query("model == @model and metric == @metric").iloc[0]
+    return {float(name.removeprefix("sigma_")): float(row[name]) for name in row.index if name.startswith("sigma_")}
+
+
 def claims() -> pd.DataFrame:
     """The paper's claims: id, section, source, statement, kind; index is the id."""
     return pd.read_csv(paper_dir() / "claims.csv").set_index("id")
@@ -32,7 +46,7 @@ def beside(ours: dict[str, Interval | float], paper: dict[str, float], decimals:
         interval = value if isinstance(value, Interval) else Interval(value, value, value)
         row = {"network": name, "ours": round(interval.mean, decimals)}
         if not exact:
-            row["95% interval"] = f"{interval.low:.{decimals}f} to {interval.high:.{decimals}f}"
+            row["95% interval"] = interval.bounds(decimals)
         theirs = paper.get(name)
         row |= {"paper": theirs, "difference": None if theirs is None else round(interval.mean - theirs, decimals)}
         slack = 0.5 * 10**-decimals

@@ -5,7 +5,7 @@ what is missing. A group is one of the lists of `experiments`, such as "table_3"
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..boxes import BOX_SIZE
-from ..data.two_digits import IMAGE_SIZE
-from ..errors import InputError, require_choice
+from ..data.two_digits import IMAGE_SIZE, cached
+from ..errors import InputError, require_choice, require_whole
 from ..models import count_flops
 from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
-from .runs import folder_of, is_complete, obtain, read_tensors
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_tensors
 from .scales import SCALES
 
 GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
@@ -115,12 +115,30 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
     rows = rows[rows["label"].isin(labels)]
     if rows.empty:
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
-    counts = rows.groupby("scale")["label"].nunique()
-    best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
-    rows = rows[rows["scale"] == best]
+    rows = of_best_scale(rows)
     order = {label: i for i, label in enumerate(labels)}
     keys = rows["label"].map(order) + rows["seed"] * len(order)
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
+
+
+def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the scale that has most networks; of `paper` if it has as many as another."""
+    counts = rows.groupby("scale")["label"].nunique()
+    best = max(counts.index, key=lambda name: (counts[name], name == PUBLISHED_SCALES[0]))
+    return rows[rows["scale"] == best].reset_index(drop=True)
+
+
+def gather(groups: Sequence[str], scale: str, device: str = "cpu") -> pd.DataFrame:
+    """The rows of several groups, each run once, all of the scale of the first group: budgets are never mixed."""
+    frames = [results(groups[0], scale, device=device)]
+    for group in groups[1:]:
+        try:
+            frames.append(results(group, scale, device=device))
+        except InputError:
+            if scale != "published":  # there a group may not be published yet
+                raise
+    rows = pd.concat(frames, ignore_index=True).drop_duplicates(["run", "sigma"])
+    return rows[rows["scale"] == frames[0]["scale"].iloc[0]].reset_index(drop=True)
 
 
 def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:
@@ -129,13 +147,14 @@ def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:
 
 
 def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
-    """(label, seed) to the metric of each test image at each sigma: "psnr", "ssim" (11, N) or "correct" (11, N, 2)."""
+    """(label, seed) to the metric of each test image at each sigma: "psnr", "ssim" (11, N), or "accuracy" in % (11, N, digits)."""
+    stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
     runs = rows[["run", "label", "seed", "source"]].drop_duplicates()
     archive = _archive("section3_per_image") if "published" in set(runs["source"]) else {}
     found = {}
     for run, label, seed, source in runs.itertuples(index=False):
         of_run = archive if source == "published" else read_tensors(runs_dir() / run / "per_image.safetensors")
-        found[label, seed] = of_run[f"{run}/{metric}" if source == "published" else metric].float().numpy()
+        found[label, seed] = factor * of_run[f"{run}/{stored}" if source == "published" else stored].float().numpy()
     return found
 
 
@@ -150,6 +169,16 @@ def samples(rows: pd.DataFrame) -> dict[str, Tensor]:
         elif run in archive:
             found[label] = archive[run]
     return found
+
+
+def pictures(rows: pd.DataFrame, index: int, sigma: float) -> dict[str, np.ndarray]:
+    """Test image `index` as (96, 96), black 0 and white 1: "clean", "noisy", and by label the outputs that `samples` has."""
+    require_choice("sample", require_whole("sample", index, 0), range(SAMPLES))
+    require_choice("sigma of the sample", sigma, SAMPLE_SIGMAS)
+    data = cached("test", SAMPLES)
+    inputs = {"clean": data.images[index] / 255, "noisy": bank_noisy(data, False)(range(index, index + 1), sigma)[0]}
+    outputs = {label: output[SAMPLE_SIGMAS.index(sigma), index] / 255 for label, output in samples(rows).items()}
+    return {name: image[0].numpy() for name, image in (inputs | outputs).items()}
 
 
 @lru_cache(maxsize=2)

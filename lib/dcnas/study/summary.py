@@ -1,22 +1,15 @@
 """The README's table: the paper's numbers of Section 3 beside ours, generated from the published results alone."""
 
-from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import root, write_atomic
 from . import paper
+from .compare import TABLE_2, flops_by_label, mean_score
 from .figures import provenance_line
+from .plots_classifier import TABLE_1
 from .results import per_image, results
-from .stats import Interval, bootstrap, over_sigmas
+from .stats import Interval
 
 BEGIN, END = "<!-- results: begin (written by `dcnas readme`) -->", "<!-- results: end -->"
-UNET_LABELS = {"UNet Baseline": "UNet b=32 d=4 m=2 c=2", "UNet Reduced": "UNet b=8 d=4 m=1.5 c=2"}
-
-
-def interval_of(arrays: dict, label: str, sigmas=SIGMAS, percent: bool = False) -> Interval:
-    """The interval of one network's metric, averaged over `sigmas`; `arrays` as `results.per_image` gives them."""
-    values = {seed: over_sigmas(array, sigmas) for (name, seed), array in arrays.items() if name == label}
-    interval = bootstrap(values)
-    return Interval(*(100 * value for value in interval)) if percent else interval
 
 
 def _row(quantity: str, theirs: float, ours: Interval, decimals: int, where: str) -> dict:
@@ -28,32 +21,28 @@ def _row(quantity: str, theirs: float, ours: Interval, decimals: int, where: str
 
 def summary_rows() -> list[dict]:
     """All lines of the table, in the paper's order."""
-    lines = []
-    rows = results("tables_1_and_6", "published")
-    correct = per_image(rows, "correct")
+    lines, theirs = [], paper.networks()
+    accuracy = per_image(results("tables_1_and_6", "published"), "accuracy")
     link = "[03_1](notebooks/03_1_efficient_classification.ipynb)"
-    for line in paper.table("table1_6_classifiers").query("tables.str.startswith('1')").itertuples():
-        ours = interval_of(correct, line.model, percent=True)
-        lines.append(_row(f"{line.model}: accuracy, mean of 11 noise levels (%)", line.accuracy_pct, ours, 1, link))
+    for label in TABLE_1:
+        quantity = f"{label}: accuracy, mean of 11 noise levels (%)"
+        lines.append(_row(quantity, theirs["accuracy_pct"][label], mean_score(accuracy, label), 1, link))
     rows = results("table_2", "published")
     psnr = per_image(rows, "psnr")
     link = "[03_2](notebooks/03_2_efficient_denoising.ipynb)"
-    for line in paper.table("table2_unet").query("metric == 'PSNR'").to_dict("records"):
-        label = UNET_LABELS[line["model"]]
-        flops = rows.loc[rows["label"] == label, "flops"].iloc[0] / 1e6
-        lines.append(_row(f"{line['model']}: FLOPs (M)", line["flops_m"], Interval(flops, flops, flops), 1, link))
+    for name, label in TABLE_2.items():
+        flops = flops_by_label(rows)[label] / 1e6
+        lines.append(_row(f"{name}: FLOPs (M)", theirs["flops_m"][name], Interval(flops, flops, flops), 1, link))
         for sigma in (0.2, 0.8):
-            ours = interval_of(psnr, label, (sigma,))
-            lines.append(_row(f"{line['model']}: PSNR at σ = {sigma} (dB)", line[f"sigma_{sigma}"], ours, 1, link))
+            quality = paper.unet_quality(name, "PSNR")[sigma]
+            lines.append(_row(f"{name}: PSNR at σ = {sigma} (dB)", quality, mean_score(psnr, label, (sigma,)), 1, link))
     rows = results("table_3", "published")
-    psnr, correct = per_image(rows, "psnr"), per_image(rows, "correct")
+    psnr, accuracy = per_image(rows, "psnr"), per_image(rows, "accuracy")
     link = "[03_3](notebooks/03_3_joint_dcnet.ipynb)"
-    for line in paper.table("table3_dcnet").itertuples():
-        label = f"{line.model} {line.type}"
-        if label in set(rows["label"]):
-            lines.append(_row(f"{label}: PSNR, mean of 11 (dB)", line.psnr, interval_of(psnr, label), 1, link))
-            ours = interval_of(correct, label, percent=True)
-            lines.append(_row(f"{label}: accuracy, mean of 11 (%)", line.accuracy_pct, ours, 1, link))
+    for label, line in theirs[theirs["ssim"].notna()].iterrows():
+        if ours := mean_score(psnr, label):
+            lines.append(_row(f"{label}: PSNR, mean of 11 (dB)", line["psnr"], ours, 1, link))
+            lines.append(_row(f"{label}: accuracy, mean of 11 (%)", line["accuracy_pct"], mean_score(accuracy, label), 1, link))
     return lines
 
 

@@ -4,6 +4,7 @@ The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently
 is that reading. Batch 1 is what an edge device sees.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
-from ..errors import InputError
-from ..latency.measure import check_device, device_name, measure_many
-from ..paths import latency_dir, shown, write_atomic
+from ..latency.measure import Latency, check_device, device_name, measure_many
+from ..paths import latency_dir, write_atomic
 from . import experiments as lists
 from .experiments import Experiment, build
 
@@ -62,9 +62,10 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
 
 
 def latencies(batch: int = 32) -> pd.DataFrame:
-    """The published latencies at one batch size, a row per network (index `label`), of the first device in the folder."""
+    """The published latencies at one batch size, a row per network (index `label`), of the first device in the folder.
+
+    Without rows if there are none: `dcnas latency` measures them.
+    """
     files = sorted(latency_dir().glob("section3-*.csv"))
-    if not files:
-        raise InputError(f"no latencies are in {shown(latency_dir())}; `dcnas latency` measures them on this machine.")
-    frame = pd.read_csv(files[0])
+    frame = pd.read_csv(files[0]) if files else pd.DataFrame(columns=["label", *(f.name for f in fields(Latency))], dtype=float)
     return frame[frame["batch"] == batch].set_index("label")

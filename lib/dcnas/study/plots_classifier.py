@@ -1,0 +1,181 @@
+"""Tables, figures and claims of notebooks 03_1 and A: the digit classifiers.
+
+Section 3.1 of the paper with Table 1 (C01 to C03) and Appendix A with Table 6 (C04, C05). `accuracy` is what
+`results.per_image(rows, "accuracy")` gives.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ..boxes import BOX_SIZE
+from ..data.noise import SIGMAS
+from ..data.two_digits import IMAGE_SIZE
+from ..models import CLASSIFIERS, UNETS, UNet, build_classifier, count_flops
+from . import figures, paper, results
+from .claims import latency_difference, verdict_table
+from .compare import LATENCIES, Scores, claim_rows, contrast, difference, latency_table, mean_score, mean_scores
+from .experiments import tables_1_and_6
+from .figures import LINES, style
+from .scales import scale_named
+from .stats import Interval
+
+TABLE_1 = ("Conv-L", "MB1-S", "MB2.5-M", "MB4-L")
+# Table 6: the paper's order of rows, and the experiments that use each section of it
+TABLE_6 = dict.fromkeys(TABLE_1, "1-3") | {"MB2.5-S": "2-3", "MB4-S": "2-3", "Conv-S": "3", "Conv-M": "3"}
+FAMILIES = {
+    "Conv: width": ("Conv-S", "Conv-M", "Conv-L"),
+    "MB: expansion rate": ("MB1-S", "MB2.5-M", "MB4-L"),
+    "MB: width": ("MB4-S", "MB4-L"),
+    "MB: both": ("MB2.5-S", "MB4-L"),
+}
+FLOPS_TOLERANCE = 0.02  # relative; widths are whole numbers, so the paper's last digit cannot always be met
+ABOUT_POINTS = 1.0  # what counts as "about" the paper's difference in accuracy, in points
+
+
+def classifier_flops() -> dict[str, int]:
+    """FLOPs of each classifier for one digit, counted."""
+    return {e.label: results.flops_of(e) for e in tables_1_and_6("smoke")}
+
+
+def flops_table(names: Sequence[str]) -> pd.DataFrame:
+    """FLOPs counted from the networks beside the paper's, in thousands."""
+    ours, theirs = classifier_flops(), paper.networks()["flops_k"]
+    rows = []
+    for name in names:
+        spec, off = CLASSIFIERS[name], ours[name] / (1000 * theirs[name]) - 1
+        rows.append({
+            "network": name, "widths": f"{spec.first}, {spec.second}", "expansion": spec.expansion or "-",
+            "ours (K)": round(ours[name] / 1000, 1), "paper (K)": int(theirs[name]), "difference (%)": round(100 * off, 1),
+            "verdict": "match" if abs(off) <= FLOPS_TOLERANCE else "no match",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("network")
+
+
+def flops_text(names: Sequence[str]) -> str:
+    """How many counts match, in one sentence."""
+    table = flops_table(names)
+    wrong = [f"{n} ({row['difference (%)']:+.1f}%)" for n, row in table.iterrows() if row["verdict"] == "no match"]
+    return (
+        f"{len(table) - len(wrong)} of {len(table)} counts are within {FLOPS_TOLERANCE:.0%} of the paper's"
+        f"{'; no match: ' + ', '.join(wrong) if wrong else ''}."
+    )
+
+
+def which_flops_fit_table_3(name: str = "MB2.5-M") -> pd.DataFrame:
+    """Sequential is UNet plus `name`: which FLOPs of `name`, ours or those of Table 1, add up to Table 3?"""
+    theirs = paper.networks()
+    counted = count_flops(build_classifier(name), torch.zeros(1, 1, BOX_SIZE, BOX_SIZE))
+    rows = []
+    for size, unet in UNETS.items():
+        base = count_flops(UNet(**unet), torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE))
+        printed_sum = theirs["flops_m"][f"DC-Net {size.capitalize()} Sequential"]
+        for source, flops in {"counted": counted, "printed in Table 1": 1000 * theirs["flops_k"][name]}.items():
+            total = round((base + flops) / 1e6, 1)
+            rows.append({
+                "UNet": size, f"FLOPs of {name}": f"{flops / 1000:.0f} K, {source}", "sum (M)": total, "Table 3 (M)": printed_sum,
+                "verdict": "match" if total == printed_sum else "no match",
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index("UNet")
+
+
+def accuracy_table(accuracy: Scores, names: Sequence[str]) -> pd.DataFrame:
+    """Accuracy in %, mean over the eleven noise levels, with its interval, beside the paper's. Untrained networks are left out."""
+    return paper.beside(mean_scores(accuracy, names), paper.networks()["accuracy_pct"].to_dict(), decimals=1)
+
+
+def accuracy_text(table: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """How our accuracies lie beside the paper's, in two sentences, from `accuracy_table`."""
+    matches, off = int((table["verdict"] == "match").sum()), table["difference"]
+    orders = [" > ".join(table[whose].sort_values(ascending=False, kind="stable").index) for whose in ("ours", "paper")]
+    seen, full = rows["images"].max(), scale_named("paper").classify.images
+    return (
+        f"{matches} of {len(table)} of the paper's accuracies lie inside our intervals; ours differ from the paper's by "
+        f"{off.min():+.1f} to {off.max():+.1f} points, after {seen:,} training images ({100 * seen / full:.2g}% of 100 epochs). "
+        f"Order, ours: {orders[0]}; the paper's: {orders[1]}."
+    )
+
+
+def table_of(accuracy: Scores, names: Sequence[str]) -> pd.DataFrame:
+    """Table 1 or 6: FLOPs, latency and accuracy, ours and the paper's."""
+    flops, latency, ours = flops_table(names), latency_table(names, "Conv-L"), accuracy_table(accuracy, names)
+    theirs = paper.networks().loc[list(names)]
+    table = pd.DataFrame({
+        "exp.": [TABLE_6[name] for name in names], "size": theirs["size"], "exp. rate": flops["expansion"],
+        "FLOPs (K)": flops["ours (K)"], "FLOPs, paper": flops["paper (K)"],
+        "lat. (ms)": latency[LATENCIES[0]], "lat., paper": latency[LATENCIES[2]],
+        "acc. (%)": ours["ours"], "95% interval": ours["95% interval"], "acc., paper": theirs["accuracy_pct"],
+        "acc. verdict": ours["verdict"],
+    }, index=list(names))  # fmt: skip
+    table["acc. verdict"] = table["acc. verdict"].fillna("not trained yet")
+    return (table.drop(columns="exp.") if tuple(names) == TABLE_1 else table).rename_axis("network")
+
+
+def accuracy_curves(accuracy: Scores, rows: pd.DataFrame, names: Sequence[str], against: str = "Conv-L") -> Figure:
+    """Accuracy against sigma, and the paired difference from one network, with 95% intervals."""
+    figure, axes = figures.new_figure(10.0, 4.6, 1, 2)
+    for i, name in enumerate(mean_scores(accuracy, names)):
+        look = style(i) | dict(label=name, alpha=0.12)
+        figures.band(axes[0], SIGMAS, [mean_score(accuracy, name, [sigma]) for sigma in SIGMAS], **look)
+        found = [contrast(accuracy, difference(name, against), [sigma]) for sigma in SIGMAS]
+        if name != against and all(found):
+            figures.band(axes[1], SIGMAS, [change for change, _ in found], **look)
+    axes[0].axhline(10, color="0.4", linewidth=1, linestyle=":")
+    axes[0].text(0, 8.5, "chance", color="0.4", fontsize=9, va="top")
+    axes[1].axhline(0, color="0.4", linewidth=1)
+    axes[0].set(xlabel="noise level σ", ylabel="accuracy (%)", ylim=(0, 102))
+    axes[1].set(xlabel="noise level σ", ylabel=f"difference from {against} (points)")
+    axes[0].legend()
+    return figures.caption(figure, rows, "Bands: 95% intervals.")
+
+
+def accuracy_against_flops(accuracy: Scores, rows: pd.DataFrame, names: Sequence[str], families: bool = False) -> Figure:
+    """Accuracy against FLOPs with 95% intervals, the paper's points hollow; with `families`, a line per way of scaling."""
+    figure, axis = figures.new_figure(8.0, 5.0)
+    ours, flops, theirs = mean_scores(accuracy, names), classifier_flops(), paper.networks()[["flops_k", "accuracy_pct"]]
+    for i, (name, interval) in enumerate(ours.items()):
+        look, bars = style(i) | dict(linestyle=""), figures.bars([interval])
+        axis.errorbar(flops[name] / 1000, interval.mean, bars, capsize=4, markersize=8, label=name, zorder=3, **look)
+        axis.plot(*theirs.loc[name], mfc="none", markersize=9, **look)
+    for line, (family, members) in zip(LINES, FAMILIES.items() if families else ()):
+        points = [(flops[name] / 1000, ours[name].mean) if name in ours else (np.nan, np.nan) for name in members]
+        axis.plot(*zip(*points), color="0.25", linestyle=line, linewidth=1.5, label=family, zorder=2)
+        axis.plot(*theirs.loc[list(members)].to_numpy().T, color="0.6", linestyle=line, linewidth=1)
+    axis.plot([], [], "o", color="0.3", mfc="none", markersize=9, linestyle="", label="hollow: the paper")
+    axis.set(xlabel="FLOPs for one digit (K)", ylabel="accuracy, mean over eleven σ (%)")
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figures.caption(figure, rows, "Bars: 95% intervals. Hollow MB2.5-M stands where the paper prints it.")
+
+
+def _better(accuracy: Scores, claim: str, a: str, b: str, **asked) -> list[dict]:
+    theirs = paper.networks()["accuracy_pct"]
+    comparison = f"accuracy of {a} minus {b} (points; the paper {theirs[a] - theirs[b]:+.1f})"
+    return claim_rows(accuracy, claim, {comparison: difference(a, b)}, **asked)
+
+
+def claims_of_table_1(accuracy: Scores) -> pd.DataFrame:
+    """C01 to C03: verdicts with paired differences."""
+    flops, theirs = classifier_flops(), paper.networks()["accuracy_pct"]
+    table = []
+    for name in ("MB2.5-M", "MB4-L"):
+        fewer = (flops[name] - flops["Conv-L"]) / 1000
+        table += _better(accuracy, "C01", name, "Conv-L")
+        table.append({
+            "claim": "C01", "comparison": f"FLOPs of {name} minus Conv-L (K)", "effect": Interval(fewer, fewer, fewer),
+            "direction": "<", "decimals": 1,
+        })  # fmt: skip
+    loss = round(theirs["MB1-S"] - theirs["Conv-L"], 1)
+    table += _better(accuracy, "C02", "MB1-S", "Conv-L", threshold=loss, direction="about", margin=ABOUT_POINTS)
+    comparison = "latency of MB2.5-M minus Conv-L (ms per batch of 32)"
+    table.append({"claim": "C03", "comparison": comparison, "effect": latency_difference("MB2.5-M", "Conv-L"), "decimals": 3})
+    return verdict_table(table)
+
+
+def claims_of_table_6(accuracy: Scores) -> pd.DataFrame:
+    """C04 and C05: verdicts with paired differences."""
+    pairs = [("C04", "MB2.5-S", "MB1-S"), ("C04", "MB2.5-S", "MB4-S")]
+    pairs += [("C05", name, "Conv-S") for name in ("MB1-S", "MB2.5-S", "MB4-S")] + [("C05", "MB2.5-M", "Conv-M")]
+    return verdict_table([row for claim, a, b in pairs for row in _better(accuracy, claim, a, b)])

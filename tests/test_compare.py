@@ -1,0 +1,95 @@
+"""Paired comparisons on made-up scores, and latencies that are there or not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dcnas.data.noise import SIGMAS
+from dcnas.errors import InputError
+from dcnas.study import compare, timing
+from dcnas.study.compare import combine, contrast, difference, mean_score
+from dcnas.study.plots_unet import rank_correlation
+from dcnas.study.results import of_best_scale, pictures
+from dcnas.study.stats import DRAWS, bootstrap
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(20, 3, (11, 30))  # what the images have in common is far larger than what tells a from b
+SCORES = {("a", seed): IMAGES + 1 + 0.1 * RNG.normal(size=(11, 30)) for seed in (0, 1)}
+SCORES |= {("b", seed): IMAGES[:, :25] + 0.1 * RNG.normal(size=(11, 25)) for seed in (1, 2)}  # fewer test images
+SCORES |= {("c", 7): IMAGES}
+
+
+def test_a_contrast_pairs_images_and_shared_seeds():
+    effect, seeds = contrast(SCORES, difference("a", "b"))
+    assert seeds == 1
+    assert effect.mean == pytest.approx((SCORES["a", 1][:, :25] - SCORES["b", 1]).mean())
+    assert 0.9 < effect.low < effect.mean < effect.high < 1.1
+
+
+def test_the_bootstrap_resamples_seeds_and_images():
+    alone = mean_score({("a", 0): SCORES["a", 0]}, "a", [0.4])
+    apart = mean_score({("a", 0): SCORES["a", 0], ("a", 1): SCORES["a", 0] + 10}, "a", [0.4])
+    assert alone.mean == pytest.approx(SCORES["a", 0][4].mean()) and alone.low < alone.mean < alone.high
+    assert apart.high - apart.low > 9 > alone.high - alone.low
+
+
+def test_what_cannot_be_compared_is_none():
+    assert contrast(SCORES, difference("a", "c")) is None  # no shared seed
+    assert contrast(SCORES, difference("a", "x")) is None and mean_score(SCORES, "x") is None
+    assert contrast(SCORES, None) is None and combine((1, {"a": 1.0}), (-1, None)) is None
+    assert compare.claim_rows(SCORES, "C06", {"a minus x": difference("a", "x")}) == []
+    assert len(compare.comparison_table(SCORES, {"a minus c": (difference("a", "c"), SIGMAS)})) == 0
+    assert list(compare.mean_scores(SCORES, ["x", "c"])) == ["c"]
+
+
+def test_weighted_sums_and_their_table():
+    assert combine((2, difference("a", "b")), (-1, {"a": 1.0})) == {"a": 1.0, "b": -2.0}
+    table = compare.comparison_table(SCORES, {"up": (difference("a", "b"), [0.2]), "down": (difference("b", "a"), [0.2])})
+    assert table["interval is"].tolist() == ["above 0", "below 0"] and table["seeds"].tolist() == [1, 1]
+
+
+def test_a_statistic_sees_the_means_of_all_draws():
+    shapes = []
+    found = bootstrap({0: IMAGES, 1: IMAGES}, lambda means: shapes.append(means.shape) or means.max(1))
+    assert sorted(shapes) == [(2, 11), (2, 11, DRAWS)] and found.mean == pytest.approx(IMAGES.mean(1).max())
+
+
+def test_rank_correlation_of_the_same_and_the_opposite_order():
+    scores = {(label, 0): IMAGES + 5 * i for i, label in enumerate("abcd")}
+    there = [(label, 0.4) for label in "abcd"]
+    assert rank_correlation(scores, there, there) == pytest.approx((1, 1, 1))
+    assert rank_correlation(scores, there, there[::-1]) == pytest.approx((-1, -1, -1))
+
+
+def test_latencies_beside_the_papers(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "latency_dir", lambda: tmp_path)
+    names = ("Conv-L", "MB2.5-M", "MB1-S")
+    table = compare.latency_table(names, "Conv-L")
+    assert table["ours, batch 32 (ms)"].isna().all() and set(table["quartiles (ms)"]) == {"not measured"}
+    assert compare.latency_text(table, "MB2.5-M", "Conv-L").startswith("No latencies of these networks are published yet")
+
+    common = dict(unsynchronised_ms=1.0, threads=1, precision="float32", torch_version="2", device="a board", q25_ms=1, q75_ms=3)
+    rows = [
+        dict(label=label, batch=batch, median_ms=ms * batch, passes=320 // batch) | common
+        for batch in (1, 32) for label, ms in (("Conv-L", 0.1), ("MB2.5-M", 0.15))
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "section3-board.csv", index=False)
+    table = compare.latency_table(names, "Conv-L")
+    assert table["ours, batch 32 (relative)"].tolist()[:2] == [1, 1.5] and table["quartiles (ms)"].iloc[0] == "1.000 to 3.000"
+    assert table["paper, batch 32 (ms)"].tolist() == [0.336, 0.384, 0.300]
+    text = compare.latency_text(table, "MB2.5-M", "Conv-L")
+    assert text.startswith("Ours: a board, 1 thread, float32, PyTorch 2, the median of 10 passes at batch 32 and of 320 at batch 1")
+    assert "ours: Conv-L < MB2.5-M; the paper's: MB1-S < Conv-L < MB2.5-M." in text and "on the paper's device 1.14 times" in text
+    assert compare.latency_text(table, "MB1-S", "Conv-L").startswith("No latencies")  # not measured here
+
+
+def test_the_best_scale_has_most_networks_and_is_the_papers_if_it_has_as_many():
+    rows = pd.DataFrame({"label": ["a", "b", "a"], "scale": ["laptop", "laptop", "paper"]})
+    assert set(of_best_scale(rows)["scale"]) == {"laptop"}
+    assert set(of_best_scale(rows[rows["label"] == "a"])["scale"]) == {"paper"}
+
+
+@pytest.mark.parametrize("index, sigma", [(-1, 0.4), (4, 0.4), (0.5, 0.4), (0, 0.3)])
+def test_pictures_that_were_not_kept(index, sigma):
+    with pytest.raises(InputError, match="sample"):
+        pictures(pd.DataFrame(), index, sigma)

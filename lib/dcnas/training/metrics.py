@@ -1,8 +1,8 @@
 """PSNR, SSIM [33] and accuracy, per image and noise level (Section 3, "Dataset & settings").
 
 Definitions, because the paper gives none: images are clamped to [0, 1] first, the range of the data is 1, PSNR is that of each
-image and averaged, SSIM has the usual 11 x 11 Gaussian window of sigma 1.5 and is averaged, as in [33], over the
-places where the whole window lies inside the image (torchmetrics reflects the edges and averages over all places).
+image and averaged, SSIM has the usual 11 x 11 Gaussian window of sigma 1.5 with reflected edges and is averaged over all
+places, as torchmetrics does it.
 """
 
 from collections.abc import Callable, Iterable

@@ -25,10 +25,11 @@ from dcnas.data.noise import SIGMAS, NoiseBank
 from dcnas.data.two_digits import cached
 from dcnas.errors import InputError
 from dcnas.paths import write_atomic
+from dcnas.seed import set_seed
 from dcnas.study import queue, runs
 from dcnas.study.experiments import Experiment, build, depends_on, section3, why_joint_classifies_better
 from dcnas.study.runs import batch_indices, folder_of, is_complete, load_model, make_draw, obtain, read_tensors
-from dcnas.training import Batch, checkpoint, evaluate, predict, summarise
+from dcnas.training import Batch, Settings, checkpoint, evaluate, predict, summarise
 
 CPU = torch.device("cpu")
 SERVER = multiprocessing.get_context("forkserver")
@@ -112,6 +113,21 @@ def wait_for(condition, process, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition() and process.is_alive() and time.monotonic() < end:
         time.sleep(0.002)
+
+
+# training
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_run_trains_every_weight_as_it_says(clip):
+    """Also with clipped noise, which is another thing than clipped gradients: the loop's settings have names of their own."""
+    experiment = replace(TINY, clip=clip)
+    assert obtain(experiment, progress=False)
+    set_seed(experiment.seed)
+    fresh, trained = build(experiment).state_dict(), read_tensors(folder_of(experiment) / "weights.safetensors")
+    assert not [name for name in fresh if torch.equal(fresh[name], trained[name])]
+    settings = Settings.of(experiment)
+    assert settings.clip_norm is None and settings.optimiser == "adam" and settings.lr == experiment.lr
 
 
 # names

@@ -13,6 +13,7 @@ from dcnas.errors import InputError
 from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
 from dcnas.nas.tables import linear_table
+from dcnas.seed import set_seed
 from dcnas.study import section4
 from dcnas.study.runs import folder_of, is_complete, needs, obtain, read_tensors
 from dcnas.study.section4 import OTHERS, read_search, search, target_ms, training
@@ -60,6 +61,10 @@ def test_every_network_trains_and_is_evaluated(small, name):
     run(found)
     assert is_complete(found.search)  # the search came first
     per_image = read_tensors(folder_of(found) / "per_image.safetensors")
+    set_seed(0)
+    fresh, trained = section4.build_of(found).state_dict(), read_tensors(folder_of(found) / "weights.safetensors")
+    still = [key for key in fresh if torch.equal(fresh[key], trained[key]) and fresh[key].is_floating_point()]
+    assert not [key for key in still if "weight" in key]
     denoises, classifies = name not in ("C-NAS", "ResNet-18", "MobileNetV2"), "UNet" not in name and name != "D-NAS"
     assert ("psnr" in per_image) == denoises and ("correct" in per_image) == classifies
     assert {tuple(t.shape[:2]) for t in per_image.values()} == {(11, 2)}

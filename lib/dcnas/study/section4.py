@@ -151,7 +151,7 @@ class Training(Named):
     upscaled: float = 1.0  # width multiplier after the derivation (Table 4)
     decoder: str = "conv"
     noisy: bool = True  # trained on noisy images; Section 4.1 trains classifiers on clean ones
-    clip: float | None = 5.0
+    clip_norm: float | None = 5.0
     weight_decay: float = 1e-5
     channels_last: bool = True
     threads: int = 1

@@ -38,7 +38,7 @@ class Settings:
     channels_last: bool = True  # memory format; which one is faster depends on widths and precision
     optimiser: str = "adam"  # or "sgd", with momentum 0.9
     weight_decay: float = 0.0
-    clip: float | None = None  # norm of the gradients
+    clip_norm: float | None = None  # largest norm of the gradients
 
     def __post_init__(self):
         require_whole("steps", self.steps)
@@ -80,8 +80,8 @@ class Trainer:
             loss = self.loss(self.model, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip, foreach=True)
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm, foreach=True)
         self.optimiser.step()
         if self.settings.schedule != "plateau":
             self.schedule.step()

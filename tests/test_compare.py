@@ -45,7 +45,7 @@ def test_what_cannot_be_compared_is_none():
 def test_weighted_sums_and_their_table():
     assert combine((2, difference("a", "b")), (-1, {"a": 1.0})) == {"a": 1.0, "b": -2.0}
     table = compare.comparison_table(SCORES, {"up": (difference("a", "b"), [0.2]), "down": (difference("b", "a"), [0.2])})
-    assert table["interval is"].tolist() == ["above 0", "below 0"] and table["seeds"].tolist() == [1, 1]
+    assert table["interval is"].tolist() == ["above 0 (one seed)", "below 0 (one seed)"] and table["seeds"].tolist() == [1, 1]
 
 
 def test_a_statistic_sees_the_means_of_all_draws():

@@ -118,6 +118,7 @@ def comparison_table(scores: Scores, parts: dict, name: str = "comparison") -> p
         if found := contrast(scores, weights, sigmas):
             effect, seeds = found
             side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
+            side += " (one seed)" if seeds == 1 else ""
             table[part] = [round(effect.mean, 2), effect.bounds(), seeds, side]
     columns = ["effect", "95% interval", "seeds", "interval is"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis(name)
@@ -136,7 +137,10 @@ def training_text(rows: pd.DataFrame, group: str) -> str:
         f"training images, {100 * images / full:.2g}% of the paper's {full:,}. "
     )
     if images < full:
-        text += "So absolute values are expected to fall short of the paper's; comparisons between networks are fair. "
+        text += (
+            "So absolute values are expected to fall short of the paper's. All networks are trained alike, but at this length one "
+            "seed can differ from another by as much as networks do. "
+        )
     seeds = rows.groupby("label", sort=False)["seed"].nunique()
     few = seeds[seeds < seeds.max()]
     text += f"Every network has {plural(seeds.max(), 'seed')}"
@@ -227,4 +231,4 @@ def curves(rows: pd.DataFrame, labels: Sequence[str], metrics: Sequence[str]) ->
         axes.set(xlabel="noise level σ", ylabel=names[metric], xticks=np.linspace(0, 1, 6))
     place = dict(loc="outside center right") if alone else dict(loc="outside upper center", ncols=3)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, fontsize=10, **place)
-    return figures.caption(figure, rows, "Bands: 95% over images and seeds.")
+    return figures.caption(figure, rows, "Bands: 95% over images and seeds; of one seed, over images alone.")

@@ -77,7 +77,7 @@ def square(axes, left: float, top: float, size: float, colour: str, text: str = 
 
 def note(figure: Figure, text: str) -> Figure:
     """Write a text below the figure."""
-    figure.supxlabel(text, fontsize=8, color="0.35", wrap=True)
+    figure.supxlabel(text, fontsize=9.5, color="0.3", wrap=True)
     return figure
 
 

@@ -54,7 +54,7 @@ def joining_table(psnr: Scores) -> pd.DataFrame:
     table = compare.comparison_table(psnr, parts)
     table.index = pd.MultiIndex.from_tuples(table.index, names=["size", "sigma"])
     words = {"above 0": "Integrated", "below 0": "Sequential", "includes 0": "undecided"}
-    table["better"] = table.pop("interval is").map(words)
+    table["better"] = table.pop("interval is").str.removesuffix(" (one seed)").map(words)
     table.loc[table["seeds"] == 1, "better"] = "undecided (one seed)"
     return table
 
@@ -85,7 +85,9 @@ def joining_figure(rows: pd.DataFrame, psnr: Scores) -> Figure:
     axes.axhline(0, color="black", linewidth=1)
     axes.set(xlabel="noise level σ", ylabel="Integrated minus Sequential (dB)", xticks=np.linspace(0, 1, 6))
     axes.legend(fontsize=10, frameon=False)
-    return figures.caption(figure, rows[rows["label"].isin(DCNETS.values())], "Bars: paired 95% intervals.")
+    return figures.caption(
+        figure, rows[rows["label"].isin(DCNETS.values())], "Bars: paired 95% intervals; of one seed, over images alone."
+    )
 
 
 def figure_4(rows: pd.DataFrame, index: int, sigma: float, zoom: int = 26) -> Figure:
@@ -185,9 +187,12 @@ def ladder_table(rows: pd.DataFrame, accuracy: Scores) -> pd.DataFrame:
             row = {"path": path, "network": label, "change": change, "training images": images[label]}
             row["accuracy (%)"] = round(level.mean, 1)
             row["95% interval"] = level.bounds(1)
+            by_seed = [mean_score({key: array}, label).mean for key, array in sorted(accuracy.items()) if key[0] == label]
+            row["by seed (%)"] = " / ".join(f"{value:.0f}" for value in by_seed)
             row["at σ = 0 (%)"] = round(mean_score(accuracy, label, [0.0]).mean, 1)
             step = before and contrast(accuracy, difference(label, before))
             row["step (points)"] = round(step[0].mean, 1) + 0.0 if step else np.nan
+            row["step's seeds"] = step[1] if step else 0
             row["step's interval"] = step[0].bounds(1) if step else ""
             table.append(row)
             before = label
@@ -209,7 +214,7 @@ def ladder_text(table: pd.DataFrame) -> str:
             steps.idxmax(),
             [f"{part[c][label]:.1f}%" for c in ("accuracy (%)", "at σ = 0 (%)") for label in (CONTROL, end)],
         )
-        share = f", {100 * steps[most] / gain:.0f}% of the whole" if gain > 0 else ""
+        share = f", {100 * steps[most] / gain:.0f}% of the whole" if 0 < steps[most] <= gain else ""
         others = "; ".join(f"*{part['change'][label]}* {steps[label]:+.1f}" for label in steps.index if label != most)
         lines.append(
             f"- **{path}** ({end}): with the same budget, the small classifier reaches {values[0]} and the DC-Net {values[1]}, "

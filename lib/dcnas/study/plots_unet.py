@@ -119,11 +119,12 @@ def figure_3_text(rows: pd.DataFrame, scores: Scores, panel: str, sigma: float) 
     for name, unets in _lines(panel).items():
         known = {unet_label(**unet): unet[panel] for unet in unets if unet_label(**unet) in table.index}
         values = ", ".join(f"{table['psnr'][label]:.2f} dB at {panel}={value:g}" for label, value in known.items())
-        steps = [contrast(scores, difference(b, a), [sigma])[0] for a, b in zip(known, list(known)[1:])]
-        growing = sum(step.low > 0 for step in steps)
+        steps = [contrast(scores, difference(b, a), [sigma]) for a, b in zip(known, list(known)[1:])]
+        growing = sum(step.low > 0 and seeds > 1 for step, seeds in steps)
         values, steps = f"{name + ': ' if name else ''}{values}", compare.plural(len(steps), "step")
         sentences.append(f"- {values}; a sure gain in {growing} of {steps}.")
-    head = f"PSNR at σ = {sigma:g} as {MEANING[panel]} grows (a step is a sure gain if the whole paired 95% interval is above 0):"
+    head = f"PSNR at σ = {sigma:g} as {MEANING[panel]} grows (a step is a sure gain if it has several seeds and its "
+    head += "whole paired 95% interval is above 0):"
     return head + "\n\n" + "\n".join(sentences)
 
 
@@ -225,13 +226,11 @@ def groups_text(table: pd.DataFrame) -> str:
     if not {with_four, with_two} <= set(table.index):
         return "The networks with two groups have no results yet."
     before, after = table["effect"][with_four], table["effect"][with_two]
-    share = 1 - after / before if before > 0 else float("nan")
-    word = "most" if share > 0.5 else "part" if share > 0.1 else "none"
     four, two = (f"{table['effect'][row]:.2f} dB ({table['95% interval'][row]})" for row in (with_four, with_two))
-    return (
-        f"From b=4 to b=8 PSNR grows by {four}; with two groups at b=4 it is {two}: the groups of one channel explain {word} of "
-        f"the fall ({100 * share:.0f}%)."
-    )
+    text = f"From b=4 to b=8 PSNR grows by {four}; with two groups at b=4 it is {two}."
+    if 0 <= after < before:
+        text += f" The groups of one channel account for {100 * (1 - after / before):.0f}% of the fall."
+    return text
 
 
 # ---- Table 2

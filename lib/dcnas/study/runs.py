@@ -310,8 +310,12 @@ def provenance(device: torch.device) -> dict:
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    command = ["git", "-C", str(root()), "rev-parse", "--short=12", "HEAD"]
+    """The checkout's commit, with a + where the library differs from it."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(root()), *command], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "lib") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -53,7 +53,15 @@ def summary_markdown() -> str:
     table = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(line.values())} |" for line in lines)]
     notes = {name: provenance_line(results(group, "published")) for name, group in _SOURCES.items()}
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
-    return "\n".join([*table, "", "In brackets: 95% bootstrap intervals over test images and seeds.", "", notes_text])
+    return "\n".join(
+        [
+            *table,
+            "",
+            "In brackets: 95% bootstrap intervals over test images and seeds; over images alone where there is one seed.",
+            "",
+            notes_text,
+        ]
+    )
 
 
 _SOURCES = {"Classifiers": "tables_1_and_6", "UNets": "table_2", "DC-Nets": "table_3"}

@@ -49,7 +49,7 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("runs --scale tiny", "scale is 'tiny', but one of published, smoke, laptop, paper was expected."),
         ("runs --scale published", "scale for training is 'published', but one of smoke, laptop, paper was expected."),
         ("runs --group table_9", "group is 'table_9', but one of tables_1_and_6, "),
-        ("run MB9-M --scale smoke", "network is 'MB9-M', but one of these was expected: "),
+        ("run MB9-M --scale smoke", "there is no network 'MB9-M'; did you mean 'MB"),
         ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale tiny", "scale is 'tiny', but one of "),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
@@ -146,7 +146,9 @@ def test_runs_lists_the_runs(dcnas):
     status, out, err = dcnas("runs", "--scale", "smoke", "--group", "table_3")
     lines = out.splitlines()
     assert (status, err) == (0, "") and len(lines) == 5
-    assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith("0 of 4 complete. Groups: tables_1_and_6, ")
+    assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith(
+        "0 of 4 complete here, 0 published. Groups: tables_1_and_6, "
+    )
 
 
 def test_collecting_nothing(dcnas, tmp_path):

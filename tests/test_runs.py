@@ -26,7 +26,7 @@ from dcnas.data.two_digits import cached
 from dcnas.errors import InputError
 from dcnas.paths import write_atomic
 from dcnas.seed import set_seed
-from dcnas.study import queue, runs
+from dcnas.study import queue, results, runs
 from dcnas.study.experiments import Experiment, build, depends_on, section3, why_joint_classifies_better
 from dcnas.study.runs import batch_indices, folder_of, is_complete, load_model, make_draw, obtain, read_tensors
 from dcnas.training import Batch, Settings, checkpoint, evaluate, predict, summarise
@@ -609,3 +609,11 @@ def test_a_queue_skips_what_is_published(tmp_path, monkeypatch):
 def test_bad_input_for_the_queue(options, why):
     with pytest.raises(InputError, match=why):
         queue.run_queue([TINY], **options)
+
+
+def test_collecting_nothing_new_leaves_the_published_file_as_it_is():
+    """Whole numbers stay whole: a clone without runs of its own can collect without a difference."""
+    path = paths.published_dir() / "section3.csv"
+    before = path.read_bytes()
+    frame = results.read_results_file(path)
+    assert frame.to_csv(index=False, lineterminator="\n").encode() == before

@@ -3,6 +3,7 @@
 Every error that a user can cause ends in one sentence on stderr and exit status 2, never in a traceback.
 """
 
+import difflib
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ def data(
     from .data.mnist import load_mnist
     from .data.two_digits import generate
 
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"folder is {str(folder)!r}, but a folder with the four MNIST files was expected.")
     mnist = load_mnist(folder)
     start = time.perf_counter()
     generate("train", 1_000, mnist=mnist)
@@ -39,19 +42,23 @@ def data(
 
 @app.command()
 def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
-    """List the runs of a scale in the order in which the queue takes them, and which are complete."""
+    """List the runs of a scale in the order in which the queue takes them: complete here, published, or still to do."""
     from .study.results import GROUPS
-    from .study.runs import is_complete
+    from .study.runs import is_complete, published_runs
 
-    experiments = _group(group)(scale)
+    experiments, published = _group(group)(scale), published_runs()
     for experiment in experiments:
-        print(f"{experiment.name}  {'complete' if is_complete(experiment) else '-':8}  {experiment.title}")
-    print(f"{sum(map(is_complete, experiments))} of {len(experiments)} complete. Groups: {', '.join(GROUPS)}.")
+        state = "complete" if is_complete(experiment) else "published" if experiment.name in published else "-"
+        print(f"{experiment.name}  {state:9}  {experiment.title}")
+    known = sum(experiment.name in published for experiment in experiments)
+    print(
+        f"{sum(map(is_complete, experiments))} of {len(experiments)} complete here, {known} published. Groups: {', '.join(GROUPS)}."
+    )
 
 
 @app.command()
 def run(
-    label: Annotated[str, typer.Argument(help="A network's name, such as 'MB2.5-M' or 'DC-Net Reduced Integrated'.")],
+    label: Annotated[str, typer.Argument(help="A network's name; `dcnas runs` lists them.")],
     scale: Scale = "laptop", seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
     device: Device = "cpu",
 ) -> None:  # fmt: skip
@@ -65,7 +72,8 @@ def run(
     experiments = _group("section3")(scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
-        raise InputError(f"network is {label!r}, but one of these was expected: {'; '.join(labels)}.")
+        close = difflib.get_close_matches(label, labels, 3, 0.3)
+        raise InputError(f"there is no network {label!r}; did you mean {' or '.join(map(repr, close))}? `dcnas runs` lists all.")
     found = [e for e in experiments if e.label == label and e.seed == seed]
     if not found:
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)

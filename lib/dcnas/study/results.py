@@ -33,6 +33,16 @@ GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
         "clipping_check", "precision_check", "normalisation_check", "section3",
     )
 }  # fmt: skip
+
+
+def _searches(scale: str) -> list:
+    """Section 4's searches, imported when they are asked for."""
+    from .section4 import searches
+
+    return searches(scale)
+
+
+GROUPS["section4_searches"] = _searches
 PUBLISHED_SCALES = ("paper", "laptop")  # the best first
 _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
@@ -90,7 +100,8 @@ def read_results_file(path: Path) -> pd.DataFrame:
         raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
     if missing := [name for name in COLUMNS if name not in frame]:
         raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, which a file of `dcnas collect` has.")
-    return frame
+    # whole numbers that classifiers do not have: without this they would be read, and written again, as 8.0
+    return frame.astype(dict.fromkeys(("b", "d", "c", "crop"), "Int64"))
 
 
 def published() -> pd.DataFrame:

@@ -72,7 +72,7 @@ SCALES4 = {
         lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32", eval_images=8, seeds=1, regularised=False, large_b=8,
     ),
     "laptop": Scale4(
-        "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=30, weight_epochs=5, steps_per_epoch=40, train_batch=32,
+        "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=30, train_batch=32,
         train_steps=3_000, lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32", eval_images=500, seeds=3,
         regularised=False,
     ),
@@ -186,13 +186,17 @@ def table_path(scale: str, device: str = "cpu") -> Path:
 
 
 def obtain_table(scale: str, device: str = "cpu", *, progress: bool = True) -> Table:
-    """The validated look-up table of a scale, of all eight operators; measured where it is missing, which takes minutes."""
+    """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured where it is missing."""
     path, sizes = table_path(scale, device), scale4(scale)
+    if not path.exists() and scale != "smoke":
+        raise InputError(
+            f"{shown(path)} is missing; on a quiet machine run `dcnas lut build --resolution {sizes.resolution} --out "
+            f"{shown(path)}` and `dcnas lut validate` on it."
+        )
     if not path.exists():
         space = Space(8, sizes.resolution, 2, sizes.width)
-        rounds = 2 if scale == "smoke" else 12
-        table = build_table(space, path, batch=4 if scale == "smoke" else 32, device=device, rounds=rounds, progress=progress)
-        frame, table = validate_table(table, space, device=device, rounds=rounds, progress=progress)
+        table = build_table(space, path, batch=4, device=device, rounds=2, progress=progress)
+        frame, table = validate_table(table, space, device=device, rounds=2, progress=progress)
         write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
         table.save(path)
     return load_table(path)
@@ -263,8 +267,9 @@ def tfnas_search(scale: str) -> Search:
 
 def gradient_searches(scale: str) -> list[Search]:
     """The cheaper gradient of the alphas against the faithful one."""
+    labels = {"all": "C-NAS M, 4 operators", "two": "C-NAS M, two operators sampled"}
     return [
-        search(scale, seed, f"C-NAS M, {word} operators in the alpha step", "M", alpha_gradient=word)
+        search(scale, seed, labels[word], "M", alpha_gradient=word)
         for seed in _seeds(scale) for word in ("all", "two")
     ]  # fmt: skip
 
@@ -276,6 +281,15 @@ def noisy_searches(scale: str) -> dict[str, Search]:
         "both": search(scale, 0, "noisy M, both losses", "M", noisy=True, loss="both"),
         "noisy S": search(scale, 0, "noisy S", "S", noisy=True),
     }
+
+
+def searches(scale: str) -> list[Search]:
+    """All searches of Section 4, each once: a seed of all before the next."""
+    found = [
+        *beta_searches(scale), *operator_searches(scale), tfnas_search(scale), *noisy_searches(scale).values(),
+        *gradient_searches(scale),
+    ]  # fmt: skip
+    return sorted({e.name: e for e in found}.values(), key=lambda e: e.seed)
 
 
 # ---- networks of a run

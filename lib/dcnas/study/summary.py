@@ -1,8 +1,11 @@
 """The README's table: the paper's numbers of Section 3 beside ours, generated from the published results alone."""
 
+import pandas as pd
+
 from ..errors import InputError
-from ..paths import root, write_atomic
+from ..paths import figures_dir, root, write_atomic
 from . import paper
+from .claims import overall
 from .compare import TABLE_2, flops_by_label, mean_score
 from .figures import provenance_line
 from .plots_classifier import TABLE_1
@@ -41,9 +44,21 @@ def summary_rows() -> list[dict]:
     link = "[03_3](notebooks/03_3_joint_dcnet.ipynb)"
     for label, line in theirs[theirs["ssim"].notna()].iterrows():
         if ours := mean_score(psnr, label):
-            lines.append(_row(f"{label}: PSNR, mean of 11 (dB)", line["psnr"], ours, 1, link))
-            lines.append(_row(f"{label}: accuracy, mean of 11 (%)", line["accuracy_pct"], mean_score(accuracy, label), 1, link))
+            found = [_row(f"{label}: PSNR, mean of 11 (dB)", line["psnr"], ours, 1, link)]
+            found.append(_row(f"{label}: accuracy, mean of 11 (%)", line["accuracy_pct"], mean_score(accuracy, label), 1, link))
+            alone = rows.loc[rows["label"] == label, "seed"].nunique() == 1
+            lines += [row | {"ours": row["ours"] + " ¹" * alone} for row in found]
     return lines
+
+
+def verdicts_line() -> str:
+    """How the claims of Section 3 were judged, in one sentence, from the tables that the notebooks wrote."""
+    tables = [pd.read_csv(path) for path in sorted(figures_dir().glob("*_claims.csv"))]
+    if not tables:
+        return ""
+    judged = pd.concat(tables).groupby("claim")["verdict"].agg(lambda verdicts: overall(list(verdicts)).removesuffix(" (one seed)"))
+    parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in judged.groupby(judged).groups.items()]
+    return f"Of the paper's {len(judged)} claims about these networks, at this length of training: {'; '.join(parts)}."
 
 
 def summary_markdown() -> str:
@@ -53,15 +68,8 @@ def summary_markdown() -> str:
     table = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(line.values())} |" for line in lines)]
     notes = {name: provenance_line(results(group, "published")) for name, group in _SOURCES.items()}
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
-    return "\n".join(
-        [
-            *table,
-            "",
-            "In brackets: 95% bootstrap intervals over test images and seeds; over images alone where there is one seed.",
-            "",
-            notes_text,
-        ]
-    )
+    brackets = "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images alone, and too narrow."
+    return "\n".join([*table, "", brackets, "", verdicts_line(), "", notes_text])
 
 
 _SOURCES = {"Classifiers": "tables_1_and_6", "UNets": "table_2", "DC-Nets": "table_3"}

@@ -19,7 +19,6 @@ from dcnas.nas.networks import (
     ManualJoint,
     OnlyDenoises,
     build_network,
-    check_image_size,
     encoder_channels,
     parts_of,
 )  # fmt: skip
@@ -162,12 +161,6 @@ def test_a_file_that_is_no_architecture_is_refused(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match="is not an architecture"):
         spaces.load_architecture(tmp_path / "a.json")
-
-
-def test_image_sizes_are_checked():
-    check_image_size(64, 96)
-    with pytest.raises(InputError, match="65 x 64"):
-        check_image_size(65, 64)
 
 
 def test_a_choice_keeps_its_rate_when_the_space_is_widened():

@@ -73,7 +73,8 @@ def run(
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
         close = difflib.get_close_matches(label, labels, 3, 0.3)
-        raise InputError(f"there is no network {label!r}; did you mean {' or '.join(map(repr, close))}? `dcnas runs` lists all.")
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise InputError(f"there is no network {label!r}; {hint}`dcnas runs` lists all.")
     found = [e for e in experiments if e.label == label and e.seed == seed]
     if not found:
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)

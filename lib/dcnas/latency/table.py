@@ -73,11 +73,6 @@ class Table:
             )
         return float(np.interp(hidden, curve.hidden, curve.median_ms))
 
-    def parts_ms(self, key: str, hidden: np.ndarray) -> np.ndarray:
-        """`part_ms` of many hidden widths, all within the curve."""
-        curve = self._curve(key)
-        return np.interp(hidden, curve.hidden, curve.median_ms)
-
     def total_ms(self, parts: list[tuple[str, int]]) -> float:
         """Latency of a network, given its parts as (key, hidden width): their sum, corrected."""
         return self.corrected(sum(self.part_ms(*part) for part in parts))

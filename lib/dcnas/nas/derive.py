@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError, require_finite
 from ..latency.table import Table
 from .lut import key_of, parts, predicted_ms
-from .space import Architecture, Choice, Space
+from .space import ENCODER_STAGES, Architecture, Choice, Space
 
 WIDTH_STEPS = 9  # hidden widths per operator in the knapsack, from the smallest to the largest
 WIDTH_VALUE = 0.1  # value of a doubled hidden width, in units of log alpha
@@ -153,7 +153,7 @@ def frontier(
             for hidden in np.unique(np.linspace(low, high, WIDTH_STEPS).round().astype(int)):
                 choices.append(Choice(operator, int(hidden)))
                 worth.append(float(log_alpha) + WIDTH_VALUE * np.log2(hidden / layer.in_channels))
-        times = 2 if network == "DC-NAS_seq" and layer.stage < 4 else 1
+        times = 2 if network == "DC-NAS_seq" and layer.stage < ENCODER_STAGES else 1
         costs_ms.append(times * np.array([table.part_ms(key_of(layer, c.operator), c.hidden) for c in choices]))
         options.append(tuple(choices))
         values.append(np.array(worth))

@@ -196,7 +196,7 @@ def validate_table(
     The frame has a row per network: predicted_ms (uncorrected), corrected_ms, measured_ms, spread_ms, half ("fit" or "test").
     """
     require_whole("networks", networks, 4)
-    table.require(batch=table.conditions.batch, resolution=space.resolution, width=space.width, device=device_name(device))
+    table.require(resolution=space.resolution, width=space.width, device=device_name(device))
     rng = np.random.default_rng(seed)
     drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
     image = torch.rand(table.conditions.batch, IMAGE_CHANNELS, space.resolution, space.resolution)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, require_choice
+from ..errors import require_choice
 from ..models import UNETS, UNet
 from .blocks import ConvNorm, Head, InvertedResidual
 from .space import (
@@ -18,7 +18,6 @@ from .space import (
     SECOND_CHANNELS,
     SECOND_SE,
     STEM_CHANNELS,
-    STRIDE,
     Architecture,
     Layer,
     Space,
@@ -223,12 +222,6 @@ def build_network(name: str, architecture: Architecture, decoder: str = "conv", 
     if name == "D-NAS":
         return Denoiser(architecture, decoder)
     return (Joint if name == "DC-NAS" else SequentialJoint)(architecture, decoder, **regularisation)
-
-
-def check_image_size(height: int, width: int) -> None:
-    """Raise `InputError` unless both are multiples of 32."""
-    if height < STRIDE or width < STRIDE or height % STRIDE or width % STRIDE:
-        raise InputError(f"the image is {height} x {width}, but multiples of {STRIDE} pixels were expected.")
 
 
 def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -179,17 +179,6 @@ class Architecture:
         lines = ",\n  ".join(json.dumps(layer) for layer in layers)
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 
-    @property
-    def text(self) -> str:
-        """One line for messages: operators and widths, stage by stage."""
-        parts = []
-        for stage in self.space.stages:
-            chosen = [self.choices[i] for i in stage]
-            parts.append(
-                " ".join(f"k{c.operator.kernel}e{c.operator.expansion}{'se' * c.operator.se}:{c.hidden}" for c in chosen if c)
-            )
-        return " | ".join(parts)
-
 
 def start_architecture(space: Space, operators: int | list[int] = 0) -> Architecture:
     """Every layer with the operator of that number (or of the list's numbers), at its starting width."""

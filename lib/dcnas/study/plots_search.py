@@ -237,11 +237,6 @@ def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:
     return -2.4
 
 
-def latency_steps(rows: list[dict]) -> pd.DataFrame:
-    """Attempts of a derivation: predicted and measured latency, error against the target."""
-    return pd.DataFrame(rows).set_index("attempt").round(3)
-
-
 def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:
     """How often each operator stands in each of several networks, in % of their layers."""
     table = {}

@@ -379,6 +379,7 @@ def _(experiment: Search, folder: Path, device: torch.device, progress: bool, de
         "verdict": found.verdict.word, "reason": found.verdict.reason,
     }  # fmt: skip
     finish(folder, device, [row], {})
+    checkpoints.remove(folder)
     return True
 
 

@@ -31,7 +31,7 @@ TARGET = 1.3  # time of the evaluation over that of the forward passes, at most
 def evaluation_seconds(model: torch.nn.Module, data: TwoDigits) -> float:
     """Images, noise, forward passes, PSNR and SSIM, as `dcnas.study.runs` puts them together."""
     start = time.perf_counter()
-    noisy = bank_noisy(data, clip=False)
+    noisy = bank_noisy(data.images)
     evaluate(lambda x, boxes: predict("denoise", model, x, boxes), data.images, data.boxes, data.labels, noisy, SIGMAS, batch=BATCH)
     return time.perf_counter() - start
 

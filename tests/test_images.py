@@ -172,10 +172,11 @@ def test_batches_depend_on_seed_and_step_alone(folder):
     data = load(folder)
     a, b = (make_image_draw(data, ["weights"], 32, 4, seed) for seed in (0, 1))
     first, again, other, later = a(7), a(7), b(7), a(8)
-    assert torch.equal(first.noisy, again.noisy) and torch.equal(first.labels, again.labels)
-    assert not torch.equal(first.noisy, other.noisy) and not torch.equal(first.noisy, later.noisy)
-    assert first.clean.shape == (4, 3, 32, 32) and first.clean.min() >= 0 and first.clean.max() <= 1
-    for image, label in zip(first.clean, first.labels.tolist(), strict=True):
+    (clean, noisy, labels), (_, noisy_other, _), (_, noisy_later, _) = first, other, later
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(noisy, noisy_other) and not torch.equal(noisy, noisy_later)
+    assert clean.shape == (4, 3, 32, 32) and clean.min() >= 0 and clean.max() <= 1
+    for image, label in zip(clean, labels.tolist(), strict=True):
         assert (image.mean() > 0.5) == (data.classes[label] == "bright")
 
 
@@ -192,13 +193,13 @@ def test_an_epoch_shows_every_image_once_and_only_those_of_its_parts(folder):
 
 def test_noise_is_uniform_in_sigma_and_absent_where_asked(folder):
     data = load(folder)
-    clean = make_image_draw(data, ["weights"], 32, 16, 0, noisy=False)(0)
-    assert torch.equal(clean.clean, clean.noisy)
+    clean, noisy, _ = make_image_draw(data, ["weights"], 32, 16, 0, noisy=False)(0)
+    assert torch.equal(clean, noisy)
     sigmas = []
     draw = make_image_draw(data, ["weights"], 32, 16, 0)
     for step in range(40):
-        batch = draw(step)
-        sigmas += (batch.noisy - batch.clean).flatten(1).std(1).tolist()
+        clean, noisy, _ = draw(step)
+        sigmas += (noisy - clean).flatten(1).std(1).tolist()
     counts = np.histogram(sigmas, bins=np.linspace(0, 1, 5))[0] / len(sigmas)
     assert abs(counts - 0.25).max() < 0.06 and max(sigmas) < 1.05
 
@@ -248,4 +249,4 @@ def test_grey_sets_stay_grey_on_disk_and_become_three_channels(tmp_path, monkeyp
         warnings.simplefilter("error")
         data = load(tmp_path / "set")
     assert data.images.shape[1] == 1
-    assert make_image_draw(data, ["weights"], 32, 2, 0)(0).clean.shape == (2, 3, 32, 32)
+    assert make_image_draw(data, ["weights"], 32, 2, 0)(0)[0].shape == (2, 3, 32, 32)

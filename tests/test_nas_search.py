@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import linear_table
 
 from dcnas.errors import InputError
 from dcnas.nas import derive
@@ -17,7 +18,6 @@ from dcnas.nas.recorder import describe, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, latency_range_ms, run_search, temperature_of
 from dcnas.nas.space import Space, random_architecture, start_architecture
 from dcnas.nas.supernet import Supernet
-from dcnas.nas.tables import linear_table
 from dcnas.seed import generator
 from dcnas.training.tasks import Batch
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import linear_table
 
 from dcnas.latency.table import Correction
 from dcnas.nas.recorder import alpha_rows
 from dcnas.nas.space import Architecture, Space, random_architecture, start_architecture
-from dcnas.nas.tables import linear_table
 from dcnas.study import explore_search, plots_search
 from dcnas.study.figures import png_bytes
 
@@ -87,7 +87,7 @@ def test_operators_are_counted():
 
 
 def test_the_target_slider_answers_everywhere_and_stays_within_the_target():
-    panel = explore_search.target(TABLE, SPACE, LOGS)
+    panel = explore_search.target(TABLE, {"a search": (SPACE, LOGS)})
     slider = panel.controls["target_ms"]
     before = panel.image.value
     for value in np.linspace(slider.min, slider.max, 7):

@@ -7,12 +7,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from made_up import linear_table
 from PIL import Image
 
 from dcnas.errors import InputError
 from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
-from dcnas.nas.tables import linear_table
 from dcnas.seed import set_seed
 from dcnas.study import section4
 from dcnas.study.runs import folder_of, is_complete, needs, obtain, read_tensors

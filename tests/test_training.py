@@ -100,6 +100,14 @@ def test_ssim_is_differentiable(height, width):
     assert (ours.grad != 0).all()
 
 
+def test_an_evaluation_does_not_spoil_the_loss_of_a_training():
+    clean, noisy = images(2, 1, 37, 41), images(2, 1, 37, 41, key=1).requires_grad_()  # a size that no other test has
+    with torch.inference_mode():
+        ssim(noisy.detach(), clean)
+    ssim_loss(noisy, clean).backward()
+    assert noisy.grad.abs().sum() > 0
+
+
 def test_ssim_is_float32_under_autocast():
     clean, noisy = images(2, 1, 32, 32), images(2, 1, 32, 32, key=1)
     with torch.autocast("cpu", torch.bfloat16):

@@ -43,17 +43,14 @@ def data(
 @app.command()
 def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
     """List the runs of a scale in the order in which the queue takes them: complete here, published, or still to do."""
-    from .study.results import GROUPS
     from .study.runs import is_complete, published_runs
 
     experiments, published = _group(group)(scale), published_runs()
     for experiment in experiments:
         state = "complete" if is_complete(experiment) else "published" if experiment.name in published else "-"
         print(f"{experiment.name}  {state:9}  {experiment.title}")
-    known = sum(experiment.name in published for experiment in experiments)
-    print(
-        f"{sum(map(is_complete, experiments))} of {len(experiments)} complete here, {known} published. Groups: {', '.join(GROUPS)}."
-    )
+    here, known = sum(map(is_complete, experiments)), sum(experiment.name in published for experiment in experiments)
+    print(f"{here} of {len(experiments)} complete here, {known} published. Groups: {', '.join(_groups())}.")
 
 
 @app.command()
@@ -104,10 +101,12 @@ def queue(
 @app.command()
 def collect() -> None:
     """Merge complete runs of the scales laptop and paper into data/published, data/weights."""
-    from .study.results import collect as merge
+    from .study import results, results4
 
-    counts = merge()
-    print(f"{counts['published']} runs are published, {counts['new']} of them new.")
+    counts = results.collect()
+    print(f"Section 3: {counts['published']} runs are published, {counts['new']} of them new.")
+    counts = results4.collect()
+    print(f"Section 4: published are {', '.join(f'{count} {what}' for what, count in counts.items())}.")
 
 
 @app.command()
@@ -122,13 +121,22 @@ def readme() -> None:
 def latency(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
-    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 10,
+    section: Annotated[int, typer.Option(help="3, or 4 for the networks that were derived, at the table's conditions.")] = 3,
+    scale: Annotated[str, typer.Option(help="Of Section 4: laptop or paper.")] = "laptop",
 ) -> None:
-    """Time every network of Section 3 at batch 1 and 32 and write data/latency/DEVICE.csv. Leave the machine alone meanwhile."""
+    """Time every network of a section and write a file in data/latency. Leave the machine alone meanwhile."""
+    from .errors import require_choice
     from .paths import shown
-    from .study.timing import measure_section3
 
-    path = measure_section3(device=device, threads=threads, rounds=rounds)
+    if require_choice("section", section, (3, 4)) == 3:
+        from .study.timing import measure_section3
+
+        path = measure_section3(device=device, threads=threads, rounds=rounds)
+    else:
+        from .study.results4 import measure_section4
+
+        path = measure_section4(scale, device=device, rounds=rounds, progress=True)
     print(f"Wrote {shown(path)}")
 
 
@@ -188,8 +196,8 @@ def lut_build(
 @lut.command("validate")
 def lut_validate(
     file: TableFile,
-    networks: Annotated[int, typer.Option(help="Random whole networks to measure.")] = 30,
-    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 5,
+    networks: Annotated[int, typer.Option(help="Random whole networks to measure.")] = 60,
+    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 10,
     device: Device = "cpu",
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
@@ -210,11 +218,21 @@ def lut_validate(
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
 
 
+def _groups() -> dict:
+    """Every group of runs by name: lists for a scale."""
+    from .study import results, results4, section4
+
+    whole = {
+        "section4_searches": section4.searches, "section4_derivations": section4.derivations, "section4": section4.everything,
+    }  # fmt: skip
+    return results.GROUPS | whole | results4.GROUPS
+
+
 def _group(name: str):
     from .errors import require_choice
-    from .study.results import GROUPS
 
-    return GROUPS[require_choice("group", name, GROUPS)]
+    groups = _groups()
+    return groups[require_choice("group", name, groups)]
 
 
 def main() -> None:

@@ -31,7 +31,6 @@ from tqdm.auto import tqdm
 from ..errors import InputError, require_choice, require_whole
 from ..paths import downloads_dir, paper_dir, write_atomic
 from ..seed import generator
-from ..training.tasks import Batch
 from .noise import degrade
 from .wheels import Unavailable, fetch_wheel, last_line
 
@@ -375,16 +374,16 @@ def cut_out(images: Tensor, boxes: Tensor, resolution: int) -> Tensor:
 def make_image_draw(
     data: ImageSet, parts: Sequence[str], resolution: int, batch: int, seed: int, *, noisy: bool = True,
     stream_name: str = "images", device: torch.device | str = "cpu",
-) -> Callable[[int], Batch]:  # fmt: skip
-    """`draw(step)`: augmented clean images (B, 3, resolution, resolution), noise of sigma uniform in 0 to 1, labels.
+) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:  # fmt: skip
+    """`draw(step)`: clean and noisy images (B, 3, resolution, resolution), augmented, and their labels.
 
-    `noisy=False` gives the clean images as the noisy ones too (a search on clean images).
+    Noise has a sigma uniform in 0 to 1 for each image; `noisy=False` gives the clean images as the noisy ones too.
     """
     rows = torch.cat([data.rows[part] for part in parts])
     if len(rows) < batch:
         raise InputError(f"{data.name} has {len(rows)} images for {' and '.join(parts)}, but a batch of {batch} was asked for.")
 
-    def draw(step: int) -> Batch:
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         stream = generator(stream_name, seed, step)
         picked = rows[_order_of(step, batch, len(rows), stream_name, seed)]
         stored = torch.from_numpy(data.images[picked.numpy()]).to(device).float() / 255
@@ -394,10 +393,10 @@ def make_image_draw(
         clean = as_three(clean).contiguous(memory_format=torch.channels_last)
         labels = data.labels[picked].to(device)
         if not noisy:
-            return Batch(clean, clean, None, labels)
+            return clean, clean, labels
         sigmas = torch.rand(batch, generator=stream).to(device)
         noise = torch.randn(clean.shape, generator=stream).to(device)
-        return Batch(clean, degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last), None, labels)
+        return clean, degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last), labels
 
     return draw
 

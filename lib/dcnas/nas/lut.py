@@ -27,7 +27,7 @@ from .space import ENCODER_STAGES, Architecture, Choice, Layer, Operator, Space,
 
 RATES = (2, 3, 4, 6, 8)  # expansion rates at which hidden widths are measured
 TFNAS_ENTRIES = 36_480  # of the published table for the same space
-VALIDATION_NETWORKS = 30
+VALIDATION_NETWORKS = 60
 
 
 def key_of(layer: Layer, operator: Operator) -> str:
@@ -188,7 +188,7 @@ def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
 
 
 def validate_table(
-    table: Table, space: Space, *, device: str = "cpu", networks: int = VALIDATION_NETWORKS, rounds: int = 5, passes: int = 3,
+    table: Table, space: Space, *, device: str = "cpu", networks: int = VALIDATION_NETWORKS, rounds: int = 10, passes: int = 3,
     seed: int = 0, progress: bool = True,
 ) -> tuple[pd.DataFrame, Table]:  # fmt: skip
     """Random whole networks, predicted and measured; and the table with a correction fitted on one half of them.

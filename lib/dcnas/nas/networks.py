@@ -175,9 +175,12 @@ class ManualJoint(nn.Module):
     With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace pooling and linear layer.
     """
 
-    def __init__(self, classes: int, architecture: Architecture | None = None, dropout: float = 0.0, drop_connect: float = 0.0):
+    def __init__(
+        self, classes: int, architecture: Architecture | None = None, unet: dict | None = None, dropout: float = 0.0,
+        drop_connect: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
-        self.unet = UNet(**UNETS["reduced"], in_channels=IMAGE_CHANNELS)
+        self.unet = UNet(**(unet or UNETS["reduced"]), in_channels=IMAGE_CHANNELS)
         deepest = self.unet.widths[-1]
         if architecture is None:
             self.branch = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(deepest, classes))

@@ -9,6 +9,7 @@ from math import hypot, isnan
 import pandas as pd
 
 from ..errors import require_choice
+from ..latency.measure import median_error
 from . import paper
 from .stats import Interval
 from .timing import latencies
@@ -47,8 +48,7 @@ def criterion(threshold: float = 0.0, direction: str = ">", margin: float = 0.0)
 def latency_difference(a: str, b: str, batch: int = 32) -> Interval:
     """Median latency of `a` minus that of `b` in ms, with a 95% interval from the quartiles; NaN where it was not measured."""
     measured = latencies(batch).reindex([a, b])
-    # of a median of n passes: 1.2533 * standard deviation / sqrt(n), with the standard deviation from the quartiles
-    errors = 1.2533 * (measured["q75_ms"] - measured["q25_ms"]) / 1.349 / measured["passes"] ** 0.5
+    errors = median_error(measured["q75_ms"] - measured["q25_ms"], measured["passes"])
     change, half = measured["median_ms"][a] - measured["median_ms"][b], 1.96 * hypot(*errors)
     return Interval(change, change - half, change + half)
 

@@ -48,7 +48,7 @@ def flops_by_label(rows: pd.DataFrame) -> dict[str, float]:
 def noisy_input(images: int) -> dict[str, np.ndarray]:
     """PSNR and SSIM, "psnr" and "ssim" (11, images), of the noisy test images themselves, with the noise that every model meets."""
     data = cached("test", images)
-    found = evaluate(lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, bank_noisy(data, False), SIGMAS)
+    found = evaluate(lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, bank_noisy(data.images), SIGMAS)
     return {name: values.numpy() for name, values in found.items()}
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -22,6 +23,8 @@ FORMAT = 1  # of run records and published results
 
 class Named:
     """A frozen dataclass that says all about a run, and so names it."""
+
+    measures_latency: ClassVar[bool] = False  # a run that does is carried out while nothing else runs
 
     @property
     def name(self) -> str:

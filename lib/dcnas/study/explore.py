@@ -207,7 +207,7 @@ def scene(index: int, sigma: float, clipped: bool = False) -> tuple[Tensor, Tens
     check_sigma(sigma)
     require_choice("test image", index, range(SHOWN))
     data = cached("test", SHOWN)
-    noisy = bank_noisy(data, clipped)(range(index, index + 1), sigma)
+    noisy = bank_noisy(data.images, clipped)(range(index, index + 1), sigma)
     return data.images[index : index + 1] / 255, noisy, data.boxes[index : index + 1], data.labels[index]
 
 

@@ -1,4 +1,4 @@
-"""Section 4's widgets: the look-up table layer by layer, the best network for any target latency, and a search epoch by epoch.
+"""Section 4's widgets: the look-up table, the best network for any target latency, a search epoch by epoch, denoised images.
 
 Each function makes a `Panel` (see `explore`). What a move shows is looked up, never searched: the frontier is solved beforehand.
 """
@@ -10,9 +10,11 @@ import pandas as pd
 from ..latency.table import Table
 from ..nas.derive import frontier
 from ..nas.space import Space
-from . import plots_search
+from . import plots_nas, plots_search
 from .explore import Drawn, Panel
 from .figures import PALETTE, new_figure
+from .results4 import SHOWN
+from .runs import SAMPLE_SIGMAS, SAMPLES
 
 
 def table(found: Table, space: Space) -> Panel:
@@ -28,18 +30,24 @@ def table(found: Table, space: Space) -> Panel:
     return Panel("table", {"layer": slider}, draw)
 
 
-def target(found: Table, space: Space, log_alphas: list[np.ndarray], network: str = "C-NAS", decoder: str = "conv") -> Panel:
-    """The best network for a target latency, from the alphas of one search: its drawing and its predicted latency, at once."""
-    solved = frontier(space, found, log_alphas, network, decoder)
-    low, high = solved.range_ms
+def target(
+    found: Table, searches: dict[str, tuple[Space, list[np.ndarray]]], network: str = "C-NAS", decoder: str = "conv"
+) -> Panel:
+    """The best network for a target latency, from the alphas of one of several searches: drawing and predicted latency, at once.
+
+    `searches`: a name to the search's space and the log-probabilities of the operators of its layers.
+    """
+    solved = {name: frontier(space, found, log_alphas, network, decoder) for name, (space, log_alphas) in searches.items()}
+    low, high = max(f.range_ms[0] for f in solved.values()), min(f.range_ms[1] for f in solved.values())
     low += (high - low) / 200  # the grid rounds up
 
-    def draw(target_ms: float) -> Drawn:
-        best = solved.best(target_ms)
+    def draw(search: str, target_ms: float) -> Drawn:
+        space, log_alphas = searches[search]
+        best = solved[search].best(target_ms)
         figure = plots_search.architecture_figure(best, f"{network} for {target_ms:.2f} ms", network, found)
         likelihood = sum(a[space.candidates.index(c.operator)] for a, c in zip(log_alphas, best.choices, strict=True))
         return figure, (
-            f"prediction of the table: {solved.latency_ms(best):.2f} ms of {target_ms:.2f} ms asked; "
+            f"prediction of the table: {solved[search].latency_ms(best):.2f} ms of {target_ms:.2f} ms asked; "
             f"probability of its operators by the alphas {np.exp(likelihood / len(best.choices)):.2f} per layer"
         )
 
@@ -48,7 +56,21 @@ def target(found: Table, space: Space, log_alphas: list[np.ndarray], network: st
         middle, min=round(low, 2), max=round(high, 2), step=round((high - low) / 100, 3), description="target (ms)",
         style={"description_width": "initial"}, layout=W.Layout(width="420px"),
     )  # fmt: skip
-    return Panel("target", {"target_ms": slider}, draw)
+    choice = W.Dropdown(options=list(searches), description="search")
+    return Panel("target", {"search": choice, "target_ms": slider}, draw)
+
+
+def outputs(rows: pd.DataFrame) -> Panel:
+    """What the networks whose images are kept make of a test image at a noise level."""
+
+    def draw(image: int, sigma: float) -> Drawn:
+        return plots_nas.figure_9(rows, image, sigma, SHOWN), f"test image {image}, σ = {sigma:g}"
+
+    controls = {
+        "image": W.IntSlider(0, 0, SAMPLES - 1, description="image"),
+        "sigma": W.SelectionSlider(options=SAMPLE_SIGMAS, value=0.4, description="σ"),
+    }
+    return Panel("outputs", controls, draw)
 
 
 def replay(alphas: pd.DataFrame, epochs: pd.DataFrame, target_ms: float) -> Panel:

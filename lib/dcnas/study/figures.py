@@ -90,7 +90,7 @@ def provenance_line(rows: pd.DataFrame) -> str:
     """One sentence: scale, seeds, training images per network, device."""
     seeds = rows.groupby("label")["seed"].nunique()
     seeds_text = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    crops = rows["crop"].dropna().unique()
+    crops = rows["crop"].dropna().unique() if "crop" in rows else ()
     squares = f" (random squares of {crops[0]:.0f} x {crops[0]:.0f})" if len(crops) else ""
     images = sorted(rows["images"].unique())
     images_text = " or ".join(f"{count:,}" for count in images)

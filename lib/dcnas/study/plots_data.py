@@ -116,7 +116,7 @@ def figure_4b(data: TwoDigits, index: int = 0) -> Figure:
     """The sample of Figure 4a with noise, at the noise levels of Table 2."""
     figure, axes = new_figure(9.0, 2.8, 1, len(PAPER_SIGMAS), **PICTURES)
     for axis, sigma in zip(axes, PAPER_SIGMAS):
-        picture(axis, bank_noisy(data, False)(range(index, index + 1), sigma)[0, 0].numpy(), f"σ = {sigma:g}")
+        picture(axis, bank_noisy(data.images)(range(index, index + 1), sigma)[0, 0].numpy(), f"σ = {sigma:g}")
     return note(figure, f"Image {index} of the test set, unclipped noise, shown from 0 (black) to 1 (white).")
 
 
@@ -133,7 +133,7 @@ def noise_strip(data: TwoDigits, index: int = 0) -> Figure:
     figure, axes = new_figure(8.4, 8.0, 3, 4, **PICTURES)
     clean = data.images[index : index + 1] / 255
     for axis, sigma in zip(axes.flat, SIGMAS):
-        noisy = bank_noisy(data, False)(range(index, index + 1), sigma)
+        noisy = bank_noisy(data.images)(range(index, index + 1), sigma)
         level = "∞ dB" if sigma == 0 else f"{psnr(noisy, clean).item():.1f} dB"
         picture(axis, noisy[0, 0].numpy(), f"σ = {sigma:g}\n{level}, SSIM {ssim(noisy, clean).item():.2f}")
     for axis in axes.flat[len(SIGMAS) :]:
@@ -146,7 +146,7 @@ def noise_levels(data: TwoDigits) -> pd.DataFrame:
     rows, clean = [], data.images / 255
     for sigma in SIGMAS:
         for clip in (False, True):
-            noisy = bank_noisy(data, clip)(range(len(data)), sigma)
+            noisy = bank_noisy(data.images, clip)(range(len(data)), sigma)
             rows.append({
                 "clipped": clip, "sigma": sigma, "psnr": psnr(noisy, clean).mean().item(), "ssim": ssim(noisy, clean).mean().item(),
                 "smallest": noisy.min().item(), "largest": noisy.max().item(),
@@ -176,7 +176,7 @@ def pixel_values(data: TwoDigits, sigmas: Sequence[float] = (0.1, 0.4, 1.0)) -> 
     figure, axes = new_figure(9.0, 3.3, 1, len(sigmas), sharey=True)
     bins = np.linspace(-2, 3, 101)
     for axis, sigma in zip(axes, sigmas):
-        values = bank_noisy(data, False)(range(len(data)), sigma).numpy().ravel()
+        values = bank_noisy(data.images)(range(len(data)), sigma).numpy().ravel()
         share, _ = np.histogram(values, bins)
         heights, inside = 100 * share / values.size, (bins[:-1] > -1e-6) & (bins[1:] < 1 + 1e-6)
         outside = 100 * np.mean((values < 0) | (values > 1))

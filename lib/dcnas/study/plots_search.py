@@ -10,12 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from ..data.images import ImageSet, evaluation_images
 from ..latency.table import Table
 from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
 from ..nas.recorder import Verdict
 from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
 from . import figures, paper
 from .figures import COLOURS, PALETTE
+from .results4 import Searched
+from .runs import bank_noisy
 
 KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
 FIXED = "0.85"
@@ -47,6 +50,34 @@ def space_table(resolution: int, classes: int) -> pd.DataFrame:
             "architectures with hidden widths": f"1e{log_size(space):.0f}",
         })  # fmt: skip
     return pd.DataFrame(rows).set_index("operators")
+
+
+def layers_table(resolution: int, classes: int) -> pd.DataFrame:
+    """The searchable places of the space, stage by stage."""
+    rows = []
+    space = Space(4, resolution, classes)
+    for number, stage in enumerate(space.stages, 1):
+        first, last = space.layers[stage[0]], space.layers[stage[-1]]
+        rows.append({
+            "stage": number, "blocks": len(stage), "channels in": first.in_channels, "channels out": last.out_channels,
+            "stride": first.stride, "activation": first.activation, "input (px)": first.size,
+            "part of": "encoder" if number <= ENCODER_STAGES else "classification branch",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("stage")
+
+
+def images_figure(data: ImageSet, sigmas: Sequence[float] = (0.0, 0.2, 0.5, 1.0)) -> Figure:
+    """An image of each of the first four classes, at several noise levels."""
+    resolution = min(data.side, 128)
+    views, labels = evaluation_images(data, "test", resolution)
+    rows = [int((labels[:, 0] == n).nonzero()[0, 0]) for n in range(min(4, len(data.classes)))]
+    noisy = bank_noisy(views[rows])
+    figure, grid = figures.new_figure(2.1 * len(rows) + 0.6, 2.1 * len(sigmas), len(sigmas), len(rows), squeeze=False)
+    for line, sigma in zip(grid, sigmas, strict=True):
+        for n, (axes, image) in enumerate(zip(line, noisy(range(len(rows)), sigma), strict=True)):
+            figures.picture(axes, image.permute(1, 2, 0).numpy().clip(0, 1), data.classes[n] if sigma == sigmas[0] else "")
+        line[0].set_ylabel(f"σ = {sigma:g}")
+    return figures.note(figure, f"Test images of {data.name}, {resolution} px.")
 
 
 def table_text(table: Table) -> str:
@@ -86,6 +117,62 @@ def validation_figure(frame: pd.DataFrame, text: str) -> Figure:
     right.set(xlabel="measured latency (ms)", ylabel="error (%)")
     left.legend()
     return figures.note(figure, text)
+
+
+def validation_text(frame: pd.DataFrame, table: Table) -> str:
+    """What the correction is, and how good the corrected table is on networks it has not seen."""
+    held_out, c = frame[frame["half"] == "test"], table.correction
+    errors = table_errors(held_out)
+    return (
+        f"Measured latency = {c.scale:.3f} x sum of the parts {c.offset_ms:+.2f} ms. On {len(held_out)} networks that the "
+        f"correction has not seen, the median absolute error is {errors['median_pct']:.1f}%, the largest {errors['max_pct']:.1f}%, "
+        f"and the rank correlation (Spearman) {errors['spearman']:.2f}. The quartiles of one network's own measurement are "
+        f"{100 * (frame['spread_ms'] / frame['measured_ms']).median():.1f}% of its latency apart."
+    )
+
+
+def clock_table(latency: pd.DataFrame) -> pd.DataFrame:
+    """The synchronised median of a few networks beside the mean without synchronising."""
+    shown = latency.drop_duplicates("label").set_index("label")
+    table = shown[["median_ms", "q25_ms", "q75_ms", "unsynchronised_ms"]].round(2)
+    table["ratio"] = (shown["unsynchronised_ms"] / shown["median_ms"]).round(3)
+    names = {
+        "median_ms": "median (ms)", "q25_ms": "lower quartile (ms)", "q75_ms": "upper quartile (ms)",
+        "unsynchronised_ms": "mean, not synchronised (ms)",
+    }  # fmt: skip
+    return table.rename(columns=names).rename_axis("network")
+
+
+def costs_table(table: Table, space: Space) -> pd.DataFrame:
+    """Latency in ms of every operator at its starting width in every layer, before the correction."""
+    rows = {
+        layer.name: {o.name: round(table.part_ms(key_of(layer, o), o.start_hidden(layer.in_channels)), 3) for o in space.candidates}
+        for layer in space.layers
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+
+def costs_figure(table: Table, space: Space) -> Figure:
+    """`costs_table` as lines, a line per operator."""
+    costs = costs_table(table, space)
+    figure, axes = figures.new_figure(11, 4.6)
+    for n, name in enumerate(costs):
+        axes.plot(range(len(costs)), costs[name], label=name, **figures.style(n))
+    labels = [name.replace("stage", "").replace("block", "") for name in costs.index]
+    axes.set_xticks(range(len(costs)), labels)
+    axes.set(xlabel="layer (stage.block)", ylabel="latency of the block (ms)")
+    axes.set_ylim(bottom=0)
+    axes.legend(ncols=2)
+    return figures.note(figure, table_text(table))
+
+
+def costs_text(costs: pd.DataFrame) -> str:
+    """What kernel, expansion and squeeze-and-excitation cost, as ratios of sums over all layers."""
+    total = costs.sum()
+    pairs = {"kernel 5 instead of 3": ("MB-k5-e3", "MB-k3-e3"), "expansion 6 instead of 3": ("MB-k3-e6", "MB-k3-e3"),
+             "squeeze-and-excitation": ("MB-k3-e3-se", "MB-k3-e3")}  # fmt: skip
+    parts = [f"{what} costs {total[a] / total[b]:.2f} times as much" for what, (a, b) in pairs.items()]
+    return f"Summed over all layers: {'; '.join(parts)}."
 
 
 def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) -> Figure:
@@ -139,6 +226,34 @@ def figure_5(searches: dict[str, tuple[pd.DataFrame, Verdict | str]], places: Se
         axes.set_xlabel("epoch")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return figures.note(figure, text)
+
+
+def searches_text(searches: Sequence[Searched]) -> str:
+    """How long the searches are and how they ended."""
+    epochs = searches[0].epochs
+    words = pd.Series([s.verdict for s in searches]).value_counts()
+    return (
+        f"{len(searches)} searches of {len(epochs)} epochs each, of which {(~epochs['alphas_trained']).sum()} train weights alone: "
+        f"{', '.join(f'{count} {word}' for word, count in words.items())}."
+    )
+
+
+def searches_table(searches: Sequence[Searched]) -> pd.DataFrame:
+    """A row per search: space, target, verdict, entropy at the end, latency of the argmax before and after widths are fitted."""
+    rows = []
+    for s in searches:
+        last = s.epochs.iloc[-1]
+        rows.append({
+            "search": s.label, "seed": s.seed, "operators": s.architecture.space.operators, "verdict": s.verdict,
+            "entropy": round(last["entropy"], 2), "target (ms)": s.target_ms, "argmax (ms)": round(last["argmax_ms"], 2),
+            "fitted (ms)": round(s.predicted_ms, 2),
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["search", "seed"])
+
+
+def reasons_text(searches: Sequence[Searched]) -> str:
+    """Verdict and reason of each search, as Markdown."""
+    return "\n".join(f"- {s.label}, seed {s.seed}: **{s.verdict}**; {s.reason}." for s in searches)
 
 
 def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) -> Figure:
@@ -244,3 +359,16 @@ def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:
         chosen = [choice.operator for choice in architecture.choices if choice is not None]
         table[name] = {operator.name: round(100 * np.mean([c == operator for c in chosen]), 0) for operator in OPERATORS}
     return pd.DataFrame(table).T.rename_axis("network")
+
+
+def shares_text(architectures: dict[str, Architecture]) -> str:
+    """How often networks of the larger spaces take operators of the smallest, beside what chance would give, by target."""
+    small, lines = set(Space(4).candidates), []
+    for name, architecture in architectures.items():
+        space = architecture.space
+        if space.operators == 4:
+            continue
+        chosen = [choice.operator in small for choice in architecture.choices if choice is not None]
+        chance = len(small & set(space.candidates)) / space.operators
+        lines.append(f"- {name}: {100 * np.mean(chosen):.0f}% of the layers, by chance {100 * chance:.0f}%.")
+    return "Operators of the smallest space (without squeeze-and-excitation) in networks of the larger ones:\n\n" + "\n".join(lines)

@@ -7,6 +7,7 @@ shared folder, may work on the same runs; a worker that dies loses nothing but i
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
@@ -14,7 +15,7 @@ from ..data.mnist import load_mnist
 from ..errors import InputError, require_whole
 from ..latency.measure import check_device
 from .experiments import Experiment
-from .runs import is_complete, obtain, published_runs
+from .runs import is_complete, needs, obtain, published_runs
 
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
@@ -45,6 +46,7 @@ def run_queue(
 ) -> int:
     """Complete `experiments` in their order with `jobs` processes, for at most `minutes`. Returns how many are unfinished.
 
+    Where some of them measure latency, what those need comes first, then they, one at a time, then the rest.
     Runs whose results are published already count as complete, also on a machine that does not have their folders.
     `InputError` for bad numbers, a device that is not there, or when a worker fails (the other workers go on to the end).
     """
@@ -56,16 +58,37 @@ def run_queue(
     experiments = [e for e in experiments if e.name not in published]
     load_mnist(progress=progress)  # once, before the workers ask for it all together
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    with tqdm(total=len(experiments), desc="queue", unit="run", disable=not progress, dynamic_ncols=True) as bar:
+        for wave, at_once in waves(experiments, jobs):
+            _run_wave(wave, at_once, device, deadline, lambda: bar.update(sum(map(is_complete, experiments)) - bar.n))
+    return sum(not is_complete(e) for e in experiments)
+
+
+def waves(experiments: list, jobs: int) -> list[tuple[list, int]]:
+    """Runs that may go side by side, with how many at once: a run that measures latency goes alone, after those that it needs."""
+    measuring = list({e.name: e for run in experiments for e in [*_needed(run), run] if e.measures_latency}.values())
+    first = list({e.name: e for run in measuring for e in _needed(run)}.values())
+    early = {e.name for e in (*first, *measuring)}
+    found = [(first, jobs), (measuring, 1), ([e for e in experiments if e.name not in early], jobs)]
+    return [(wave, at_once) for wave, at_once in found if wave]
+
+
+def _needed(run) -> list:
+    """The runs that must be complete before this one, the first of them first."""
+    before = needs(run)
+    return [] if before is None else [*_needed(before), before]
+
+
+def _run_wave(experiments: list, jobs: int, device: str, deadline: float | None, tick: Callable[[], object]) -> None:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     workers = [context.Process(target=_worker, args=(experiments, device, deadline)) for _ in range(jobs)]
     for worker in workers:
         worker.start()
     try:
-        with tqdm(total=len(experiments), desc="queue", unit="run", disable=not progress, dynamic_ncols=True) as bar:
-            while any(worker.is_alive() for worker in workers):
-                bar.update(sum(map(is_complete, experiments)) - bar.n)
-                time.sleep(0.5)
-            bar.update(sum(map(is_complete, experiments)) - bar.n)
+        while any(worker.is_alive() for worker in workers):
+            tick()
+            time.sleep(0.5)
+        tick()
     except BaseException:
         for worker in workers:
             worker.terminate()
@@ -73,4 +96,3 @@ def run_queue(
     failed = [worker.exitcode for worker in workers if worker.exitcode]
     if failed:
         raise InputError(f"{len(failed)} of {jobs} workers ended with exit codes {failed}; what they said stands above.")
-    return sum(not is_complete(e) for e in experiments)

@@ -35,14 +35,6 @@ GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
 }  # fmt: skip
 
 
-def _searches(scale: str) -> list:
-    """Section 4's searches, imported when they are asked for."""
-    from .section4 import searches
-
-    return searches(scale)
-
-
-GROUPS["section4_searches"] = _searches
 PUBLISHED_SCALES = ("paper", "laptop")  # the best first
 _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
@@ -87,8 +79,8 @@ def read_runs(experiments: list[Experiment]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def read_results_file(path: Path) -> pd.DataFrame:
-    """A published results file; `InputError` if it is missing, damaged or of another format."""
+def read_results_file(path: Path, columns: Sequence[str] = COLUMNS, whole: Sequence[str] = ("b", "d", "c", "crop")) -> pd.DataFrame:
+    """A published results file; `InputError` if it is missing, damaged or of another format. `whole` columns are whole numbers."""
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
@@ -98,10 +90,10 @@ def read_results_file(path: Path) -> pd.DataFrame:
     formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
     if formats != [FORMAT]:
         raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
-    if missing := [name for name in COLUMNS if name not in frame]:
+    if missing := [name for name in columns if name not in frame]:
         raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, which a file of `dcnas collect` has.")
-    # whole numbers that classifiers do not have: without this they would be read, and written again, as 8.0
-    return frame.astype(dict.fromkeys(("b", "d", "c", "crop"), "Int64"))
+    # not every network has them: without this they would be read, and written again, as 8.0
+    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 def published() -> pd.DataFrame:
@@ -157,14 +149,14 @@ def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:
     return [label for label in dict.fromkeys(e.label for e in GROUPS[group]("paper")) if label not in set(rows["label"])]
 
 
-def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
+def per_image(rows: pd.DataFrame, metric: str, published_as: str = "section3_per_image") -> dict[tuple[str, int], np.ndarray]:
     """(label, seed) to the metric of each test image at each sigma: "psnr", "ssim" (11, N), or "accuracy" in % (11, N, digits)."""
     stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
     runs = rows[["run", "label", "seed", "source"]].drop_duplicates()
-    archive = _archive("section3_per_image") if "published" in set(runs["source"]) else {}
+    stored_here = archive(published_as) if "published" in set(runs["source"]) else {}
     found = {}
     for run, label, seed, source in runs.itertuples(index=False):
-        of_run = archive if source == "published" else read_tensors(runs_dir() / run / "per_image.safetensors")
+        of_run = stored_here if source == "published" else read_tensors(runs_dir() / run / "per_image.safetensors")
         found[label, seed] = factor * of_run[f"{run}/{stored}" if source == "published" else stored].float().numpy()
     return found
 
@@ -172,13 +164,13 @@ def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarr
 def samples(rows: pd.DataFrame) -> dict[str, Tensor]:
     """label to the outputs of its seed 0 for the first test images: uint8 (sigmas, images, 1, 96, 96)."""
     runs = rows.loc[rows["seed"] == 0, ["run", "label", "source"]].drop_duplicates()
-    archive = _archive("section3_samples") if "published" in set(runs["source"]) else {}
+    kept = archive("section3_samples") if "published" in set(runs["source"]) else {}
     found = {}
     for run, label, source in runs.itertuples(index=False):
         if source == "runs":
             found[label] = read_tensors(runs_dir() / run / "samples.safetensors")["denoised"]
-        elif run in archive:
-            found[label] = archive[run]
+        elif run in kept:
+            found[label] = kept[run]
     return found
 
 
@@ -187,13 +179,13 @@ def pictures(rows: pd.DataFrame, index: int, sigma: float) -> dict[str, np.ndarr
     require_choice("sample", require_whole("sample", index, 0), range(SAMPLES))
     require_choice("sigma of the sample", sigma, SAMPLE_SIGMAS)
     data = cached("test", SAMPLES)
-    inputs = {"clean": data.images[index] / 255, "noisy": bank_noisy(data, False)(range(index, index + 1), sigma)[0]}
+    inputs = {"clean": data.images[index] / 255, "noisy": bank_noisy(data.images)(range(index, index + 1), sigma)[0]}
     outputs = {label: output[SAMPLE_SIGMAS.index(sigma), index] / 255 for label, output in samples(rows).items()}
     return {name: image[0].numpy() for name, image in (inputs | outputs).items()}
 
 
 @lru_cache(maxsize=2)
-def _archive(name: str) -> dict[str, Tensor]:
+def archive(name: str) -> dict[str, Tensor]:
     """A published archive, kept in memory."""
     return read_tensors(published_dir() / f"{name}.safetensors")
 
@@ -218,9 +210,8 @@ def collect(progress: bool = True) -> dict[str, int]:
     merged = merged.iloc[np.argsort(merged["run"].map(order), kind="stable")]
     runs = set(merged["run"])
     write_atomic(path, merged.to_csv(index=False, lineterminator="\n"))
-    _merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
-    _merge_tensors("section3_samples", complete, runs, _sample_tensors)
-    _archive.cache_clear()
+    merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
+    merge_tensors("section3_samples", complete, runs, _sample_tensors)
     for experiment in complete:
         weights = folder_of(experiment) / "weights.safetensors"
         best = [scale for scale in PUBLISHED_SCALES if scale in set(merged.loc[merged["label"] == experiment.label, "scale"])][0]
@@ -252,8 +243,9 @@ def _sample_tensors(experiment: Experiment) -> dict[str, Tensor]:
     return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
 
 
-def _merge_tensors(name: str, complete: list[Experiment], runs: set[str], take: Callable) -> None:
+def merge_tensors(name: str, complete: list, runs: set[str], take: Callable) -> None:
     """Write one archive of all published runs: what it held, without runs that are gone, and what `take` gives of new ones."""
+    archive.cache_clear()
     path = published_dir() / f"{name}.safetensors"
     merged = {k: t for k, t in read_tensors(path).items() if k.split("/")[0] in runs} if path.exists() else {}
     for experiment in complete:

@@ -32,7 +32,7 @@ from ..latency.measure import check_device, device_name
 from ..models import count_parameters
 from ..paths import published_dir, root, runs_dir, shown, write_atomic
 from ..seed import generator, set_seed
-from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss
+from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss, validation
 from ..training import checkpoint as checkpoints
 from .experiments import FORMAT, Experiment, build, depends_on
 
@@ -53,11 +53,11 @@ def is_complete(experiment: Experiment) -> bool:
 
 def published_runs() -> set[str]:
     """Names of the runs whose results are published, which a queue need not repeat (read without pandas)."""
-    path = published_dir() / "section3.csv"
-    if not path.exists():
-        return set()
-    with path.open(newline="") as file:
-        return {row["run"] for row in csv.DictReader(file) if row.get("format") == str(FORMAT)}
+    names = set()
+    for path in published_dir().glob("section*.csv"):
+        with path.open(newline="") as file:
+            names |= {row["run"] for row in csv.DictReader(file) if row.get("format") == str(FORMAT)}
+    return names
 
 
 @lru_cache(maxsize=2)
@@ -116,12 +116,12 @@ def _front(batch: Batch, denoise: nn.Module | None) -> Batch:
         return batch._replace(noisy=denoise(batch.noisy))
 
 
-def bank_noisy(data: TwoDigits, clip: bool, bank: NoiseBank | None = None) -> Callable[[range, float], Tensor]:
-    """`noisy(ids, sigma)` for `evaluate`: the same images and the same noise for every model."""
-    bank = bank or NoiseBank()
+def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
+    """`noisy(ids, sigma)` for `evaluate`: the same images (N, C, H, W) of 0 to 255 and the same noise for every model."""
+    bank = NoiseBank()
 
     def noisy(ids: range, sigma: float) -> Tensor:
-        clean = data.images[ids.start : ids.stop] / 255
+        clean = images[ids.start : ids.stop] / 255
         return clean if sigma == 0 else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
 
     return noisy
@@ -187,16 +187,11 @@ def _(
     front = _denoise_first(experiment, device)
     set_seed(experiment.seed)
     model = build(experiment)
-    history = None
-    if (folder / "weights.safetensors").exists() and (folder / "history.csv").exists():
-        model.load_state_dict(read_tensors(folder / "weights.safetensors"))
-        model.to(device)
-    else:
+    if not trained_before(model, folder, device):
         history = _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s)
         if history is None:
             return False
-        write_atomic(folder / "history.csv", to_csv(history))
-        write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
+        write_trained(model, history, folder)
     _evaluate(experiment, model.eval(), front, folder, device, progress)
     checkpoints.remove(folder)
     return True
@@ -215,17 +210,9 @@ def _train(experiment, model, front, folder, device, progress, deadline, checkpo
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return task_loss(experiment.task, model, batch, experiment.ce_weight)
 
-    def validate(model: nn.Module) -> float:
-        model.eval()
-        with torch.no_grad():
-            value = loss(model, fixed).item()
-        model.train()
-        return value
-
-    settings = Settings.of(experiment)
     return fit(
-        Trainer(model, loss, settings, device), lambda step: _front(draw(step), front), validate, folder,
-        label=experiment.title, progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
+        Trainer(model, loss, Settings.of(experiment), device), lambda step: _front(draw(step), front), validation(loss, fixed),
+        folder, label=experiment.title, progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
     )  # fmt: skip
 
 
@@ -233,18 +220,38 @@ def _evaluate(experiment: Experiment, model: nn.Module, front, folder: Path, dev
     begun = time.monotonic()
     model = model.to(memory_format=torch.channels_last)  # the faster one in float32
     data = cached("test", experiment.eval_images, experiment.data_seed)
-    noisy = bank_noisy(data, experiment.clip)
+    noisy = bank_noisy(data.images, experiment.clip)
 
     def answer(images: Tensor, boxes: Tensor):
         return predict(experiment.task, model, images if front is None else front(images), boxes)
 
     found = evaluate(answer, data.images, data.boxes, data.labels, noisy, SIGMAS, device=device, progress=progress)
-    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
-    write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
+    write_per_image(found, folder)
     if experiment.task != "classify":
         write_atomic(folder / "samples.safetensors", save(_samples(answer, data, noisy, device)))
     record = {"parameters": count_parameters(model), "evaluate_s": round(time.monotonic() - begun, 1)}
     finish(folder, device, summarise(found, SIGMAS), record)
+
+
+def trained_before(model: nn.Module, folder: Path, device: torch.device) -> bool:
+    """Whether the run's training was complete; then the model holds its weights, and only the evaluation is left."""
+    if not ((folder / "weights.safetensors").exists() and (folder / "history.csv").exists()):
+        return False
+    model.load_state_dict(read_tensors(folder / "weights.safetensors"))
+    model.to(device)
+    return True
+
+
+def write_trained(model: nn.Module, history: list[dict], folder: Path) -> None:
+    """Write what a training ends in."""
+    write_atomic(folder / "history.csv", to_csv(history))
+    write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
+
+
+def write_per_image(found: dict[str, Tensor], folder: Path) -> None:
+    """Write the metrics of each test image, in half precision."""
+    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
+    write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
 
 
 def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict) -> None:

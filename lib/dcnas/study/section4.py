@@ -1,44 +1,24 @@
-"""Every search and every training of Section 4 as frozen experiments, and how the run store carries them out.
+"""Every search, derivation and training of Section 4 as frozen experiments. A run is named by the hash of its experiment.
 
-A search ends in an architecture fitted to its target by the look-up table. `derive` then measures it on the device and repairs it
-where it misses, which must not happen while anything trains; a training takes what was derived.
+A search ends in an architecture fitted to its target by the look-up table. A derivation measures it on the device and repairs it
+where it misses, which must not happen while anything trains. A training takes what was derived. `section4_runs` carries them out.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import save
-from torch import Tensor, nn
-
-from ..data.images import ImageSet, evaluation_images, load_images, make_image_draw
-from ..data.noise import SIGMAS, NoiseBank, degrade
+from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import measure_many
 from ..latency.table import Table, load_table
-from ..models import UNETS, count_parameters
-from ..nas.derive import fit_widths, repair
-from ..nas.lut import build_table, predicted_ms, validate_table
-from ..nas.networks import NETWORKS, ManualJoint, OnlyClassifies, OnlyDenoises, build_network
-from ..nas.search import SearchSettings, latency_range_ms, run_search
-from ..nas.space import Architecture, Space, load_architecture, random_architecture, save_architecture, widened
+from ..nas.lut import build_table, validate_table
+from ..nas.search import SearchSettings, latency_range_ms
+from ..nas.space import Space
 from ..paths import latency_dir, runs_dir, shown, write_atomic
-from ..seed import set_seed
-from ..training import Batch, Settings, Trainer, evaluate, fit, summarise
-from ..training import checkpoint as checkpoints
-from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
 from .experiments import Named
-from .runs import contiguous, finish, folder_of, needs, perform, read_tensors, to_csv
 
-LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 DROPOUT = DROP_CONNECT = 0.2  # [16]
-OTHERS = ("DC-Net", "DC-Net_tail", "UNet Reduced", "UNet Large", "ResNet-18", "MobileNetV2")
-TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,8 @@ class Scale4:
     epochs: int
     weight_epochs: int
     steps_per_epoch: int
+    alpha_lr: float  # as in [16] at scale paper; larger where there are few steps
+    temperature_decay: float  # per epoch; from 5 to 0.19 over the epochs that train alphas, as 80 epochs of 0.96 do
     train_batch: int
     train_steps: int
     lr: float
@@ -63,23 +45,26 @@ class Scale4:
     eval_images: int
     seeds: int
     regularised: bool  # dropout and drop-connect, for long trainings
+    equal_b: int = 8  # of a UNet and a DC-Net about as fast as D-NAS S and DC-NAS S: the reduced ones are, on the paper's device
     large_b: int = 64  # of the large UNet (Table 4): b=64 d=5 m=2 c=2
+    upscaling: float = 4.0  # of the channels of D-NAS S, to be about as fast as the large UNet
 
 
 SCALES4 = {
     "smoke": Scale4(
-        "smoke", "solar", 32, 0.25, 24, search_batch=8, epochs=3, weight_epochs=1, steps_per_epoch=2, train_batch=8, train_steps=4,
-        lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32", eval_images=8, seeds=1, regularised=False, large_b=8,
+        "smoke", "solar", 32, 0.25, 24, search_batch=8, epochs=3, weight_epochs=1, steps_per_epoch=2, alpha_lr=0.05,
+        temperature_decay=0.2, train_batch=8, train_steps=4, lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32",
+        eval_images=8, seeds=1, regularised=False, large_b=12, upscaling=2.0,
     ),
     "laptop": Scale4(
-        "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=30, train_batch=32,
-        train_steps=3_000, lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32", eval_images=500, seeds=3,
-        regularised=False,
+        "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
+        temperature_decay=0.85, train_batch=32, train_steps=1_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
+        precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=32, upscaling=2.25,
     ),
     "paper": Scale4(
-        "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192,
-        train_batch=512, train_steps=62_250, lr=0.2, optimiser="sgd", schedule="cosine", precision="bf16", eval_images=5_000,
-        seeds=3, regularised=True,
+        "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,
+        temperature_decay=0.96, train_batch=512, train_steps=62_250, lr=0.2, optimiser="sgd", schedule="cosine", precision="bf16",
+        eval_images=5_000, seeds=3, regularised=True,
     ),
 }  # fmt: skip
 
@@ -102,6 +87,8 @@ class Search(Named):
     epochs: int
     weight_epochs: int
     steps_per_epoch: int
+    alpha_lr: float
+    temperature_decay: float
     learn_beta: bool = False
     elasticity: bool = True
     noisy: bool = False
@@ -120,9 +107,31 @@ class Search(Named):
 
     @property
     def settings(self) -> SearchSettings:
-        names = ("epochs", "weight_epochs", "steps_per_epoch", "learn_beta", "elasticity", "loss", "alpha_gradient")
-        values = {name: getattr(self, name) for name in names}
-        return SearchSettings(self.target_ms, seed=self.seed, rebuild_optimisers=self.rebuild_optimisers, **values)
+        names = ("target_ms", "seed", "epochs", "weight_epochs", "steps_per_epoch", "alpha_lr", "temperature_decay", "learn_beta")
+        names += ("elasticity", "loss", "alpha_gradient", "rebuild_optimisers")
+        return SearchSettings(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Derivation(Named):
+    """An architecture that meets a target latency on the device, as measured, from a search or from chance."""
+
+    label: str
+    search: Search
+    network: str  # the network, with a convolutional decoder where it has one, that is to meet the target
+    target_ms: float
+    random_seed: int | None = None  # operators and widths drawn from the search's space, instead of what it found
+    rounds: int = 5
+    threads: int = 1  # of this process; the measurement takes the table's
+    measures_latency: ClassVar[bool] = True
+
+    @property
+    def seed(self) -> int:
+        return self.search.seed
+
+    @property
+    def title(self) -> str:
+        return f"derivation: {self.label}, seed {self.seed}, {self.search.scale}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ class Training(Named):
     """A network of Section 4, trained and evaluated, completely."""
 
     label: str
-    network: str  # one of NETWORKS, with an architecture, or of OTHERS
+    network: str  # one of NETWORKS or "DC-Net_tail", with a derivation; "UNet", "DC-Net", "ResNet-18" or "MobileNetV2"
     scale: str
     seed: int
     data: str
@@ -146,10 +155,11 @@ class Training(Named):
     eval_images: int
     dropout: float
     drop_connect: float
-    search: Search | None = None  # where the architecture comes from
-    random_seed: int | None = None  # a random architecture of that search's space and target instead of its own
+    derivation: Derivation | None = None  # where the architecture comes from
     upscaled: float = 1.0  # width multiplier after the derivation (Table 4)
     decoder: str = "conv"
+    b: int | None = None  # of a UNet or DC-Net
+    large: bool = False  # the UNet with d=5 m=2 (Table 4) instead of the reduced one with d=4 m=1.5
     noisy: bool = True  # trained on noisy images; Section 4.1 trains classifiers on clean ones
     clip_norm: float | None = 5.0
     weight_decay: float = 1e-5
@@ -195,11 +205,17 @@ def obtain_table(scale: str, device: str = "cpu", *, progress: bool = True) -> T
         )
     if not path.exists():
         space = Space(8, sizes.resolution, 2, sizes.width)
-        table = build_table(space, path, batch=4, device=device, rounds=2, progress=progress)
-        frame, table = validate_table(table, space, device=device, rounds=2, progress=progress)
+        # one thread: several notebooks may run side by side
+        table = build_table(space, path, batch=4, device=device, threads=1, rounds=2, progress=progress)
+        frame, table = validate_table(table, space, device=device, networks=30, rounds=2, progress=progress)
         write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
         table.save(path)
     return load_table(path)
+
+
+def table_file(found: Search) -> Path:
+    """The table of a search: its file in data/latency, at scale smoke beside the runs."""
+    return (runs_dir() if found.scale == "smoke" else latency_dir()) / found.table
 
 
 TARGETS = {"S": 0.25, "M": 0.4, "L": 0.7}  # of the way from the fastest to the slowest network; the paper's 6, 8 and 12 ms
@@ -219,13 +235,20 @@ def search(scale: str, seed: int, label: str, size: str = "M", operators: int = 
     """A search of Section 4 with the sizes of a scale. With both losses the decoder's latency is added to the target."""
     s, target = scale4(scale), target_ms(scale, size)
     if changes.get("loss") == "both":
-        table = obtain_table(scale)
-        target = round(target + table.correction.scale * table.part_ms("decoder conv"), 2)
+        target = round(target + decoder_ms(scale), 2)
     found = Search(
         label, scale, seed, s.data, s.resolution, s.width, s.limit, s.search_batch, operators, target,
-        table_path(scale).name, s.epochs, s.weight_epochs, s.steps_per_epoch,
+        table_path(scale).name, s.epochs, s.weight_epochs, s.steps_per_epoch, s.alpha_lr, s.temperature_decay,
     )  # fmt: skip
     return replace(found, **changes)
+
+
+def derivation(found: Search, network: str = "C-NAS", target: float | None = None, random_seed: int | None = None) -> Derivation:
+    """What a search found, or chance in its space, at the search's target as a classifier or at another target."""
+    label = found.label if random_seed is None else f"random, {found.label}"
+    if target is None:
+        target = found.target_ms if found.loss == "ce" else target_ms(found.scale, "M")
+    return Derivation(label, found, network, target, random_seed, rounds=1 if found.scale == "smoke" else 5)
 
 
 def training(scale: str, seed: int, label: str, network: str, **changes) -> Training:
@@ -243,6 +266,14 @@ def _seeds(scale: str) -> range:
     return range(scale4(scale).seeds)
 
 
+def operators_label(size: str, count: int) -> str:
+    """Name of a search with so many operators; the one at the small target stands in Table 8 and Figure 5 too."""
+    return "C-NAS S, beta removed" if (size, count) == ("S", 4) else f"C-NAS {size}, {count} operators"
+
+
+TWO_SAMPLED = "C-NAS M, two operators sampled"
+
+
 def beta_searches(scale: str) -> list[Search]:
     """Table 8 and Figure 5: beta removed and learned, at the small target, several seeds."""
     return [
@@ -253,11 +284,7 @@ def beta_searches(scale: str) -> list[Search]:
 
 def operator_searches(scale: str) -> list[Search]:
     """Figure 6: 4, 6 and 8 operators at three targets."""
-    return [
-        search(scale, 0, f"C-NAS {size}, {count} operators", size, count)
-        if (size, count) != ("S", 4) else search(scale, 0, "C-NAS S, beta removed", "S")
-        for size in TARGETS for count in (4, 6, 8)
-    ]  # fmt: skip
+    return [search(scale, 0, operators_label(size, count), size, count) for size in TARGETS for count in (4, 6, 8)]
 
 
 def tfnas_search(scale: str) -> Search:
@@ -267,7 +294,7 @@ def tfnas_search(scale: str) -> Search:
 
 def gradient_searches(scale: str) -> list[Search]:
     """The cheaper gradient of the alphas against the faithful one."""
-    labels = {"all": "C-NAS M, 4 operators", "two": "C-NAS M, two operators sampled"}
+    labels = {"all": operators_label("M", 4), "two": TWO_SAMPLED}
     return [
         search(scale, seed, labels[word], "M", alpha_gradient=word)
         for seed in _seeds(scale) for word in ("all", "two")
@@ -289,197 +316,110 @@ def searches(scale: str) -> list[Search]:
         *beta_searches(scale), *operator_searches(scale), tfnas_search(scale), *noisy_searches(scale).values(),
         *gradient_searches(scale),
     ]  # fmt: skip
-    return sorted({e.name: e for e in found}.values(), key=lambda e: e.seed)
+    return _once(found)
 
 
-# ---- networks of a run
+def _once(runs: list) -> list:
+    return sorted({e.name: e for e in runs}.values(), key=lambda e: e.seed)
 
 
-def architecture_of(experiment: Training) -> Architecture:
-    """The architecture of a training: its search's, derived and measured; a random one of equal latency; or an upscaled one."""
-    source = experiment.search
-    if experiment.random_seed is not None:
-        rng, table = np.random.default_rng(experiment.random_seed), load_table(table_path(source.scale))
-        found = random_architecture(source.space, rng)
-        return fit_widths(found, source.target_ms, lambda a: predicted_ms(table, a))
-    found = load_architecture(folder_of(source) / "architecture.json")
-    return found if experiment.upscaled == 1 else widened(found, found.space.width * experiment.upscaled)
+def classifier(found: Derivation, seed: int, label: str | None = None) -> Training:
+    """A derived classifier, trained on clean images as in Section 4.1."""
+    return training(found.search.scale, seed, label or found.label, "C-NAS", derivation=found, noisy=False)
 
 
-def build_of(experiment: Training) -> nn.Module:
-    """The network of a training, with fresh weights from torch's global seed."""
-    regular = dict(dropout=experiment.dropout, drop_connect=experiment.drop_connect)
-    classes = len(images_of(experiment).classes)
-    if experiment.network in NETWORKS:
-        extra = {} if experiment.network == "D-NAS" else regular
-        return build_network(experiment.network, architecture_of(experiment), experiment.decoder, **extra)
-    require_choice("network", experiment.network, OTHERS)
-    if experiment.network == "DC-Net":
-        return ManualJoint(classes)
-    if experiment.network == "DC-Net_tail":
-        return ManualJoint(classes, architecture_of(experiment), **regular)
-    if experiment.network.startswith("UNet"):
-        large = dict(b=scale4(experiment.scale).large_b, d=5, m=2, c=2)
-        return OnlyDenoises(**(UNETS["reduced"] if experiment.network == "UNet Reduced" else large))
-    from torchvision.models import mobilenet_v2, resnet18  # here, because they take a second to import
-
-    return OnlyClassifies((resnet18 if experiment.network == "ResNet-18" else mobilenet_v2)(num_classes=classes))
+def table_8(scale: str) -> list[Training]:
+    """Classifiers with beta removed and learned: each seed is a search and a training of its own."""
+    return [classifier(derivation(s), s.seed) for s in beta_searches(scale)]
 
 
-def image_loss(output: tuple[Tensor | None, Tensor | None], batch: Batch) -> Tensor:
-    """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives."""
-    denoised, logits = output
-    losses = []
-    if logits is not None:
-        entropy = F.cross_entropy(logits.float(), batch.labels, label_smoothing=LABEL_SMOOTHING)
-        losses.append(entropy if denoised is None else CE_WEIGHT * entropy)
-    if denoised is not None:
-        loss = denoising_loss(denoised.float(), batch.clean, SSIM_WEIGHT)
-        losses.append(loss if logits is None else (1 - CE_WEIGHT) * loss)
-    return sum(losses)
+def figure_6(scale: str) -> list[Training]:
+    """Classifiers from spaces of 4, 6 and 8 operators at three target latencies."""
+    return [classifier(derivation(s), s.seed) for s in operator_searches(scale)]
 
 
-# ---- carrying out
+def gradient_comparison(scale: str) -> list[Training]:
+    """Classifiers from searches with the faithful and with the cheaper gradient of the alphas."""
+    return [classifier(derivation(s), s.seed) for s in gradient_searches(scale)]
 
 
-@needs.register
-def _(experiment: Search) -> None:
-    return None
-
-
-@needs.register
-def _(experiment: Training) -> Search | None:
-    return experiment.search
-
-
-@perform.register
-def _(experiment: Search, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
-    table = load_table(table_path(experiment.scale, device.type))
-    if experiment.scale != "smoke":
-        table.require_accuracy(TABLE_LIMIT_PCT)
-    data, space = images_of(experiment), experiment.space
-
-    def draw(part: str) -> Callable[[int], Batch]:
-        return make_image_draw(
-            data, [part], experiment.resolution, experiment.batch, experiment.seed, noisy=experiment.noisy,
-            stream_name=f"search {part}", device=device,
-        )  # fmt: skip
-
-    found = run_search(
-        space, table, experiment.settings, draw("weights"), draw("alphas"), folder, device=device, progress=progress,
-        deadline=deadline, checkpoint_s=checkpoint_s, label=experiment.title,
-    )  # fmt: skip
-    if found is None:
-        return False
-    write_atomic(folder / "epochs.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
-    write_atomic(folder / "alphas.csv", found.alphas.to_csv(index=False, lineterminator="\n"))
-    save_architecture(found.architecture, folder / "architecture.json")
-    row = {
-        "target_ms": experiment.target_ms, "predicted_ms": predicted_ms(table, found.architecture, experiment.settings.network),
-        "verdict": found.verdict.word, "reason": found.verdict.reason,
-    }  # fmt: skip
-    finish(folder, device, [row], {})
-    checkpoints.remove(folder)
-    return True
-
-
-@perform.register
-def _(
-    experiment: Training, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
-) -> bool:
-    set_seed(experiment.seed)
-    model, data = build_of(experiment), images_of(experiment)
-    weights = folder / "weights.safetensors"
-    if weights.exists() and (folder / "history.csv").exists():
-        model.load_state_dict(read_tensors(weights))
-        model.to(device)
-    else:
-        draw = make_image_draw(
-            data, ["weights", "alphas"], experiment.resolution, experiment.batch, experiment.seed, noisy=experiment.noisy,
-            stream_name="training", device=device,
-        )  # fmt: skip
-        held_out = draw(-1)
-
-        def loss(net: nn.Module, batch: Batch) -> Tensor:
-            return image_loss(net(batch.noisy), batch)
-
-        def validate(net: nn.Module) -> float:
-            net.eval()
-            with torch.no_grad():
-                value = loss(net, held_out).item()
-            net.train()
-            return value
-
-        history = fit(
-            Trainer(model, loss, Settings.of(experiment), device), draw, validate, folder, label=experiment.title,
-            progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
-        )  # fmt: skip
-        if history is None:
-            return False
-        write_atomic(folder / "history.csv", to_csv(history))
-        write_atomic(weights, save(contiguous(model.state_dict())))
-    found = evaluate_network(model.eval(), experiment, data, device, progress)
-    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
-    write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
-    finish(folder, device, summarise(found, SIGMAS), {"parameters": count_parameters(model)})
-    checkpoints.remove(folder)
-    return True
-
-
-def evaluate_network(
-    model: nn.Module, experiment: Training, data: ImageSet, device: torch.device, progress: bool
-) -> dict[str, Tensor]:
-    """Metrics of each test image at eleven noise levels, with the noise that every network meets."""
-    views, labels = evaluation_images(data, "test", experiment.resolution, experiment.eval_images)
-    bank = NoiseBank()
-
-    def noisy(ids: range, sigma: float) -> Tensor:
-        clean = views[ids.start : ids.stop] / 255
-        return clean if sigma == 0 else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]))
-
-    def answer(images: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        denoised, logits = model(images.contiguous(memory_format=torch.channels_last))
-        return denoised, None if logits is None else logits[:, None]
-
-    boxes = torch.zeros(len(views), 1, 4)
-    return evaluate(answer, views, boxes, labels, noisy, SIGMAS, device=device, progress=progress)
-
-
-def derive(experiment: Search, *, device: str = "cpu", rounds: int = 5, passes: int = 3) -> list[dict]:
-    """Measure a search's architecture on the device and repair it where it misses its target; a row per attempt.
-
-    The architecture file of the run is replaced by the repaired one; `derivation.csv` beside it keeps the rows.
-    """
-    folder = folder_of(experiment)
-    if not (folder / "metrics.csv").exists():
-        raise InputError(f"{experiment.title} is not complete, so there is nothing to derive; `dcnas queue` makes it.")
-    table, found = load_table(table_path(experiment.scale, device)), load_architecture(folder / "architecture.json")
-    network, conditions = experiment.settings.network, table.conditions
-    image = torch.rand(conditions.batch, 3, conditions.resolution, conditions.resolution)
-
-    def measured(architecture: Architecture) -> tuple[float, float]:
-        latency = measure_many(
-            {"it": (build_network(network, architecture), (image,))}, rounds=rounds, warmup=1, passes=passes,
-            threads=conditions.threads, device=device,
-        )["it"]  # fmt: skip
-        error = 1.96 * 1.2533 * latency.spread_ms / 1.349 / latency.passes**0.5  # of the median, from the quartiles
-        return latency.median_ms, error
-
-    repaired, rows = repair(found, experiment.target_ms, table, measured, network=network)
-    save_architecture(repaired, folder / "architecture.json")
-    write_atomic(folder / "derivation.csv", to_csv(rows))
+def figure_7(scale: str) -> list[Training]:
+    """C-NAS M, TF-NAS's settings, random architectures of the same latency, ResNet-18 and MobileNetV2."""
+    faithful = [s for s in gradient_searches(scale) if s.alpha_gradient == "all"]
+    rows = []
+    for seed, found in zip(_seeds(scale), faithful, strict=True):
+        rows += [
+            classifier(derivation(found), seed),
+            classifier(derivation(tfnas_search(scale)), seed),
+            classifier(derivation(faithful[0], random_seed=seed), seed, "random M"),
+            training(scale, seed, "ResNet-18", "ResNet-18", noisy=False),
+            training(scale, seed, "MobileNetV2", "MobileNetV2", noisy=False),
+        ]
     return rows
 
 
-def read_search(experiment: Search) -> dict:
-    """A complete search: its architecture, epochs and alphas as they lie in its folder, verdict and reason."""
-    import pandas as pd
+def table_4(scale: str) -> list[Training]:
+    """D-NAS S beside the reduced UNet and beside a UNet as fast, and both large."""
+    s, small = scale4(scale), derivation(beta_searches(scale)[0])
+    rows = []
+    for seed in _seeds(scale):
+        rows.append(training(scale, seed, "UNet Reduced", "UNet", b=8))
+        if s.equal_b != 8:
+            rows.append(training(scale, seed, f"UNet b={s.equal_b}", "UNet", b=s.equal_b))
+        rows.append(training(scale, seed, "D-NAS S", "D-NAS", derivation=small))
+    return rows + [
+        training(scale, 0, f"UNet b={s.large_b} d=5 m=2", "UNet", b=s.large_b, large=True),
+        training(scale, 0, "D-NAS S upscaled", "D-NAS", derivation=small, upscaled=s.upscaling),
+    ]
 
-    folder = folder_of(experiment)
-    try:
-        row = pd.read_csv(folder / "metrics.csv").iloc[0].to_dict()
-        frames = {name: pd.read_csv(folder / f"{name}.csv") for name in ("epochs", "alphas")}
-    except FileNotFoundError as error:
-        raise InputError(f"{experiment.title} is not complete: {shown(Path(error.filename))} is missing.") from None
-    record = json.loads((folder / "provenance.json").read_text())
-    return {"architecture": load_architecture(folder / "architecture.json"), **frames, **row, "provenance": record}
+
+def table_5(scale: str) -> list[Training]:
+    """The joint models of all five groups, in the paper's order. The MBConv decoders, which are slow, are trained once."""
+    s, clean, noisy = scale4(scale), gradient_searches(scale)[0], noisy_searches(scale)
+    large = search(scale, 0, operators_label("L", 4), "L")
+    joint_ms = round(large.target_ms + decoder_ms(scale), 2)
+    architectures = {
+        "seq L": derivation(beta_searches(scale)[0], "DC-NAS_seq", joint_ms), "L": derivation(large, "DC-NAS", joint_ms),
+        "clean": derivation(clean), **{word: derivation(found) for word, found in noisy.items()},
+    }  # fmt: skip
+    rows = []
+    for seed in _seeds(scale):
+
+        def row(label: str, network: str, source: str | None = None, **changes) -> Training:
+            found = None if source is None else architectures[source]
+            return training(scale, seed, label, network, derivation=found, **changes)  # noqa: B023, used in this turn only
+
+        rows += [
+            row("DC-NAS_seq L", "DC-NAS_seq", "seq L"), row("DC-NAS L", "DC-NAS", "L"),
+            row("DC-NAS clean M", "DC-NAS", "clean"), row("DC-NAS noisy M", "DC-NAS", "noisy"),
+            row("DC-NAS noisy M, both losses", "DC-NAS", "both"), row("C-NAS noisy M", "C-NAS", "noisy"),
+        ]  # fmt: skip
+        if seed == 0:
+            rows += [row(f"DC-NAS clean M, {kind}", "DC-NAS", "clean", decoder=kind) for kind in ("mb", "mb 1-op", "mb 3-lay")]
+        for b in sorted({8, s.equal_b}):
+            word = "Reduced" if b == 8 else f"b={b}"
+            rows += [row(f"DC-Net {word}", "DC-Net", b=b), row(f"DC-Net_tail {word}", "DC-Net_tail", "noisy S", b=b)]
+        rows.append(row("DC-NAS S", "DC-NAS", "noisy S"))
+    return rows
+
+
+def decoder_ms(scale: str) -> float:
+    """What the convolutional decoder adds to a network's latency, by the table, in ms."""
+    table = obtain_table(scale)
+    return table.correction.scale * table.part_ms("decoder conv")
+
+
+def trainings(scale: str) -> list[Training]:
+    """All trainings of Section 4, each once: a seed of all before the next."""
+    groups = (table_8, figure_6, figure_7, gradient_comparison, table_4, table_5)
+    return _once([e for group in groups for e in group(scale)])
+
+
+def derivations(scale: str) -> list[Derivation]:
+    """All derivations that trainings need."""
+    return _once([e.derivation for e in trainings(scale) if e.derivation is not None])
+
+
+def everything(scale: str) -> list[Search | Derivation | Training]:
+    """All runs of Section 4."""
+    return [*searches(scale), *derivations(scale), *trainings(scale)]

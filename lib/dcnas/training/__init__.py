@@ -1,11 +1,11 @@
 """Losses, metrics and the training loop of Section 3."""
 
-from .loop import Settings, Trainer, fit
+from .loop import Settings, Trainer, fit, validation
 from .losses import charbonnier, joint_loss, ssim_loss
 from .metrics import evaluate, psnr, ssim, summarise
 from .tasks import TASKS, Batch, predict, task_loss
 
 __all__ = [
     "TASKS", "Batch", "Settings", "Trainer", "charbonnier", "evaluate", "fit", "joint_loss", "predict", "psnr", "ssim",
-    "ssim_loss", "summarise", "task_loss",
+    "ssim_loss", "summarise", "task_loss", "validation",
 ]  # fmt: skip

@@ -101,6 +101,19 @@ class Trainer:
         torch.set_rng_state(state["torch_rng"].cpu())
 
 
+def validation(loss: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Callable[[nn.Module], float]:
+    """`validate(model)` for `fit`: the loss on one fixed batch, in evaluation mode."""
+
+    def validate(model: nn.Module) -> float:
+        model.eval()
+        with torch.no_grad():
+            value = loss(model, batch).item()
+        model.train()
+        return value
+
+    return validate
+
+
 def fit(
     trainer: Trainer,
     draw: Callable[[int], Batch],

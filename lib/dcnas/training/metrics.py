@@ -27,6 +27,7 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # an evaluation may come first, and training must be able to use what it made
 def _gaussian(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The Gaussian filter along an axis of `size`, reflected at both ends, as a banded matrix (size, size)."""
     reach = _WINDOW // 2

@@ -1,9 +1,9 @@
-"""A made-up look-up table, for tests, demonstrations and scale `smoke`, where measuring one would take longer than searching."""
+"""A made-up look-up table: measuring one would take longer than the tests."""
 
-from ..latency.table import Conditions, Curve, Table
-from .lut import key_of, variants
-from .networks import DECODERS
-from .space import Space
+from dcnas.latency.table import Conditions, Curve, Table
+from dcnas.nas.lut import key_of, variants
+from dcnas.nas.networks import DECODERS
+from dcnas.nas.space import Space
 
 BLOCK_MS, MAC_MS = 0.02, 2e-7  # of a block, and of each multiply-accumulate in it
 

@@ -1,0 +1,427 @@
+"""Figures, tables and claims of Section 4's notebooks about the networks that were found: Figures 6, 7 and 9, Tables 4, 5 and 8.
+
+`rows` are what `results4.results` gives; `psnr`, `ssim`, `accuracy` (in %) are scores as `results4.per_image` gives them. All
+networks see the same test images with the same noise, so differences are paired. Classifiers of Section 4.1 are trained and judged
+without noise (sigma 0), as in the paper. What has no results yet is left out.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..data.images import evaluation_images
+from ..data.noise import SIGMAS
+from ..nas.space import Choice
+from . import compare, figures, paper
+from .compare import Scores, claim_rows, contrast, difference, mean_score
+from .figures import PALETTE
+from .results4 import Searched, images_of_scale, samples
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
+from .section4 import TARGETS, TWO_SAMPLED, operators_label
+from .stats import Interval
+
+CLEAN = (0.0,)
+REMOVED, LEARNED = "C-NAS S, beta removed", "C-NAS S, beta learned"
+C_NAS, TF_NAS = operators_label("M", 4), "TF-NAS settings M"
+
+
+def training_text(rows: pd.DataFrame) -> str:
+    """What the networks were trained on and for how long, and how many seeds each has."""
+    first = rows.iloc[0]
+    seeds = rows.groupby("label", sort=False)["seed"].nunique()
+    few = seeds[seeds < seeds.max()]
+    text = (
+        f"Scale `{first['scale']}`: {first['set_images']:,} training images of {first['classes']} classes ({first['data']}), "
+        f"{first['resolution']} x {first['resolution']} pixels. A network sees {first['images']:,} of them, "
+        f"{first['images'] / first['set_images']:.0f} epochs (the paper: 250 epochs of ImageNet-100 at 224 x 224), so absolute "
+        f"values cannot be compared with the paper's; orders and differences can. Every network has "
+        f"{compare.plural(seeds.max(), 'seed')}"
+    )
+    return text + (f", except these with {few.min()}: {'; '.join(few.index)}." if len(few) else ".")
+
+
+def latencies_ms(rows: pd.DataFrame) -> pd.Series:
+    """Median measured latency of each network, in ms; the mean over its seeds where they have architectures of their own."""
+    return rows.drop_duplicates(["label", "seed"]).groupby("label", sort=False)["latency_ms"].mean()
+
+
+def network_table(rows: pd.DataFrame, scores: dict[str, Scores], sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
+    """A row per network: FLOPs, parameters, measured latency, the mean of each score ("accuracy (%)", ...) with its interval."""
+    latency, first, table = latencies_ms(rows), rows.groupby("label", sort=False).first(), []
+    for label, line in first.iterrows():
+        row = {"network": label, "seeds": rows.loc[rows["label"] == label, "seed"].nunique()}
+        row |= {"FLOPs (M)": round(line["flops"] / 1e6, 1), "parameters (M)": round(line["parameters"] / 1e6, 2)}
+        row["latency (ms)"] = round(latency[label], 2)
+        for name, of_all in scores.items():
+            level, decimals = mean_score(of_all, label, sigmas), 3 if name == "SSIM" else 1
+            row[name] = round(level.mean, decimals) if level else np.nan
+            row[f"{name}, 95%"] = level.bounds(decimals) if level else ""
+        table.append(row)
+    return pd.DataFrame(table).set_index("network")
+
+
+def _axes_with_bars(axes, x: Sequence[float], levels: Sequence[Interval], i: int, label: str) -> None:
+    axes.errorbar(x, [level.mean for level in levels], figures.bars(levels), capsize=3, label=label, **figures.style(i))
+
+
+# ---- Section 4.1: beta (Table 8), number of operators (Figure 6), other networks (Figure 7), the cheaper gradient
+
+
+def table_8(searched: list[Searched], rows: pd.DataFrame, accuracy: Scores) -> pd.DataFrame:
+    """A row per search: verdict, latency of its argmax before widths are fitted, latency as derived and measured, accuracy."""
+    measured, table = rows.drop_duplicates(["label", "seed"]).set_index(["label", "seed"])["latency_ms"], []
+    for s in searched:
+        last = s.epochs.iloc[-1]
+        level = mean_score({key: a for key, a in accuracy.items() if key == (s.label, s.seed)}, s.label, CLEAN)
+        table.append({
+            "beta": "learned" if s.label == LEARNED else "removed", "search": s.seed + 1, "verdict": s.verdict,
+            "blocks": sum(choice is not None for choice in s.architecture.choices), "entropy at the end": round(last["entropy"], 2),
+            "target (ms)": s.target_ms, "argmax by the table (ms)": round(last["argmax_ms"], 2),
+            "derived, measured (ms)": round(measured.get((s.label, s.seed), np.nan), 2),
+            "accuracy (%)": round(level.mean, 1) if level else np.nan, "95% interval": level.bounds(1) if level else "",
+        })  # fmt: skip
+    return pd.DataFrame(table).sort_values(["beta", "search"], ascending=[False, True]).set_index(["beta", "search"])
+
+
+def table_8_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and range over the searches of each setting, ours and the paper's; and how many searches decided."""
+    theirs, lines = paper.table("table8_beta"), []
+    for beta in ("removed", "learned"):
+        ours, paper_rows = table.loc[beta], theirs[theirs["beta"] == beta]
+        for who, accuracy, latency in (
+            ("ours", ours["accuracy (%)"], ours["argmax by the table (ms)"]),
+            ("the paper's", paper_rows["accuracy_pct"], paper_rows["latency_ms"]),
+        ):
+            lines.append({
+                "beta": beta, "whose": who, "searches": len(accuracy), "accuracy, mean (%)": round(accuracy.mean(), 1),
+                "accuracy, range (points)": round(accuracy.max() - accuracy.min(), 1),
+                "latency, range (ms)": round(latency.max() - latency.min(), 2),
+                "decided": f"{(ours['verdict'] == 'decided').sum()} of {len(ours)}" if who == "ours" else "",
+            })  # fmt: skip
+    return pd.DataFrame(lines).set_index(["beta", "whose"])
+
+
+def agreement_table(searched: list[Searched]) -> pd.DataFrame:
+    """How alike the searches of one setting are: share of layers where two seeds found the same operator, and by chance."""
+    table = []
+    for label in dict.fromkeys(s.label for s in searched):
+        found = [s for s in searched if s.label == label]
+        pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :]]
+        if not pairs:
+            continue
+        same = [
+            np.mean([_same(x, y) for x, y in zip(a.architecture.choices, b.architecture.choices, strict=True)]) for a, b in pairs
+        ]
+        operators = found[0].architecture.space.operators
+        table.append({
+            "searches": label, "pairs of seeds": len(pairs), "same operator (% of layers)": round(100 * float(np.mean(same)), 0),
+            "by chance (%)": round(100 / operators, 0),
+            "entropy at the end": round(float(np.mean([s.epochs["entropy"].iloc[-1] for s in found])), 2),
+        })  # fmt: skip
+    columns = ["searches", "pairs of seeds", "same operator (% of layers)", "by chance (%)", "entropy at the end"]
+    return pd.DataFrame(table, columns=columns).set_index("searches")  # without rows where all searches have one seed
+
+
+def _same(a: Choice | None, b: Choice | None) -> bool:
+    return (a and a.operator) == (b and b.operator)
+
+
+def beta_claims(table: pd.DataFrame, accuracy: Scores, searched: list[Searched]) -> list[dict]:
+    """C15, C16 and C17 as comparisons for `claims.verdict_table`."""
+    decided = {label: [s.verdict == "decided" for s in searched if s.label == label] for label in (REMOVED, LEARNED)}
+    change = 100 * (np.mean(decided[REMOVED]) - np.mean(decided[LEARNED]))
+    seeds = len(decided[REMOVED])
+    pairs = np.array(decided[REMOVED], float) - np.array(decided[LEARNED], float)
+    rng = np.random.default_rng(0)
+    draws = 100 * pairs[rng.integers(seeds, size=(2_000, seeds))].mean(1)
+    effect = Interval(change, *np.quantile(draws, [0.025, 0.975]).tolist())
+    rows = [{"claim": "C15", "comparison": "searches that decided, removed minus learned, in points", "effect": effect,
+             "seeds": seeds, "decimals": 0}]  # fmt: skip
+    rows += claim_rows(accuracy, "C16", {"accuracy, removed minus learned, in points": difference(REMOVED, LEARNED)}, CLEAN)
+    for column, unit in (("argmax by the table (ms)", "ms"), ("accuracy (%)", "points")):
+        spread = {beta: table.loc[beta][column].max() - table.loc[beta][column].min() for beta in ("learned", "removed")}
+        rows.append({
+            "claim": "C17", "comparison": f"range over searches, learned minus removed, in {unit}", "effect":
+            _range_interval(table, column, spread["learned"] - spread["removed"]), "seeds": seeds,
+        })  # fmt: skip
+    return rows
+
+
+def _range_interval(table: pd.DataFrame, column: str, found: float) -> Interval:
+    """The difference of two ranges, with the interval of leaving out one search of each setting after the other."""
+    learned, removed = (table.loc[beta][column].to_numpy() for beta in ("learned", "removed"))
+    if len(learned) < 3:
+        return Interval(found, np.nan, np.nan)
+    without = [
+        np.ptp(np.delete(learned, i)) - np.ptp(np.delete(removed, j)) for i in range(len(learned)) for j in range(len(removed))
+    ]
+    return Interval(found, float(min(without)), float(max(without)))
+
+
+def figure_6(rows: pd.DataFrame, accuracy: Scores) -> Figure:
+    """Accuracy without noise of networks from spaces of 4, 6 and 8 operators against their measured latency."""
+    figure, axes = figures.new_figure(7.5, 4.6)
+    latency = latencies_ms(rows)
+    for i, count in enumerate((4, 6, 8)):
+        labels = [operators_label(size, count) for size in TARGETS if operators_label(size, count) in latency]
+        levels = [mean_score(accuracy, label, CLEAN) for label in labels]
+        _axes_with_bars(axes, [latency[label] for label in labels], levels, i, f"{count} operators")
+    axes.set(xlabel=f"measured latency, batch {_batch(rows)} (ms)", ylabel="accuracy without noise (%)")
+    axes.legend()
+    return figures.caption(figure, rows, "One search and one training per point; bars: 95% over test images alone.")
+
+
+def _batch(rows: pd.DataFrame) -> str:
+    return "32" if rows["scale"].iloc[0] != "smoke" else "4"
+
+
+def operator_claims(accuracy: Scores) -> list[dict]:
+    """C18: nothing gained by more operators at the small targets; fewer are better at the large one."""
+    rows = []
+    for size in TARGETS:
+        for count in (6, 8):
+            weights = difference(operators_label(size, 4), operators_label(size, count))
+            asked = {} if size == "L" else dict(direction="about", margin=1.0)
+            rows += claim_rows(
+                accuracy, "C18", {f"{size}: accuracy, 4 minus {count} operators, in points": weights}, CLEAN, **asked
+            )
+    return rows
+
+
+def figure_7(rows: pd.DataFrame, accuracy: Scores) -> Figure:
+    """Accuracy without noise against measured latency: C-NAS M, TF-NAS's settings, random architectures, ResNet-18, MobileNetV2."""
+    figure, axes = figures.new_figure(7.5, 4.6)
+    latency = latencies_ms(rows)
+    for i, label in enumerate(latency.index):
+        _axes_with_bars(axes, [latency[label]], [mean_score(accuracy, label, CLEAN)], i, label)
+    axes.set(xlabel=f"measured latency, batch {_batch(rows)} (ms)", ylabel="accuracy without noise (%)")
+    axes.legend()
+    return figures.caption(figure, rows, "Bars: 95% over test images and seeds.")
+
+
+def classifier_claims(rows: pd.DataFrame, accuracy: Scores, derived: pd.DataFrame) -> list[dict]:
+    """C19 and C20: C-NAS M beside TF-NAS's settings, ResNet-18, MobileNetV2; and its latency beside its target."""
+    ours = derived[(derived["label"] == C_NAS) & derived["random_seed"].isna() & (derived["network"] == "C-NAS")]
+    found = []
+    text = "accuracy, C-NAS M minus"
+    found += claim_rows(accuracy, "C19", {f"{text} {TF_NAS}, in points": difference(C_NAS, TF_NAS)}, CLEAN)
+    found += claim_rows(accuracy, "C19", {f"{text} ResNet-18, in points": difference(C_NAS, "ResNet-18")}, CLEAN)
+    about = dict(direction="about", margin=1.0)
+    found += claim_rows(accuracy, "C19", {f"{text} MobileNetV2, in points": difference(C_NAS, "MobileNetV2")}, CLEAN, **about)
+    if len(ours):
+        error, noise = ours["error_pct"].mean(), 100 * (ours["noise_ms"] / ours["target_ms"]).max()
+        found.append({
+            "claim": "C20", "comparison": "measured latency against the target, in %", "direction": "about", "margin": 3.0,
+            "effect": Interval(error, error - noise, error + noise),
+        })  # fmt: skip
+    return found
+
+
+def random_table(accuracy: Scores) -> pd.DataFrame:
+    """Is searching better than chance? The search's networks minus random ones of the same latency and the same training."""
+    parts = {f"{C_NAS} minus random M": (difference(C_NAS, "random M"), CLEAN)}
+    parts[f"{TF_NAS} minus random M"] = (difference(TF_NAS, "random M"), CLEAN)
+    return compare.comparison_table(accuracy, parts, "accuracy without noise, points")
+
+
+def gradient_table(searched: list[Searched], accuracy: Scores) -> pd.DataFrame:
+    """The faithful gradient of the alphas beside the cheaper one: accuracy of what was found, seed by seed."""
+    table = {}
+    for s in searched:
+        key = "two sampled operators" if s.label == TWO_SAMPLED else "all operators"
+        level = mean_score({(s.label, s.seed): accuracy[s.label, s.seed]}, s.label, CLEAN)
+        table.setdefault(key, {})[f"seed {s.seed} (%)"] = round(level.mean, 1)
+        table[key]["verdicts"] = ", ".join(t.verdict for t in searched if t.label == s.label)
+    for key, label in {"all operators": C_NAS, "two sampled operators": TWO_SAMPLED}.items():
+        level = mean_score(accuracy, label, CLEAN)
+        table[key] |= {"mean (%)": round(level.mean, 1), "95% interval": level.bounds(1)}
+    frame = pd.DataFrame.from_dict(table, orient="index").rename_axis("gradient of the alphas")
+    return frame[[c for c in frame if c.startswith("seed")] + ["mean (%)", "95% interval", "verdicts"]]
+
+
+# ---- Section 4.2: D-NAS (Table 4)
+
+
+def manual_label(rows: pd.DataFrame, prefix: str) -> str:
+    """The manual network that is about as fast as the searched one: of equal latency where there is one, else the reduced one."""
+    labels = [label for label in dict.fromkeys(rows["label"]) if label.startswith(f"{prefix} b=") and "d=5" not in label]
+    return labels[0] if labels else f"{prefix} Reduced"
+
+
+def large_label(rows: pd.DataFrame) -> str:
+    """The large UNet of these rows; the paper's where it has no results yet."""
+    return next((label for label in dict.fromkeys(rows["label"]) if "d=5" in label), "UNet b=64 d=5 m=2")
+
+
+def table_4(rows: pd.DataFrame, psnr: Scores, ssim: Scores) -> pd.DataFrame:
+    """D-NAS and UNets beside the paper's Table 4; ours mean over eleven sigmas, and without sigma 0."""
+    table = network_table(rows, {"PSNR (dB)": psnr, "SSIM": ssim})
+    table["PSNR without σ = 0 (dB)"] = [round(mean_score(psnr, label, compare.NOISY).mean, 1) for label in table.index]
+    names = {
+        "UNet Reduced": "UNet Reduced",
+        "D-NAS S": "D-NAS S",
+        "D-NAS S upscaled": "D-NAS S upscaled",
+        large_label(rows): "UNet",
+    }
+    theirs = paper.table("table4_dnas").set_index("model")
+    for column, name in (("latency_ms", "paper: latency (ms)"), ("psnr", "paper: PSNR (dB)"), ("ssim", "paper: SSIM")):
+        table[name] = [theirs[column].get(names.get(label)) for label in table.index]
+    return table
+
+
+def denoiser_claims(rows: pd.DataFrame, psnr: Scores, ssim: Scores) -> list[dict]:
+    """C21 and C22: D-NAS S beside the UNets, at equal latency and as in the paper; the large ones."""
+    found, small = [], dict.fromkeys(["UNet Reduced", manual_label(rows, "UNet")])
+    for label in small:
+        found += claim_rows(psnr, "C21", {f"PSNR, D-NAS S minus {label}, in dB": difference("D-NAS S", label)})
+        found += claim_rows(ssim, "C21", {f"SSIM, D-NAS S minus {label}": difference("D-NAS S", label)}, decimals=3)
+    weights = difference("D-NAS S upscaled", large_label(rows))
+    about = dict(direction="about", margin=0.2)
+    return found + claim_rows(psnr, "C22", {f"PSNR, D-NAS S upscaled minus {large_label(rows)}, in dB": weights}, **about)
+
+
+def latency_quality(rows: pd.DataFrame, scores: Scores, name: str, sigmas: Sequence[float] = SIGMAS) -> Figure:
+    """A score of every network against its measured latency."""
+    figure, axes = figures.new_figure(8.5, 4.8)
+    latency = latencies_ms(rows)
+    for i, label in enumerate(latency.index):
+        if level := mean_score(scores, label, sigmas):
+            _axes_with_bars(axes, [latency[label]], [level], i % len(PALETTE), label)
+    if latency.max() > 4 * latency.min():
+        axes.set_xscale("log")
+    axes.set(xlabel=f"measured latency, batch {_batch(rows)} (ms)", ylabel=name)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    return figures.caption(figure, rows, "Bars: 95% over test images and seeds.")
+
+
+def curves(rows: pd.DataFrame, labels: Sequence[str], scores: dict[str, Scores]) -> Figure:
+    """Scores ("PSNR (dB)", ...) of networks against sigma, with 95% bands."""
+    figure, grid = figures.new_figure(4.6 * len(scores) + 0.6, 4.8, 1, len(scores), squeeze=False)
+    for axes, (name, of_all) in zip(grid[0], scores.items(), strict=True):
+        there = [label for label in labels if any(key[0] == label for key in of_all)]
+        for label in there:
+            compare.curve(axes, of_all, label, SIGMAS, list(labels).index(label))
+        axes.set(xlabel="noise level σ", ylabel=name, xticks=np.linspace(0, 1, 6))
+    handles = {text: h for axes in grid[0] for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
+    return figures.caption(
+        figure, rows[rows["label"].isin(labels)], "Bands: 95% over images and seeds; of one seed, over images alone."
+    )
+
+
+# ---- Section 4.3: DC-NAS (Table 5)
+
+PAPER_5 = {  # our label to the paper's row
+    "DC-NAS_seq L": "DC-NAS_seq L", "DC-NAS L": "DC-NAS L", "DC-NAS clean M": "DC-NAS_clean M", "DC-NAS noisy M": "DC-NAS_noisy M",
+    "DC-NAS noisy M, both losses": "DC-NAS_noisy M (searched on both losses)", "C-NAS noisy M": "C-NAS_noisy M",
+    "DC-NAS clean M, mb": "DC-NAS^mb", "DC-NAS clean M, mb 1-op": "DC-NAS^mb_1-op", "DC-NAS clean M, mb 3-lay": "DC-NAS^mb_3-lay",
+    "DC-Net Reduced": "DC-Net_reduced", "DC-Net_tail Reduced": "DC-Net_tail", "DC-NAS S": "DC-NAS S",
+}  # fmt: skip
+GROUP_5 = {label: group for group, labels in enumerate((
+    ("DC-NAS_seq L", "DC-NAS L"), ("DC-NAS clean M", "DC-NAS noisy M", "DC-NAS noisy M, both losses"), ("C-NAS noisy M",),
+    ("DC-NAS clean M, mb", "DC-NAS clean M, mb 1-op", "DC-NAS clean M, mb 3-lay"),
+), 1) for label in labels}  # fmt: skip  # all others: group 5
+
+
+def table_5(rows: pd.DataFrame, psnr: Scores, ssim: Scores, accuracy: Scores) -> pd.DataFrame:
+    """All five groups beside the paper's Table 5; ours mean over eleven sigmas."""
+    table = network_table(rows, {"PSNR (dB)": psnr, "SSIM": ssim, "accuracy (%)": accuracy}).drop(columns=["FLOPs (M)"])
+    theirs = paper.table("table5_dcnas").set_index("model")
+    columns = (("latency_ms", "latency (ms)"), ("psnr", "PSNR (dB)"), ("ssim", "SSIM"), ("accuracy_pct", "accuracy (%)"))
+    for column, name in columns:
+        table[f"paper: {name}"] = [theirs[column].get(PAPER_5.get(label)) for label in table.index]
+    table.insert(0, "group", [GROUP_5.get(label, 5) for label in table.index])
+    return table.sort_values("group", kind="stable").set_index("group", append=True).swaplevel()
+
+
+def joint_claims(rows: pd.DataFrame, psnr: Scores, ssim: Scores, accuracy: Scores) -> list[dict]:
+    """C23 to C27 as comparisons for `claims.verdict_table`."""
+    about_db, about_points = dict(direction="about", margin=0.2), dict(direction="about", margin=1.0)
+    found = claim_rows(psnr, "C23", {"PSNR, DC-NAS L minus DC-NAS_seq L, in dB": difference("DC-NAS L", "DC-NAS_seq L")})
+    weights = difference("DC-NAS L", "DC-NAS_seq L")
+    found += claim_rows(accuracy, "C23", {"accuracy, DC-NAS L minus DC-NAS_seq L, in points": weights}, **about_points)
+    noisy = "DC-NAS noisy M"
+    for other in ("DC-NAS clean M", "DC-NAS noisy M, both losses"):
+        found += claim_rows(accuracy, "C24", {f"accuracy, {noisy} minus {other}, in points": difference(noisy, other)})
+        found += claim_rows(psnr, "C24", {f"PSNR, {noisy} minus {other}, in dB": difference(noisy, other)}, **about_db)
+    weights = difference(noisy, "C-NAS noisy M")
+    found += claim_rows(accuracy, "C25", {f"accuracy, {noisy} minus C-NAS noisy M, in points": weights})
+    base, latency = "DC-NAS clean M", latencies_ms(rows)
+    for kind in ("mb", "mb 1-op", "mb 3-lay"):
+        label = f"{base}, {kind}"
+        if label not in latency:
+            continue
+        asked = {} if kind == "mb" else about_db
+        found += claim_rows(psnr, "C26", {f"PSNR, {kind} decoder minus convolutional, in dB": difference(label, base)}, **asked)
+        gap = _latency_gap(rows, label, base)
+        found.append({"claim": "C26", "comparison": f"latency, {kind} decoder minus convolutional, in ms", "effect": gap})
+    for prefix in ("DC-Net", "DC-Net_tail"):
+        for other in dict.fromkeys([f"{prefix} Reduced", manual_label(rows, prefix)]):
+            weights = difference("DC-NAS S", other)
+            found += claim_rows(psnr, "C27", {f"PSNR, DC-NAS S minus {other}, in dB": weights})
+            found += claim_rows(ssim, "C27", {f"SSIM, DC-NAS S minus {other}": weights}, decimals=3)
+            found += claim_rows(accuracy, "C27", {f"accuracy, DC-NAS S minus {other}, in points": weights}, decimals=1)
+    return found
+
+
+def _latency_gap(rows: pd.DataFrame, a: str, b: str) -> Interval:
+    """Measured latency of `a` minus that of `b` in ms, with the interval between their quartiles."""
+    first = rows.drop_duplicates("label").set_index("label")
+    change = latencies_ms(rows)[a] - latencies_ms(rows)[b]
+    return Interval(change, first["q25_ms"][a] - first["q75_ms"][b], first["q75_ms"][a] - first["q25_ms"][b])
+
+
+def figure_9(rows: pd.DataFrame, index: int, sigma: float, labels: Sequence[str] = ("DC-Net_tail Reduced", "DC-NAS S")) -> Figure:
+    """One test image: clean, noisy, and the outputs of networks of `SHOWN`; below, a part of each enlarged."""
+    data, outputs = images_of_scale(rows["scale"].iloc[0]), samples(rows)
+    views, _ = evaluation_images(data, "test", int(rows["resolution"].iloc[0]), SAMPLES)
+    shown = {"clean": views[index] / 255, "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0]}
+    pictures = {name: image.permute(1, 2, 0).numpy().clip(0, 1) for name, image in shown.items()}
+    for label in labels:
+        if label in outputs:
+            pictures[label] = outputs[label][SAMPLE_SIGMAS.index(sigma), index].transpose(1, 2, 0) / 255
+    figure, grid = figures.new_figure(min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures))
+    side = views.shape[-1]
+    corner, zoom = side // 4, side // 3
+    for axes, below, letter, (name, image) in zip(*grid, "abcdefgh", pictures.items(), strict=False):
+        figures.picture(axes, image, f"{letter}: {name}")
+        figures.square(axes, corner, corner, zoom, "red")
+        figures.picture(below, image[corner : corner + zoom, corner : corner + zoom])
+    of_seed_0 = rows[rows["label"].isin([*pictures]) & (rows["seed"] == 0)]
+    return figures.caption(figure, of_seed_0 if len(of_seed_0) else rows, f"Test image {index}, σ = {sigma:g}.")
+
+
+# ---- derivations
+
+
+def derivation_table(derived: pd.DataFrame) -> pd.DataFrame:
+    """Target, prediction and measurement of every derived network."""
+    names = [
+        (row.label if pd.isna(row.random_seed) else f"{row.label} {row.random_seed:.0f}") + f", seed {row.seed}, as {row.network}"
+        for row in derived.itertuples()
+    ]
+    columns = {
+        "target_ms": "target (ms)", "predicted_ms": "table (ms)", "measured_ms": "measured (ms)", "noise_ms": "95% noise (± ms)",
+        "error_pct": "error (%)", "attempt": "repairs",
+    }  # fmt: skip
+    return derived[list(columns)].rename(columns=columns).set_index(pd.Index(names, name="network")).round(2)
+
+
+def derivation_text(derived: pd.DataFrame, limit_pct: float = 3.0) -> str:
+    """How close derived networks come to their targets."""
+    error = derived["error_pct"].abs()
+    return (
+        f"{(error <= limit_pct).sum()} of {len(error)} derived networks are within {limit_pct:g}% of their target when measured "
+        f"(median {error.median():.2f}%, largest {error.max():.2f}%); {(derived['attempt'] > 0).sum()} needed a repair."
+    )
+
+
+def effect_text(scores: Scores, a: str, b: str, unit: str, sigmas: Sequence[float] = SIGMAS) -> str:
+    """One sentence: how much `a` is above `b`, with its interval."""
+    found = contrast(scores, difference(a, b), sigmas)
+    if not found:
+        return f"{a} and {b} share no seed."
+    effect, seeds = found
+    return f"{a} minus {b}: {effect.mean:+.2f} {unit} ({effect.bounds()}), {compare.plural(seeds, 'seed')}."

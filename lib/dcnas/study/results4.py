@@ -1,0 +1,405 @@
+"""Section 4's records as tidy data, and their publication: searches, derivations, trainings and latencies.
+
+`results(group, scale)` and `searches(group, scale)` are what notebooks call. At `published` they load the best that exists, at
+any other scale they carry out what is missing.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data.images import ImageSet, load_images
+from ..errors import InputError, require_choice
+from ..latency.measure import Latency, measure_many
+from ..latency.table import Table, load_table
+from ..models import count_flops
+from ..nas.networks import IMAGE_CHANNELS
+from ..nas.space import Architecture, from_record
+from ..paths import latency_dir, published_dir, runs_dir, write_atomic
+from . import results as results3
+from . import section4 as lists
+from .experiments import FORMAT
+from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
+from .runs import folder_of, is_complete, obtain, read_tensors
+from .scales import SCALES
+from .section4 import Derivation, Search, Training, images_of
+from .section4_runs import build_of, published_architectures
+
+GROUPS: dict[str, Callable[[str], list[Training]]] = {
+    name: getattr(lists, name)
+    for name in ("table_8", "figure_6", "figure_7", "gradient_comparison", "table_4", "table_5", "trainings")
+}
+SEARCHES: dict[str, Callable[[str], list[Search]]] = {
+    name: getattr(lists, name) for name in ("beta_searches", "operator_searches", "gradient_searches", "searches")
+}
+SHOWN = ("D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced")  # networks whose images are kept
+_IDENTITY = (
+    "label", "network", "scale", "seed", "data", "resolution", "batch", "upscaled", "decoder", "b", "large", "noisy",
+)  # fmt: skip
+_PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s")
+_SETTINGS = (
+    "label", "scale", "seed", "data", "resolution", "batch", "operators", "target_ms", "epochs", "weight_epochs", "steps_per_epoch",
+    "alpha_lr", "learn_beta", "elasticity", "noisy", "loss", "alpha_gradient",
+)  # fmt: skip
+
+
+# ---- searches
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A complete search. `epochs` has a row per epoch, `alphas` a row per epoch, place and choice."""
+
+    label: str
+    seed: int
+    target_ms: float
+    predicted_ms: float  # of `architecture` by the table
+    verdict: str
+    reason: str
+    architecture: Architecture
+    epochs: pd.DataFrame
+    alphas: pd.DataFrame
+
+    @property
+    def log_alphas(self) -> list[np.ndarray]:
+        """Per layer the log-probabilities of its operators at the end."""
+        last = self.alphas[(self.alphas["parameter"] == "alpha") & (self.alphas["epoch"] == self.alphas["epoch"].max())]
+        return [np.log(np.clip(part["probability"].to_numpy(), 1e-6, 1)) for _, part in last.groupby("place", sort=False)]
+
+
+def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> list[Searched]:
+    """The searches of a list of `section4`, such as "beta_searches", in its order."""
+    make = SEARCHES[require_choice("group", group, SEARCHES)]
+    if require_choice("scale", scale, SCALES) == "published":
+        wanted = make(published_scale())
+        rows, epochs, alphas, found = _published_searches()
+        known = {(row.label, row.seed): row for row in rows.itertuples()}
+        return [
+            _searched(known[e.label, e.seed], epochs, alphas, found) for e in wanted if (e.label, e.seed) in known
+        ]  # fmt: skip
+    experiments = make(scale)
+    for experiment in experiments:
+        obtain(experiment, device=device, progress=progress)
+    return [read_search(experiment) for experiment in experiments]
+
+
+def read_search(experiment: Search) -> Searched:
+    """A complete search from its folder."""
+    folder = folder_of(experiment)
+    row = _search_row(experiment)
+    frames = [pd.read_csv(folder / f"{name}.csv").assign(run=experiment.name) for name in ("epochs", "alphas")]
+    record = {experiment.name: json.loads((folder / "architecture.json").read_text())}
+    return _searched(pd.Series(row), *frames, record)
+
+
+def _searched(row, epochs: pd.DataFrame, alphas: pd.DataFrame, architectures: dict) -> Searched:
+    of_run = [frame[frame["run"] == row.run].drop(columns="run").reset_index(drop=True) for frame in (epochs, alphas)]
+    architecture = from_record(architectures[row.run])
+    return Searched(row.label, row.seed, row.target_ms, row.predicted_ms, row.verdict, row.reason, architecture, *of_run)
+
+
+def _search_row(experiment: Search) -> dict:
+    folder = folder_of(experiment)
+    record = json.loads((folder / "provenance.json").read_text())
+    found = pd.read_csv(folder / "metrics.csv").iloc[0].to_dict()
+    settings = {name: value for name, value in asdict(experiment).items() if name in _SETTINGS}
+    head = {"format": FORMAT, "run": experiment.name} | settings | found
+    return head | {name: record[name] for name in ("device", "torch", "commit", "date")}
+
+
+# ---- derivations
+
+
+def derivation_rows(experiment: Derivation) -> pd.DataFrame:
+    """Every attempt at meeting the target on the device: predicted, measured, error."""
+    head = dict(
+        format=FORMAT, run=experiment.name, label=experiment.label, network=experiment.network, scale=experiment.search.scale
+    )
+    head |= dict(seed=experiment.seed, random_seed=experiment.random_seed, target_ms=experiment.target_ms)
+    return pd.read_csv(folder_of(experiment) / "derivation.csv").assign(**head)
+
+
+def derived(scale: str) -> pd.DataFrame:
+    """A row per derived network: target_ms, predicted_ms, measured_ms, noise_ms, error_pct of the attempt that was kept."""
+    if scale == "published":
+        rows = _read_published("section4_derivations")
+    else:
+        complete = [e for e in lists.derivations(scale) if is_complete(e)]
+        rows = pd.concat([derivation_rows(e) for e in complete], ignore_index=True)
+    kept = rows.loc[rows["error_pct"].abs().groupby(rows["run"], sort=False).idxmin()]
+    return kept.reset_index(drop=True)
+
+
+# ---- trainings
+
+
+def results(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
+    """The rows of a group of trainings, a row per run and sigma, with the latency of each network on the table's device."""
+    make = GROUPS[require_choice("group", group, GROUPS)]
+    if require_choice("scale", scale, SCALES) == "published":
+        wanted = make(published_scale())
+        rows = published()
+        order = {(e.label, e.seed): i for i, e in enumerate(wanted)}
+        place = pd.Series([order.get(key) for key in zip(rows["label"], rows["seed"], strict=True)], index=rows.index, dtype=float)
+        rows = rows[place.notna()].iloc[np.argsort(place[place.notna()], kind="stable")].reset_index(drop=True)
+    else:
+        wanted = make(scale)
+        for experiment in wanted:
+            obtain(experiment, device=device, progress=progress)
+        rows = read_runs(wanted).assign(source="runs")
+        if scale == "smoke":
+            measure_section4(scale, wanted, device=device, rounds=1, passes=1)
+    if rows.empty:
+        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
+    return _with_latency(rows)
+
+
+def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
+    known = latencies(rows["scale"].iloc[0]).rename(columns={"median_ms": "latency_ms"})
+    columns = ["label", "seed", "latency_ms", "q25_ms", "q75_ms"]
+    return rows.merge(known[columns].astype({"seed": int}), on=["label", "seed"], how="left", validate="many_to_one")
+
+
+def read_runs(experiments: Sequence[Training]) -> pd.DataFrame:
+    """All complete trainings among `experiments`, in their order."""
+    frames, flops = [], {}
+    for experiment in filter(is_complete, experiments):
+        key = _network_key(experiment)
+        if key not in flops:
+            size = experiment.resolution
+            flops[key] = count_flops(build_of(experiment), torch.zeros(1, IMAGE_CHANNELS, size, size))
+        metrics = pd.read_csv(folder_of(experiment) / "metrics.csv")
+        record = json.loads((folder_of(experiment) / "provenance.json").read_text())
+        head = {"format": FORMAT, "run": experiment.name}
+        head |= {name: value for name, value in asdict(experiment).items() if name in _IDENTITY}
+        head |= {"derivation": experiment.derivation and experiment.derivation.name}
+        data = images_of(experiment)
+        head |= {"classes": len(data.classes), "set_images": sum(len(data.rows[part]) for part in ("weights", "alphas"))}
+        head |= {"images": experiment.steps * experiment.batch, "flops": flops[key]}
+        for name in ("psnr", "psnr_pooled", "ssim", "accuracy"):
+            if name not in metrics:
+                metrics[name] = np.nan
+        metrics = metrics[["sigma", "psnr", "psnr_pooled", "ssim", "accuracy"]]
+        found = metrics.assign(**head, **{name: record[name] for name in _PROVENANCE})
+        frames.append(found[[*head, *metrics.columns, *_PROVENANCE]])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
+    """(label, seed) to a metric of each test image, as `results.per_image` gives it, of the networks that have it."""
+    return results3.per_image(rows[rows[metric].notna()], metric, "section4_per_image")
+
+
+def architectures(rows: pd.DataFrame) -> dict[tuple[str, int], Architecture]:
+    """(label, seed) to the architecture, before it was upscaled, of the networks of `rows` that have one."""
+    runs = rows[["label", "seed", "derivation", "source"]].drop_duplicates().dropna(subset="derivation")
+    found = published_architectures()
+    result = {}
+    for label, seed, run, source in runs.itertuples(index=False):
+        here = runs_dir() / run / "architecture.json"
+        result[label, seed] = from_record(
+            found[run] if source == "published" or not here.exists() else json.loads(here.read_text())
+        )
+    return result
+
+
+def samples(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """label to the outputs of seed 0 for the first test images, of networks in `SHOWN`: uint8 (sigmas, images, 3, H, W)."""
+    runs = rows.loc[(rows["seed"] == 0) & rows["label"].isin(SHOWN), ["run", "label", "source"]].drop_duplicates()
+    found = archive("section4_samples") if "published" in set(runs["source"]) else {}
+    return {
+        label: (found[run] if source == "published" else read_tensors(runs_dir() / run / "samples.safetensors")["denoised"]).numpy()
+        for run, label, source in runs.itertuples(index=False)
+    }
+
+
+def table_of(scale: str) -> Table:
+    """The look-up table of a scale; of the published results' scale at `published`."""
+    return lists.obtain_table(published_scale() if scale == "published" else scale)
+
+
+def validation_of(scale: str) -> pd.DataFrame:
+    """The whole networks that the look-up table was held against."""
+    table_of(scale)
+    path = lists.table_path(published_scale() if scale == "published" else scale)
+    return pd.read_csv(path.with_suffix(".validation.csv"))
+
+
+def images_of_scale(scale: str) -> ImageSet:
+    """The images that a scale searches and trains on, fetched and decoded where they are not here yet."""
+    sizes = lists.scale4(published_scale() if scale == "published" else scale)
+    return load_images(sizes.data, sizes.resolution, limit=sizes.limit)
+
+
+# ---- latencies
+
+
+def latencies(scale: str) -> pd.DataFrame:
+    """The measured latencies of all networks of a scale, a row per network and seed; without rows if there are none.
+
+    At scale smoke, networks that need no search are measured where nothing was measured yet.
+    """
+    scale = published_scale() if scale == "published" else scale
+    path = latency_path(scale)
+    if scale == "smoke" and not path.exists():
+        lists.obtain_table(scale, progress=False)
+        measure_section4(scale, [e for e in lists.trainings(scale) if e.derivation is None], rounds=1, passes=1)
+    if path.exists():
+        return pd.read_csv(path)
+    return pd.DataFrame(columns=["label", "seed", *(f.name for f in fields(Latency)), "spread_ms"])
+
+
+def latency_path(scale: str) -> Path:
+    """Where the latencies of all networks of a scale lie."""
+    return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"
+
+
+def _network_key(experiment: Training) -> tuple:
+    found = experiment.derivation and experiment.derivation.name
+    return experiment.network, found, experiment.decoder, experiment.b, experiment.large, experiment.upscaled
+
+
+def measure_section4(
+    scale: str, experiments: Sequence[Training] | None = None, *, device: str = "cpu", rounds: int = 5, passes: int = 3,
+    progress: bool = False,
+) -> Path:  # fmt: skip
+    """Measure networks (all that can be built, if none are given) together, interleaved, as the look-up table was measured.
+
+    Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
+    """
+    path, conditions = latency_path(scale), load_table(lists.table_path(scale)).conditions
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed"])
+    there = set(zip(known["label"], known["seed"], strict=True))
+    if experiments is None:
+        names = published_architectures()
+        experiments = [
+            e for e in lists.trainings(scale)
+            if e.derivation is None or e.derivation.name in names or is_complete(e.derivation)
+        ]  # fmt: skip
+    wanted = [e for e in experiments if (e.label, e.seed) not in there]
+    if not wanted:
+        return path
+    image = torch.rand(conditions.batch, IMAGE_CHANNELS, conditions.resolution, conditions.resolution)
+    with torch.random.fork_rng():
+        models = {_network_key(e): (build_of(e), (image,)) for e in {_network_key(e): e for e in wanted}.values()}
+    found = measure_many(
+        models, rounds=rounds, warmup=1, passes=passes, threads=conditions.threads, device=device, progress=progress,
+        unsynchronised=device != "cpu",
+    )  # fmt: skip
+    rows = pd.DataFrame([{"label": e.label, "seed": e.seed} | found[_network_key(e)].as_row() for e in wanted])
+    if device == "cpu":  # a call returns when its work is done, so the mean is that reading
+        rows["unsynchronised_ms"] = rows["mean_ms"]
+    frames = [frame for frame in (known, rows) if len(frame)]
+    return write_atomic(path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
+
+
+# ---- publication
+
+COLUMNS = (
+    "run",
+    *_IDENTITY,
+    "derivation",
+    "classes",
+    "set_images",
+    "images",
+    "flops",
+    "sigma",
+    "psnr",
+    "ssim",
+    "accuracy",
+    *_PROVENANCE,
+)
+
+
+def published() -> pd.DataFrame:
+    """All published rows of Section 4's trainings, of the best scale."""
+    rows = read_results_file(published_dir() / "section4.csv", COLUMNS, whole=("b",)).assign(source="published")
+    return rows[rows["scale"] == published_scale()].reset_index(drop=True)
+
+
+def published_scale() -> str:
+    """The best scale of which searches are published."""
+    there = set(_read_published("section4_searches")["scale"])
+    return next(scale for scale in PUBLISHED_SCALES if scale in there)
+
+
+def _read_published(name: str) -> pd.DataFrame:
+    path = published_dir() / f"{name}.csv"
+    if not path.exists():
+        raise InputError(f"no searches are published yet ({path.name} is missing); use the scale smoke, laptop or paper.")
+    return pd.read_csv(path)
+
+
+def _published_searches() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+    alphas = pd.read_csv(published_dir() / "section4_alphas.csv.gz")
+    rows, epochs = _read_published("section4_searches"), _read_published("section4_epochs")
+    return rows[rows["scale"] == published_scale()], epochs, alphas, published_architectures()
+
+
+def collect() -> dict[str, int]:
+    """Merge complete searches, derivations and trainings of the scales `laptop` and `paper` into `data/published`.
+
+    A run that is there already is replaced, one whose settings no longer exist goes. Returns how many of each are published.
+    """
+    scales = [scale for scale in reversed(PUBLISHED_SCALES) if lists.table_path(scale).exists()]
+    found: dict[type, list] = {Search: [], Derivation: [], Training: []}
+    for scale in scales:
+        found[Search] += lists.searches(scale)
+        found[Derivation] += lists.derivations(scale)
+        found[Training] += lists.trainings(scale)
+    here = {kind: [e for e in runs if is_complete(e)] for kind, runs in found.items()}
+    counts = {"searches": len(_merge("section4_searches.csv", found[Search], pd.DataFrame(map(_search_row, here[Search]))))}
+    for name in ("epochs", "alphas"):
+        frames = [pd.read_csv(folder_of(e) / f"{name}.csv").assign(run=e.name) for e in here[Search]]
+        suffix = "csv.gz" if name == "alphas" else "csv"
+        _merge(f"section4_{name}.{suffix}", found[Search], pd.concat(frames) if frames else pd.DataFrame())
+    frames = [derivation_rows(e) for e in here[Derivation]]
+    merged = _merge("section4_derivations.csv", found[Derivation], pd.concat(frames) if frames else pd.DataFrame())
+    counts["derivations"] = len(merged)
+    _merge_architectures([*found[Search], *found[Derivation]], [*here[Search], *here[Derivation]])
+    runs = _merge("section4.csv", found[Training], read_runs(here[Training]))
+    merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
+    merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
+    return {"trainings": len(runs)} | counts
+
+
+def _tensors(name: str) -> Callable[[Training], dict]:
+    return lambda e: {f"{e.name}/{key}": t for key, t in read_tensors(folder_of(e) / f"{name}.safetensors").items()}
+
+
+def _sample(experiment: Training) -> dict:
+    return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
+
+
+def _merge(name: str, known: list, fresh: pd.DataFrame) -> set[str]:
+    """Write a published file: the rows of known runs that it held, and fresh ones in place of older ones. The runs it now has."""
+    path, order = published_dir() / name, {e.name: i for i, e in enumerate(known)}
+    old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["run"])
+    new = set(fresh["run"]) if len(fresh) else set()
+    frames = [frame for frame in (old[old["run"].isin(set(order) - new)], fresh) if len(frame)]
+    if not frames:
+        return set()
+    rows = pd.concat(frames, ignore_index=True)
+    rows = rows.iloc[np.argsort(rows["run"].map(order), kind="stable")]
+    if name.endswith(".gz"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows["probability"] = rows["probability"].round(4)
+        rows.to_csv(path, index=False, lineterminator="\n", compression={"method": "gzip", "mtime": 0})
+    else:
+        write_atomic(path, rows.to_csv(index=False, lineterminator="\n"))
+    return set(rows["run"])
+
+
+def _merge_architectures(known: list, here: list) -> None:
+    path = published_dir() / "section4_architectures.json"
+    names = {e.name for e in known}
+    merged = {run: record for run, record in published_architectures().items() if run in names}
+    merged |= {e.name: json.loads((folder_of(e) / "architecture.json").read_text()) for e in here}
+    if merged:
+        lines = ",\n".join(f"{json.dumps(run)}: {json.dumps(merged[run])}" for run in sorted(merged))
+        write_atomic(path, f"{{\n{lines}\n}}\n")

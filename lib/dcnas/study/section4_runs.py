@@ -1,0 +1,234 @@
+"""How the run store carries out searches, derivations and trainings of Section 4, and how their records are read."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..data.images import evaluation_images, make_image_draw
+from ..data.noise import SIGMAS
+from ..errors import require_choice
+from ..latency.measure import measure_many
+from ..latency.table import load_table
+from ..models import UNETS, count_parameters
+from ..nas.derive import fit_widths, repair
+from ..nas.lut import predicted_ms
+from ..nas.networks import NETWORKS, ManualJoint, OnlyClassifies, OnlyDenoises, build_network
+from ..nas.search import run_search
+from ..nas.space import Architecture, from_record, load_architecture, random_architecture, save_architecture, widened
+from ..paths import published_dir, write_atomic
+from ..seed import set_seed
+from ..training import Batch, Settings, Trainer, evaluate, fit, summarise, validation
+from ..training import checkpoint as checkpoints
+from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
+from .runs import (
+    SAMPLE_SIGMAS,
+    SAMPLES,
+    bank_noisy,
+    finish,
+    folder_of,
+    needs,
+    perform,
+    to_csv,
+    trained_before,
+    write_per_image,
+    write_trained,
+)
+from .section4 import Derivation, Search, Training, images_of, table_file
+
+LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
+TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse
+TORCHVISION = ("ResNet-18", "MobileNetV2")
+MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
+
+
+# ---- networks of a run
+
+
+def published_architectures() -> dict[str, dict]:
+    """Run to the record of the architecture that it ended in, of all published searches and derivations."""
+    path = published_dir() / "section4_architectures.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def found_by(run: Search | Derivation) -> Architecture:
+    """The architecture that a search or a derivation ended in: from its folder, or the published one."""
+    path, published = folder_of(run) / "architecture.json", published_architectures()
+    return from_record(published[run.name]) if run.name in published and not path.exists() else load_architecture(path)
+
+
+def architecture_of(experiment: Training) -> Architecture:
+    """The architecture of a training's derivation; widened, if it is upscaled."""
+    found = found_by(experiment.derivation)
+    return found if experiment.upscaled == 1 else widened(found, found.space.width * experiment.upscaled)
+
+
+def build_of(experiment: Training, architecture: Architecture | None = None) -> nn.Module:
+    """The network of a training, with fresh weights from torch's global seed; of `architecture` instead of its own, if given."""
+    regular = dict(dropout=experiment.dropout, drop_connect=experiment.drop_connect)
+    classes, name = len(images_of(experiment).classes), experiment.network
+    require_choice("network", name, (*NETWORKS, *MANUAL, *TORCHVISION))
+    if experiment.derivation is not None and architecture is None:
+        architecture = architecture_of(experiment)
+    if name in NETWORKS:
+        return build_network(name, architecture, experiment.decoder, **({} if name == "D-NAS" else regular))
+    if name in MANUAL:
+        unet = UNETS["reduced"] | dict(b=experiment.b) | (dict(d=5, m=2) if experiment.large else {})
+        return OnlyDenoises(**unet) if name == "UNet" else ManualJoint(classes, architecture, unet, **regular)
+    from torchvision.models import mobilenet_v2, resnet18  # here, because they take a second to import
+
+    return OnlyClassifies((resnet18 if name == "ResNet-18" else mobilenet_v2)(num_classes=classes))
+
+
+def image_loss(output: tuple[Tensor | None, Tensor | None], batch: Batch) -> Tensor:
+    """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives."""
+    denoised, logits = output
+    losses = []
+    if logits is not None:
+        entropy = F.cross_entropy(logits.float(), batch.labels, label_smoothing=LABEL_SMOOTHING)
+        losses.append(entropy if denoised is None else CE_WEIGHT * entropy)
+    if denoised is not None:
+        loss = denoising_loss(denoised.float(), batch.clean, SSIM_WEIGHT)
+        losses.append(loss if logits is None else (1 - CE_WEIGHT) * loss)
+    return sum(losses)
+
+
+def batches_of(
+    experiment: Search | Training, parts: Sequence[str], stream_name: str, device: torch.device
+) -> Callable[[int], Batch]:
+    """`draw(step)`: the training batches of a run."""
+    draw = make_image_draw(
+        images_of(experiment), parts, experiment.resolution, experiment.batch, experiment.seed, noisy=experiment.noisy,
+        stream_name=stream_name, device=device,
+    )  # fmt: skip
+
+    def batch(step: int) -> Batch:
+        clean, noisy, labels = draw(step)
+        return Batch(clean, noisy, None, labels)
+
+    return batch
+
+
+# ---- carrying out
+
+
+@needs.register
+def _(experiment: Search) -> None:
+    return None
+
+
+@needs.register
+def _(experiment: Derivation) -> Search | None:
+    return None if experiment.search.name in published_architectures() else experiment.search
+
+
+@needs.register
+def _(experiment: Training) -> Derivation | None:
+    derivation = experiment.derivation
+    return None if derivation is None or derivation.name in published_architectures() else derivation
+
+
+@perform.register
+def _(experiment: Search, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
+    table = load_table(table_file(experiment)).require(resolution=experiment.resolution, width=experiment.width)
+    if experiment.scale != "smoke":
+        table.require_accuracy(TABLE_LIMIT_PCT)
+    draws = [batches_of(experiment, [part], f"search {part}", device) for part in ("weights", "alphas")]
+    found = run_search(
+        experiment.space, table, experiment.settings, *draws, folder, device=device, progress=progress, deadline=deadline,
+        checkpoint_s=checkpoint_s, label=experiment.title,
+    )  # fmt: skip
+    if found is None:
+        return False
+    write_atomic(folder / "epochs.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / "alphas.csv", found.alphas.to_csv(index=False, lineterminator="\n"))
+    save_architecture(found.architecture, folder / "architecture.json")
+    row = {
+        "target_ms": experiment.target_ms, "predicted_ms": predicted_ms(table, found.architecture, experiment.settings.network),
+        "verdict": found.verdict.word, "reason": found.verdict.reason,
+    }  # fmt: skip
+    finish(folder, device, [row], {})
+    checkpoints.remove(folder)
+    return True
+
+
+@perform.register
+def _(
+    experiment: Derivation, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
+) -> bool:
+    table, space = load_table(table_file(experiment.search)), experiment.search.space
+    conditions, network, target = table.conditions, experiment.network, experiment.target_ms
+    if experiment.random_seed is None:
+        start = found_by(experiment.search)
+    else:
+        start = random_architecture(space, np.random.default_rng(experiment.random_seed))
+    start = fit_widths(start, target, lambda a: predicted_ms(table, a, network))
+    image = torch.rand(conditions.batch, 3, conditions.resolution, conditions.resolution)
+
+    def measured(architecture: Architecture) -> tuple[float, float]:
+        latency = measure_many(
+            {"it": (build_network(network, architecture), (image,))}, rounds=experiment.rounds, warmup=1, passes=3,
+            threads=conditions.threads, device=device,
+        )["it"]  # fmt: skip
+        return latency.median_ms, 1.96 * latency.median_error_ms
+
+    repaired, rows = repair(start, target, table, measured, network=network)
+    save_architecture(repaired, folder / "architecture.json")
+    write_atomic(folder / "derivation.csv", to_csv(rows))
+    finish(folder, device, [min(rows, key=lambda row: abs(row["error_pct"])) | {"target_ms": target}], {})
+    return True
+
+
+@perform.register
+def _(
+    experiment: Training, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
+) -> bool:
+    set_seed(experiment.seed)
+    model = build_of(experiment)
+    if not trained_before(model, folder, device):
+        draw = batches_of(experiment, ["weights", "alphas"], "training", device)
+        fixed = draw(-1)  # training images, augmented once: the curve of the same batch from end to end
+
+        def loss(net: nn.Module, batch: Batch) -> Tensor:
+            return image_loss(net(batch.noisy), batch)
+
+        history = fit(
+            Trainer(model, loss, Settings.of(experiment), device), draw, validation(loss, fixed), folder, label=experiment.title,
+            progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
+        )  # fmt: skip
+        if history is None:
+            return False
+        write_trained(model, history, folder)
+    found = evaluate_network(model.eval(), experiment, device, progress)
+    write_per_image(found, folder)
+    if "psnr" in found:
+        write_atomic(folder / "samples.safetensors", save({"denoised": outputs_of(model, experiment, device)}))
+    finish(folder, device, summarise(found, SIGMAS), {"parameters": count_parameters(model)})
+    checkpoints.remove(folder)
+    return True
+
+
+def outputs_of(model: nn.Module, experiment: Training, device: torch.device) -> Tensor:
+    """The denoised first test images at `SAMPLE_SIGMAS`: uint8 (sigmas, images, 3, H, W)."""
+    views, _ = evaluation_images(images_of(experiment), "test", experiment.resolution, SAMPLES)
+    noisy, ids = bank_noisy(views), range(len(views))
+    with torch.inference_mode():
+        found = [model(noisy(ids, sigma).to(device))[0].float().clamp(0, 1).cpu() for sigma in SAMPLE_SIGMAS]
+    return (torch.stack(found) * 255).round().to(torch.uint8).contiguous()
+
+
+def evaluate_network(model: nn.Module, experiment: Training, device: torch.device, progress: bool) -> dict[str, Tensor]:
+    """Metrics of each test image at eleven noise levels, with the noise that every network meets."""
+    views, labels = evaluation_images(images_of(experiment), "test", experiment.resolution, experiment.eval_images)
+
+    def answer(images: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        denoised, logits = model(images.contiguous(memory_format=torch.channels_last))
+        return denoised, None if logits is None else logits[:, None]
+
+    boxes = torch.zeros(len(views), 1, 4)
+    return evaluate(answer, views, boxes, labels, bank_noisy(views), SIGMAS, device=device, progress=progress)

@@ -1,30 +1,35 @@
-"""Section 4 through the run store: a search, what is derived from it, and the trainings that use it, all small."""
+"""Section 4 through the run store: a search, what is derived from it, the trainings that use it, and their publication, all small."""
 
 import json
 from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_up import linear_table
 from PIL import Image
 
 from dcnas.errors import InputError
+from dcnas.latency.measure import Latency
+from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
 from dcnas.seed import set_seed
-from dcnas.study import section4
-from dcnas.study.runs import folder_of, is_complete, needs, obtain, read_tensors
-from dcnas.study.section4 import OTHERS, read_search, search, target_ms, training
+from dcnas.study import queue, results4, section4, section4_runs
+from dcnas.study.runs import folder_of, is_complete, needs, obtain, published_runs, read_tensors
+from dcnas.study.section4 import derivation, search, target_ms, training
+from dcnas.study.section4_runs import MANUAL, TORCHVISION, architecture_of, build_of
 from dcnas.training import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+ALL = (*NETWORKS, *MANUAL, *TORCHVISION)
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Scale smoke on eight made-up pictures of each of two classes, with a made-up table."""
+    """Scale smoke on twelve made-up pictures of each of two classes, with a made-up table and a device that agrees with it."""
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
     rng = np.random.default_rng(0)
@@ -37,46 +42,79 @@ def small(tmp_path, monkeypatch):
         section4.SCALES4["smoke"], data=f"folder:{tmp_path / 'set'}", limit=None, search_batch=4, train_steps=3, eval_images=2
     )
     monkeypatch.setitem(section4.SCALES4, "smoke", sizes)
-    linear_table(Space(8, 32, 2, 0.25)).save(section4.table_path("smoke"))
+    linear_table(Space(8, 32, 2, 0.25), batch=4).save(section4.table_path("smoke"))
+    device = Device()
+    monkeypatch.setattr(section4_runs, "measure_many", device.measure_many)
+    monkeypatch.setattr(section4_runs, "build_network", device.build_network)
+    return device
+
+
+class Device:
+    """A device on which every network takes `slower` times what the table says."""
+
+    def __init__(self):
+        self.slower, self.measured, self.real = 1.0, [], section4_runs.build_network
+
+    def build_network(self, network, architecture, *args, **options):
+        self.latest = (network, architecture)
+        return self.real(network, architecture, *args, **options)
+
+    def measure_many(self, models, **_):
+        ms = self.slower * predicted_ms(section4.obtain_table("smoke"), self.latest[1], self.latest[0])
+        self.measured.append(ms)
+        return {"it": latency(ms)}
+
+
+def latency(ms: float) -> Latency:
+    return Latency(ms, ms, ms, ms, ms, None, 4, 3, 1, 1, "made up", "", "channels_last", "float32")
 
 
 def run(experiment) -> None:
     assert obtain(experiment, progress=False)
 
 
+def a_training(name: str, **changes):
+    """A network of that name, from a small search where it needs one."""
+    found = derivation(search("smoke", 0, "test", "M")) if name in (*NETWORKS, "DC-Net_tail") else None
+    return training("smoke", 0, name, name, derivation=found, b=8 if name in MANUAL else None, **changes)
+
+
 def test_a_search_leaves_all_that_the_notebooks_show(small):
     found = search("smoke", 0, "test", "M")
     assert obtain(found, progress=False, checkpoint_s=0.0)
-    result = read_search(found)
-    assert result["verdict"] in ("decided", "oscillating", "collapsed") and len(result["epochs"]) == 3
+    result = results4.read_search(found)
+    assert result.verdict in ("decided", "oscillating", "collapsed") and len(result.epochs) == 3
     assert not list(folder_of(found).glob("checkpoint*"))  # a hundred megabytes that nobody needs any more
-    assert result["predicted_ms"] <= found.target_ms == target_ms("smoke", "M")
-    assert result["architecture"] == load_architecture(folder_of(found) / "architecture.json")
+    assert result.predicted_ms <= found.target_ms == target_ms("smoke", "M")
+    assert result.architecture == load_architecture(folder_of(found) / "architecture.json")
+    assert [len(a) for a in result.log_alphas] == [4] * 18
     assert json.loads((folder_of(found) / "config.json").read_text())["experiment"]["label"] == "test"
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *OTHERS])
+@pytest.mark.parametrize("name", ALL)
 def test_every_network_trains_and_is_evaluated(small, name):
-    found = training("smoke", 0, name, name, search=search("smoke", 0, "test", "M"))
-    assert needs(found) == found.search
+    found = a_training(name)
+    assert needs(found) == found.derivation
     run(found)
-    assert is_complete(found.search)  # the search came first
+    if found.derivation is not None:
+        assert is_complete(found.derivation) and is_complete(found.derivation.search)  # they came first
     per_image = read_tensors(folder_of(found) / "per_image.safetensors")
     set_seed(0)
-    fresh, trained = section4.build_of(found).state_dict(), read_tensors(folder_of(found) / "weights.safetensors")
+    fresh, trained = build_of(found).state_dict(), read_tensors(folder_of(found) / "weights.safetensors")
     still = [key for key in fresh if torch.equal(fresh[key], trained[key]) and fresh[key].is_floating_point()]
     assert not [key for key in still if "weight" in key]
-    denoises, classifies = name not in ("C-NAS", "ResNet-18", "MobileNetV2"), "UNet" not in name and name != "D-NAS"
+    denoises, classifies = name not in ("C-NAS", *TORCHVISION), name not in ("UNet", "D-NAS")
     assert ("psnr" in per_image) == denoises and ("correct" in per_image) == classifies
     assert {tuple(t.shape[:2]) for t in per_image.values()} == {(11, 2)}
+    assert (folder_of(found) / "samples.safetensors").exists() == denoises
 
 
 @pytest.mark.parametrize("name", ["DC-NAS", "DC-Net"])
 def test_a_killed_training_goes_on_to_the_same_bits(small, name):
-    one, two = (training("smoke", seed, name, name, search=search("smoke", 0, "test", "M")) for seed in (0, 0))
-    run(one)
-    weights = read_tensors(folder_of(one) / "weights.safetensors")
-    for path in folder_of(one).iterdir():
+    found = a_training(name)
+    run(found)
+    weights = read_tensors(folder_of(found) / "weights.safetensors")
+    for path in folder_of(found).iterdir():
         path.unlink()
     real, calls = Trainer.step, []
 
@@ -87,72 +125,169 @@ def test_a_killed_training_goes_on_to_the_same_bits(small, name):
         return real(self, batch)
 
     with patch.object(Trainer, "step", dies), pytest.raises(KeyboardInterrupt):
-        obtain(two, progress=False, checkpoint_s=0.0)
-    run(two)
-    again = read_tensors(folder_of(two) / "weights.safetensors")
+        obtain(found, progress=False, checkpoint_s=0.0)
+    run(found)
+    again = read_tensors(folder_of(found) / "weights.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
-def test_variants_of_an_architecture(small):
+def test_an_upscaled_network_has_the_same_operators_and_wider_channels(small):
+    plain = a_training("D-NAS")
+    run(plain.derivation)
+    wide = architecture_of(replace(plain, upscaled=2.0))
+    assert wide.space.width == 0.5
+    assert [c.operator for c in wide.choices] == [c.operator for c in architecture_of(plain).choices]
+
+
+def test_a_large_unet_has_the_paper_s_d_and_m(small):
+    unet = build_of(replace(a_training("UNet"), large=True)).unet
+    assert unet.widths == [8, 16, 32, 64, 128]
+
+
+def test_random_architectures_meet_the_target_and_differ_by_seed(small):
     source = search("smoke", 0, "test", "M")
-    run(source)
-    plain = training("smoke", 0, "a", "D-NAS", search=source)
-    wide = section4.architecture_of(replace(plain, upscaled=2.0))
-    assert wide.space.width == 0.5 and [c.operator for c in wide.choices] == [
-        c.operator for c in section4.architecture_of(plain).choices
-    ]
-    first, again, other = (section4.architecture_of(replace(plain, random_seed=seed)) for seed in (0, 0, 1))
-    assert first == again != other
-    table = section4.obtain_table("smoke")
-    assert section4.predicted_ms(table, first) <= source.target_ms
+    found = []
+    for seed in (0, 1):
+        run(chance := derivation(source, random_seed=seed))
+        found.append(load_architecture(folder_of(chance) / "architecture.json"))
+        assert predicted_ms(section4.obtain_table("smoke"), found[-1]) == pytest.approx(source.target_ms, rel=0.02)
+    assert found[0] != found[1]
 
 
 def test_a_search_on_both_losses_has_time_for_the_decoder(small):
     table = section4.obtain_table("smoke")
     both, one = search("smoke", 0, "a", "M", loss="both"), search("smoke", 0, "a", "M")
     assert both.target_ms - one.target_ms == pytest.approx(table.part_ms("decoder conv"), abs=0.011)
+    assert derivation(both).target_ms == one.target_ms  # as a classifier, like those that it is compared with
 
 
-def test_derivation_measures_and_replaces_the_architecture(small):
+@pytest.mark.parametrize("network", ["C-NAS", "DC-NAS_seq"])
+def test_a_derivation_measures_and_repairs(small, network):
     source = search("smoke", 0, "test", "S")
-    with pytest.raises(InputError, match="nothing to derive"):
-        section4.derive(source)
     run(source)
     before = load_architecture(folder_of(source) / "architecture.json")
-    table = section4.obtain_table("smoke")
-
-    class Slow:
-        spread_ms, passes = 0.0, 9
-
-        def __init__(self, median_ms):
-            self.median_ms = median_ms
-
-    def measure_many(models, **_):  # a device on which all takes a tenth longer than the table says
-        return {"it": Slow(1.1 * section4.predicted_ms(table, current[-1]))}
-
-    current = [before]
-    real = section4.build_network
-    with (
-        patch.object(section4, "measure_many", measure_many),
-        patch.object(section4, "build_network", lambda network, a: current.append(a) or real(network, a)),
-    ):
-        rows = section4.derive(source)
-    assert abs(rows[0]["error_pct"]) > 2 and abs(rows[-1]["error_pct"]) <= 2
-    assert load_architecture(folder_of(source) / "architecture.json") != before
-    assert (folder_of(source) / "derivation.csv").exists()
+    target = 1.1 * predicted_ms(section4.obtain_table("smoke"), before, network)
+    found = derivation(source, network, target)
+    small.slower = 1.1
+    run(found)
+    rows = results4.derivation_rows(found)
+    assert abs(rows["error_pct"].iloc[0]) > 2 and abs(rows["error_pct"].iloc[-1]) <= 2
+    assert load_architecture(folder_of(source) / "architecture.json") == before  # the search's own record stays
+    assert rows["measured_ms"].tolist() == small.measured
 
 
 def test_names_differ_with_every_setting(small):
     plain = search("smoke", 0, "test", "M")
-    others = [replace(plain, **change) for change in (dict(seed=1), dict(learn_beta=True), dict(target_ms=1.0), dict(noisy=True))]
-    assert len({e.name for e in (plain, *others)}) == 5
-    trained = training("smoke", 0, "a", "DC-NAS", search=plain)
-    assert trained.name != replace(trained, search=others[0]).name
+    changes = (dict(seed=1), dict(learn_beta=True), dict(target_ms=1.0), dict(noisy=True), dict(alpha_lr=1.0))
+    others = [replace(plain, **change) for change in changes]
+    assert len({e.name for e in (plain, *others)}) == 6
+    trained = training("smoke", 0, "a", "DC-NAS", derivation=derivation(plain))
+    assert trained.name != replace(trained, derivation=derivation(others[0])).name
 
 
 def test_lists_name_each_run_once(small):
     lists = [section4.beta_searches("smoke"), section4.operator_searches("smoke"), section4.gradient_searches("smoke")]
-    for found in lists:
+    for found in (*lists, section4.everything("smoke")):
         assert len({e.name for e in found}) == len(found)
     shared = {e.name for e in lists[0]} & {e.name for e in lists[1]}
     assert len(shared) == 1  # the search at the small target with four operators stands in Table 8 and in Figure 6
+
+
+def test_equal_labels_and_seeds_are_the_same_network(small):
+    keys = {}
+    for e in section4.trainings("smoke"):
+        assert keys.setdefault((e.label, e.seed), e) == e  # tables and latencies know networks by these two
+
+
+def test_every_row_of_the_paper_s_tables_has_a_training(small):
+    from dcnas.study.plots_nas import PAPER_5
+
+    labels = {e.label for e in section4.table_5("smoke")}
+    assert set(PAPER_5) <= labels
+    assert {"UNet Reduced", "D-NAS S", "D-NAS S upscaled"} <= {e.label for e in section4.table_4("smoke")}
+
+
+# the queue: what measures latency runs alone, after what it needs
+
+
+def test_the_queue_runs_derivations_alone(small):
+    trained = a_training("C-NAS")
+    waves = queue.waves([trained, a_training("ResNet-18")], jobs=2)
+    assert [([e.name for e in wave], jobs) for wave, jobs in waves] == [
+        ([trained.derivation.search.name], 2), ([trained.derivation.name], 1), ([trained.name, a_training("ResNet-18").name], 2),
+    ]  # fmt: skip
+    assert queue.waves([search("smoke", 0, "test")], jobs=3) == [([search("smoke", 0, "test")], 3)]
+
+
+# publication
+
+
+@pytest.fixture
+def laptop(small, tmp_path, monkeypatch):
+    """A scale laptop of one search, its derivation and two trainings, in a project of its own."""
+    monkeypatch.setenv("DCNAS_ROOT", str(tmp_path / "project"))
+    monkeypatch.setitem(section4.SCALES4, "laptop", replace(section4.SCALES4["smoke"], name="laptop"))
+    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
+    table.with_correction(replace(table.correction, error_pct=1.0)).save(section4.table_path("laptop"))
+    found = search("laptop", 0, "test", "M")
+    runs = [
+        training("laptop", 0, "DC-NAS S", "DC-NAS", derivation=derivation(found)), training("laptop", 0, "UNet Reduced", "UNet", b=8),
+    ]  # fmt: skip
+    only = {"searches": lambda scale: [found], "derivations": lambda scale: [derivation(found)], "trainings": lambda scale: runs}
+    for name, make in only.items():
+        monkeypatch.setattr(section4, name, make)
+    monkeypatch.setitem(results4.GROUPS, "trainings", only["trainings"])
+    monkeypatch.setitem(results4.SEARCHES, "searches", only["searches"])
+    results4.archive.cache_clear()
+    yield runs
+    results4.archive.cache_clear()
+
+
+def test_what_is_published_is_what_was_run(laptop, tmp_path):
+    with pytest.raises(InputError, match="no searches are published yet"):
+        results4.results("trainings", "published")
+    for experiment in laptop:
+        run(experiment)
+    here = results4.results("trainings", "laptop", progress=False)
+    searched = results4.searches("searches", "laptop")[0]
+    assert results4.collect() == {"searches": 1, "derivations": 1, "trainings": 2}
+    there = results4.results("trainings", "published")
+    skipped = ["source", "b", "derivation"]
+    pd.testing.assert_frame_equal(here.drop(columns=skipped), there.drop(columns=skipped), check_dtype=False)
+    for metric in ("psnr", "accuracy"):
+        one, two = results4.per_image(here, metric), results4.per_image(there, metric)
+        assert one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
+    assert results4.samples(there)["DC-NAS S"].shape == (5, 4, 3, 32, 32)
+    published = results4.searches("searches", "published")[0]
+    assert published.architecture == searched.architecture and published.reason == searched.reason
+    pd.testing.assert_frame_equal(published.alphas, searched.alphas, atol=1e-4, check_exact=False)
+    assert results4.derived("published")["measured_ms"].iloc[0] > 0
+    assert {e.name for e in (laptop[0], laptop[0].derivation, laptop[0].derivation.search)} <= published_runs()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "project" / "data" / "published").iterdir()}
+    results4.collect()
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "project" / "data" / "published").iterdir()}
+
+
+def test_a_training_takes_a_published_architecture_where_no_run_is(laptop):
+    run(laptop[0].derivation)
+    results4.collect()
+    for path in (folder_of(laptop[0].derivation), folder_of(laptop[0].derivation.search)):
+        for file in path.iterdir():
+            file.unlink()
+    assert needs(laptop[0]) is None
+    run(laptop[0])
+
+
+def test_latencies_are_measured_once_per_network(laptop, monkeypatch):
+    calls = []
+
+    def measure_many(models, **_):
+        calls.append(list(models))
+        return {key: latency(7.0) for key in models}
+
+    monkeypatch.setattr(results4, "measure_many", measure_many)
+    run(laptop[0].derivation)
+    path = results4.measure_section4("laptop")
+    assert results4.measure_section4("laptop") == path and len(calls) == 1 and len(calls[0]) == 2
+    found = results4.latencies("laptop")
+    assert found["median_ms"].tolist() == [7.0, 7.0] and set(found["label"]) == {"DC-NAS S", "UNet Reduced"}

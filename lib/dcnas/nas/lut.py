@@ -189,9 +189,11 @@ def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
 
 def validate_table(
     table: Table, space: Space, *, device: str = "cpu", networks: int = VALIDATION_NETWORKS, rounds: int = 10, passes: int = 3,
-    seed: int = 0, progress: bool = True,
+    seed: int = 0, offset: bool = True, progress: bool = True,
 ) -> tuple[pd.DataFrame, Table]:  # fmt: skip
     """Random whole networks, predicted and measured; and the table with a correction fitted on one half of them.
+
+    The correction is a scale and, with `offset`, an offset; tiny networks, which all take alike, allow no fit of both.
 
     The frame has a row per network: predicted_ms (uncorrected), corrected_ms, measured_ms, spread_ms, half ("fit" or "test").
     """
@@ -214,14 +216,16 @@ def validate_table(
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     fit = frame[frame["half"] == "fit"]
-    scale, offset = np.polyfit(fit["predicted_ms"], fit["measured_ms"], 1)
+    scale, offset_ms = fit["measured_ms"].sum() / fit["predicted_ms"].sum(), 0.0
+    if offset:
+        scale, offset_ms = np.polyfit(fit["predicted_ms"], fit["measured_ms"], 1)
     if not scale > 0:
         raise InputError(
             f"the table does not follow the measured networks at all (slope {scale:.2f}); measure on a quieter machine."
         )
-    frame["corrected_ms"] = scale * frame["predicted_ms"] + offset
+    frame["corrected_ms"] = scale * frame["predicted_ms"] + offset_ms
     error = table_errors(frame[frame["half"] == "test"], "corrected_ms")["median_pct"]
-    return frame, table.with_correction(Correction(float(scale), float(offset), round(error, 3)))
+    return frame, table.with_correction(Correction(float(scale), float(offset_ms), round(error, 3)))
 
 
 def table_errors(frame: pd.DataFrame, column: str = "corrected_ms") -> dict[str, float]:

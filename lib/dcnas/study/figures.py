@@ -47,8 +47,10 @@ def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: 
 
 
 def style(i: int) -> dict:
-    """Colour, marker and line of the i-th network of a figure."""
-    return dict(color=PALETTE[i], marker=MARKERS[i], linestyle=LINES[i])
+    """Colour, marker and line of the i-th network of a figure; hollow from the ninth on."""
+    hollow = dict(markerfacecolor="none") if i >= len(PALETTE) else {}
+    i %= len(PALETTE)
+    return dict(color=PALETTE[i], marker=MARKERS[i], linestyle=LINES[i]) | hollow
 
 
 def bars(intervals: Sequence[Interval]) -> np.ndarray:

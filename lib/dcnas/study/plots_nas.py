@@ -16,7 +16,6 @@ from ..data.noise import SIGMAS
 from ..nas.space import Choice
 from . import compare, figures, paper
 from .compare import Scores, claim_rows, contrast, difference, mean_score
-from .figures import PALETTE
 from .results4 import Searched, images_of_scale, samples
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .section4 import TARGETS, TWO_SAMPLED, operators_label
@@ -288,7 +287,7 @@ def latency_quality(rows: pd.DataFrame, scores: Scores, name: str, sigmas: Seque
     latency = latencies_ms(rows)
     for i, label in enumerate(latency.index):
         if level := mean_score(scores, label, sigmas):
-            _axes_with_bars(axes, [latency[label]], [level], i % len(PALETTE), label)
+            _axes_with_bars(axes, [latency[label]], [level], i, label)
     if latency.max() > 4 * latency.min():
         axes.set_xscale("log")
     axes.set(xlabel=f"measured latency, batch {_batch(rows)} (ms)", ylabel=name)

@@ -207,7 +207,7 @@ def obtain_table(scale: str, device: str = "cpu", *, progress: bool = True) -> T
         space = Space(8, sizes.resolution, 2, sizes.width)
         # one thread: several notebooks may run side by side
         table = build_table(space, path, batch=4, device=device, threads=1, rounds=2, progress=progress)
-        frame, table = validate_table(table, space, device=device, networks=30, rounds=2, progress=progress)
+        frame, table = validate_table(table, space, device=device, networks=30, rounds=2, offset=False, progress=progress)
         write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
         table.save(path)
     return load_table(path)

@@ -1,5 +1,6 @@
 """A made-up look-up table: measuring one would take longer than the tests."""
 
+from dcnas.latency.measure import device_name
 from dcnas.latency.table import Conditions, Curve, Table
 from dcnas.nas.lut import key_of, variants
 from dcnas.nas.networks import DECODERS
@@ -19,7 +20,7 @@ def linear_table(space: Space, batch: int = 32) -> Table:
             curves.setdefault(key_of(layer, choice.operator), {})[choice.hidden] = BLOCK_MS + gate + MAC_MS * macs * batch
     fixed = {"stem.first": 0.3, "stem.second": 0.4, "head": 0.5} | {f"decoder {kind}": 2.0 for kind in DECODERS}
     curves |= {key: {0: ms} for key, ms in fixed.items()}
-    conditions = Conditions("made up", 1, batch, space.resolution, space.width, "channels_last", "float32", "", "")
+    conditions = Conditions(device_name(), 1, batch, space.resolution, space.width, "channels_last", "float32", "", "")
     return Table(conditions, {key: _curve(points) for key, points in curves.items()})
 
 

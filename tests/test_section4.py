@@ -1,4 +1,4 @@
-"""Section 4 through the run store: a search, what is derived from it, the trainings that use it, and their publication, all small."""
+"""Section 4 through the run store: searches, derivations, trainings and their publication, all small."""
 
 import json
 from dataclasses import replace
@@ -219,6 +219,68 @@ def test_the_queue_runs_derivations_alone(small):
     assert queue.waves([search("smoke", 0, "test")], jobs=3) == [([search("smoke", 0, "test")], 3)]
 
 
+# a reader's own table and images
+
+
+def test_a_reader_s_own_search_and_training(small, tmp_path, capsys, monkeypatch):
+    from dcnas import cli
+
+    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
+    path, out, weights = (str(tmp_path / name) for name in ("own.json", "found.json", "found.safetensors"))
+    table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "own.json")
+    images = section4.SCALES4["smoke"].data
+    monkeypatch.setitem(section4.SCALES4, "laptop", replace(section4.SCALES4["smoke"], name="laptop"))
+    target = f"{target_ms('smoke', 'M'):.2f}"
+    arguments = [
+        "search",
+        path,
+        "--target-ms",
+        target,
+        "--images",
+        images,
+        "--out",
+        out,
+        "--epochs",
+        "2",
+        "--steps-per-epoch",
+        "1",
+        "--batch",
+        "4",
+    ]
+    cli.app(arguments, standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "Measured:" in told and (tmp_path / "found.png").exists()
+    assert predicted_ms(table, load_architecture(tmp_path / "found.json")) == pytest.approx(float(target), rel=0.03)
+    cli.app(["train", out, "--images", images, "--steps", "2", "--batch", "4", "--out", weights], standalone_mode=False)
+    assert "accuracy" in capsys.readouterr().out
+    model = section4_runs.build_network("DC-NAS", load_architecture(tmp_path / "found.json"))
+    model.load_state_dict(read_tensors(tmp_path / "found.safetensors"))
+
+
+def own(tmp_path, **changes):
+    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
+    table = replace(table, conditions=replace(table.conditions, **changes))
+    table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "own.json")
+    return tmp_path / "own.json"
+
+
+def test_bad_input_is_told_in_one_sentence_before_anything_runs(small, tmp_path):
+    images = section4.SCALES4["smoke"].data
+    with pytest.raises(InputError, match="operators is 10, but one of 4, 6, 8 was expected"):
+        run(section4.own_search(own(tmp_path), images, 10.0, operators=10))
+    with pytest.raises(InputError, match=r"target_ms is 1000, but this space and table reach .* ms"):
+        run(section4.own_search(own(tmp_path), images, 1000.0))
+    with pytest.raises(InputError, match="never validated"):
+        path = own(tmp_path)
+        linear_table(Space(8, 32, 2, 0.25)).save(path)
+        results4.table_at(section4.own_search(path, images, 5.0), None)
+    with pytest.raises(InputError, match="measured with device = another one, but .* was expected"):
+        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 5.0), "cpu")
+    architecture = section4_runs.random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(0))
+    with pytest.raises(InputError, match="the architecture is for 3 classes, but folder:.* has 2"):
+        run(section4.own_training(architecture, "C-NAS", images))
+
+
 # publication
 
 
@@ -230,9 +292,8 @@ def laptop(small, tmp_path, monkeypatch):
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table.with_correction(replace(table.correction, error_pct=1.0)).save(section4.table_path("laptop"))
     found = search("laptop", 0, "test", "M")
-    runs = [
-        training("laptop", 0, "DC-NAS S", "DC-NAS", derivation=derivation(found)), training("laptop", 0, "UNet Reduced", "UNet", b=8),
-    ]  # fmt: skip
+    joint = training("laptop", 0, "DC-NAS S", "DC-NAS", derivation=derivation(found))
+    runs = [joint, training("laptop", 0, "UNet Reduced", "UNet", b=8)]
     only = {"searches": lambda scale: [found], "derivations": lambda scale: [derivation(found)], "trainings": lambda scale: runs}
     for name, make in only.items():
         monkeypatch.setattr(section4, name, make)

@@ -218,6 +218,93 @@ def lut_validate(
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
 
 
+Images = Annotated[str, typer.Option(help="solar, imagenette, cifar10, imagenet100, or folder:PATH with a folder per class.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
+
+
+@app.command()
+def search(
+    table: TableFile,
+    target_ms: Annotated[float, typer.Option(help="Latency of a batch on the table's device, in ms.")],
+    out: Annotated[Path, typer.Option(help="The architecture's JSON file to write; a drawing goes beside it.")],
+    images: Images = "solar",
+    operators: Annotated[int, typer.Option(help="4, 6 or 8 (Table 7).")] = 4,
+    loss: Annotated[str, typer.Option(help="ce: a classifier; both: a joint model, whose decoder the target includes.")] = "ce",
+    noisy: Annotated[bool, typer.Option(help="Search on noisy images.")] = False,
+    learn_beta: Annotated[bool, typer.Option(help="Search the depth of the stages too, as TF-NAS does.")] = False,
+    alpha_gradient: Annotated[str, typer.Option(help="all operators, or two sampled ones: cheaper.")] = "all",
+    epochs: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
+    batch: Batch = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    measure: Annotated[bool, typer.Option(help="Measure what was found on this device and repair it where it misses.")] = True,
+) -> None:
+    """Search a network for a target latency on your table and images; killed, the same command goes on where it was."""
+    from .nas.space import load_architecture, save_architecture
+    from .paths import shown, write_atomic
+    from .study import figures, plots_search
+    from .study.results4 import derivation_rows, read_search, table_at
+    from .study.runs import folder_of, obtain
+    from .study.section4 import derivation, own_search
+
+    begun = own_search(
+        table, images, target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch, batch=batch,
+        loss=loss, noisy=noisy, learn_beta=learn_beta, alpha_gradient=alpha_gradient,
+    )  # fmt: skip
+    known, network = table_at(begun, device if measure else None), begun.settings.network
+    obtain(begun, device=device)
+    found = read_search(begun)
+    print(f"Search: {found.verdict}; {found.reason}.")
+    architecture = found.architecture
+    print(f"By the table: {found.predicted_ms:.2f} ms of {target_ms:.2f} ms.")
+    if measure:
+        made = derivation(begun, network, target_ms)
+        obtain(made, device=device)
+        for row in derivation_rows(made).itertuples():
+            noise = f"{row.measured_ms:.2f} ± {row.noise_ms:.2f} ms"
+            print(f"{'Repair ' + str(row.attempt) if row.attempt else 'Measured'}: {noise}, {row.error_pct:+.1f}%.")
+        architecture = load_architecture(folder_of(made) / "architecture.json")
+    save_architecture(architecture, out)
+    drawing = figures.png_bytes(plots_search.architecture_figure(architecture, network, network, known))
+    print(f"Wrote {shown(out)} and {shown(write_atomic(out.with_suffix('.png'), drawing))}")
+    print(f"Next: dcnas train {shown(out)} --network {network} --images {images} --out FILE")
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="An architecture's JSON file.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file with the weights to write.")],
+    network: Annotated[str, typer.Option(help="C-NAS, D-NAS, DC-NAS or DC-NAS_seq.")] = "DC-NAS",
+    images: Images = "solar",
+    decoder: Annotated[str, typer.Option(help="conv, mb, mb 1-op or mb 3-lay (Table 5).")] = "conv",
+    noisy: Annotated[bool, typer.Option(help="Train on noisy images.")] = True,
+    steps: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
+    batch: Batch = None,
+    seed: int = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train a network of an architecture on your images and judge it at eleven noise levels; killed, it goes on where it was."""
+    import pandas as pd
+
+    from .errors import require_choice
+    from .nas.networks import DECODERS, NETWORKS
+    from .nas.space import load_architecture
+    from .paths import shown, write_atomic
+    from .study.runs import folder_of, obtain
+    from .study.section4 import own_training
+
+    require_choice("network", network, NETWORKS)
+    require_choice("decoder", decoder, DECODERS)
+    begun = own_training(
+        load_architecture(file), network, images, seed=seed, steps=steps, batch=batch, decoder=decoder, noisy=noisy
+    )
+    obtain(begun, device=device)
+    print(pd.read_csv(folder_of(begun) / "metrics.csv").round(3).to_string(index=False))
+    write_atomic(out, (folder_of(begun) / "weights.safetensors").read_bytes())
+    print(f"Wrote {shown(out)}; it fits the network {network} of {shown(file)}.")
+
+
 def _groups() -> dict:
     """Every group of runs by name: lists for a scale."""
     from .study import results, results4, section4

@@ -15,7 +15,7 @@ import torch
 
 from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import Latency, measure_many
+from ..latency.measure import Latency, device_name, measure_many
 from ..latency.table import Table, load_table
 from ..models import count_flops
 from ..nas.networks import IMAGE_CHANNELS
@@ -28,7 +28,7 @@ from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
 from .runs import folder_of, is_complete, obtain, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import build_of, published_architectures
+from .section4_runs import TABLE_LIMIT_PCT, build_of, published_architectures
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -221,6 +221,12 @@ def samples(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 def table_of(scale: str) -> Table:
     """The look-up table of a scale; of the published results' scale at `published`."""
     return lists.obtain_table(published_scale() if scale == "published" else scale)
+
+
+def table_at(found: Search, device: str | None) -> Table:
+    """The look-up table of a search; `InputError` if it was never validated or, where one is given, is not that of a device."""
+    table = load_table(lists.table_file(found)).require_accuracy(TABLE_LIMIT_PCT)
+    return table if device is None else table.require(device=device_name(device))
 
 
 def validation_of(scale: str) -> pd.DataFrame:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..data.images import ImageSet, load_images
-from ..errors import InputError, require_choice
+from ..errors import InputError, require_choice, require_whole
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
-from ..nas.search import SearchSettings, latency_range_ms
-from ..nas.space import Space
+from ..nas.search import SearchSettings, check_target, latency_range_ms
+from ..nas.space import Architecture, Space
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .experiments import Named
 
 DROPOUT = DROP_CONNECT = 0.2  # [16]
+TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Training(Named):
     dropout: float
     drop_connect: float
     derivation: Derivation | None = None  # where the architecture comes from
+    architecture: str | None = None  # or the text of its file, for a network that is not of the study
     upscaled: float = 1.0  # width multiplier after the derivation (Table 4)
     decoder: str = "conv"
     b: int | None = None  # of a UNet or DC-Net
@@ -214,7 +216,7 @@ def obtain_table(scale: str, device: str = "cpu", *, progress: bool = True) -> T
 
 
 def table_file(found: Search) -> Path:
-    """The table of a search: its file in data/latency, at scale smoke beside the runs."""
+    """The table of a search: its file in data/latency, at scale smoke beside the runs; or an absolute path."""
     return (runs_dir() if found.scale == "smoke" else latency_dir()) / found.table
 
 
@@ -260,6 +262,40 @@ def training(scale: str, seed: int, label: str, network: str, **changes) -> Trai
         s.optimiser, s.schedule, s.precision, s.eval_images, **regular,
     )  # fmt: skip
     return replace(found, **changes)
+
+
+def own_search(
+    table: Path, data: str, target: float, *, operators: int = 4, seed: int = 0, epochs: int | None = None,
+    steps_per_epoch: int | None = None, batch: int | None = None, **changes,
+) -> Search:  # fmt: skip
+    """A search on a reader's own table and images; sizes as at scale `laptop` where they are not given.
+
+    `InputError` for settings that no search can have, such as a target out of reach, before any image is read.
+    """
+    s, known = scale4("laptop"), load_table(table)
+    c = known.conditions
+    epochs = s.epochs if epochs is None else require_whole("epochs", epochs, 2)
+    weight_epochs = max(1, epochs // 5)
+    found = Search(
+        "own search", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
+        str(Path(table).resolve()), epochs, weight_epochs, s.steps_per_epoch if steps_per_epoch is None else steps_per_epoch,
+        s.alpha_lr, TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)), **changes,
+    )  # fmt: skip
+    check_target(Space(operators, c.resolution, 2, c.width), known, found.settings)
+    return found
+
+
+def own_training(
+    architecture: Architecture, network: str, data: str, *, seed: int = 0, steps: int | None = None, batch: int | None = None,
+    **changes,
+) -> Training:  # fmt: skip
+    """A training of an architecture on a reader's own images; sizes as at scale `laptop` where they are not given."""
+    s = scale4("laptop")
+    steps = s.train_steps if steps is None else require_whole("steps", steps)
+    found = training("laptop", seed, f"own {network}", network, architecture=architecture.to_json())
+    resolution = architecture.space.resolution
+    found = replace(found, scale="own", data=data, resolution=resolution, batch=batch or found.batch, **changes)
+    return replace(found, steps=steps, epoch_steps=max(1, steps // 8))
 
 
 def _seeds(scale: str) -> range:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..data.images import evaluation_images, make_image_draw
 from ..data.noise import SIGMAS
-from ..errors import require_choice
-from ..latency.measure import measure_many
+from ..errors import InputError, require_choice
+from ..latency.measure import device_name, measure_many
 from ..latency.table import load_table
 from ..models import UNETS, count_parameters
 from ..nas.derive import fit_widths, repair
@@ -63,7 +63,9 @@ def found_by(run: Search | Derivation) -> Architecture:
 
 
 def architecture_of(experiment: Training) -> Architecture:
-    """The architecture of a training's derivation; widened, if it is upscaled."""
+    """The architecture of a training's derivation; widened, if it is upscaled. Or the one that is given in its stead."""
+    if experiment.architecture is not None:
+        return from_record(json.loads(experiment.architecture))
     found = found_by(experiment.derivation)
     return found if experiment.upscaled == 1 else widened(found, found.space.width * experiment.upscaled)
 
@@ -72,8 +74,12 @@ def build_of(experiment: Training, architecture: Architecture | None = None) -> 
     """The network of a training, with fresh weights from torch's global seed; of `architecture` instead of its own, if given."""
     regular = dict(dropout=experiment.dropout, drop_connect=experiment.drop_connect)
     classes, name = len(images_of(experiment).classes), experiment.network
+    if experiment.architecture is not None and architecture_of(experiment).space.classes != classes:
+        raise InputError(
+            f"the architecture is for {architecture_of(experiment).space.classes} classes, but {experiment.data} has {classes}."
+        )
     require_choice("network", name, (*NETWORKS, *MANUAL, *TORCHVISION))
-    if experiment.derivation is not None and architecture is None:
+    if architecture is None and (experiment.derivation is not None or experiment.architecture is not None):
         architecture = architecture_of(experiment)
     if name in NETWORKS:
         return build_network(name, architecture, experiment.decoder, **({} if name == "D-NAS" else regular))
@@ -161,7 +167,7 @@ def _(experiment: Search, folder: Path, device: torch.device, progress: bool, de
 def _(
     experiment: Derivation, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
 ) -> bool:
-    table, space = load_table(table_file(experiment.search)), experiment.search.space
+    table, space = load_table(table_file(experiment.search)).require(device=device_name(device)), experiment.search.space
     conditions, network, target = table.conditions, experiment.network, experiment.target_ms
     if experiment.random_seed is None:
         start = found_by(experiment.search)

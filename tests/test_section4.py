@@ -274,8 +274,10 @@ def test_bad_input_is_told_in_one_sentence_before_anything_runs(small, tmp_path)
         path = own(tmp_path)
         linear_table(Space(8, 32, 2, 0.25)).save(path)
         results4.table_at(section4.own_search(path, images, 5.0), None)
+    with pytest.raises(InputError, match="median error is 1.0%, but at most 0.5% was expected"):
+        results4.table_at(section4.own_search(own(tmp_path), images, 2.0), "cpu", limit_pct=0.5)
     with pytest.raises(InputError, match="measured with device = another one, but .* was expected"):
-        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 5.0), "cpu")
+        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 2.0), "cpu")
     architecture = section4_runs.random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(0))
     with pytest.raises(InputError, match="the architecture is for 3 classes, but folder:.* has 2"):
         run(section4.own_training(architecture, "C-NAS", images))

@@ -238,6 +238,7 @@ def search(
     batch: Batch = None,
     seed: int = 0,
     device: Device = "cpu",
+    table_limit_pct: Annotated[float, typer.Option(help="Refuse a table whose validated median error is larger.")] = 5.0,
     measure: Annotated[bool, typer.Option(help="Measure what was found on this device and repair it where it misses.")] = True,
 ) -> None:
     """Search a network for a target latency on your table and images; killed, the same command goes on where it was."""
@@ -252,7 +253,7 @@ def search(
         table, images, target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch, batch=batch,
         loss=loss, noisy=noisy, learn_beta=learn_beta, alpha_gradient=alpha_gradient,
     )  # fmt: skip
-    known, network = table_at(begun, device if measure else None), begun.settings.network
+    known, network = table_at(begun, device if measure else None, table_limit_pct), begun.settings.network
     obtain(begun, device=device)
     found = read_search(begun)
     print(f"Search: {found.verdict}; {found.reason}.")

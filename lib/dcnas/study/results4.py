@@ -223,9 +223,9 @@ def table_of(scale: str) -> Table:
     return lists.obtain_table(published_scale() if scale == "published" else scale)
 
 
-def table_at(found: Search, device: str | None) -> Table:
-    """The look-up table of a search; `InputError` if it was never validated or, where one is given, is not that of a device."""
-    table = load_table(lists.table_file(found)).require_accuracy(TABLE_LIMIT_PCT)
+def table_at(found: Search, device: str | None, limit_pct: float = TABLE_LIMIT_PCT) -> Table:
+    """The look-up table of a search; `InputError` if its error is above the limit or, where one is given, it is not of a device."""
+    table = load_table(lists.table_file(found)).require_accuracy(limit_pct)
     return table if device is None else table.require(device=device_name(device))
 
 

@@ -9,10 +9,12 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from dcnas.seed import set_seed
 from dcnas.study import queue, results, runs
 from dcnas.study.experiments import Experiment, build, depends_on, section3, why_joint_classifies_better
 from dcnas.study.runs import batch_indices, folder_of, is_complete, load_model, make_draw, obtain, read_tensors
-from dcnas.training import Batch, Settings, checkpoint, evaluate, predict, summarise
+from dcnas.training import Batch, Settings, checkpoint, evaluate, parallel, predict, summarise
 
 CPU = torch.device("cpu")
 SERVER = multiprocessing.get_context("forkserver")
@@ -617,3 +619,37 @@ def test_collecting_nothing_new_leaves_the_published_file_as_it_is():
     before = path.read_bytes()
     frame = results.read_results_file(path)
     assert frame.to_csv(index=False, lineterminator="\n").encode() == before
+
+
+# several processes that train together
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_as_one(tmp_path):
+    experiment = replace(QUICK["denoise"], b=8)  # group norm: the halves of a batch have, in the mean, the gradient of the whole
+    assert obtain(experiment, progress=False)
+    with (folder_of(experiment) / "history.csv").open() as file:
+        expected = [float(row["loss"]) for row in csv.DictReader(file)]
+    shutil.rmtree(folder_of(experiment))
+    program = tmp_path / "together.py"
+    program.write_text(
+        "import json, sys\nfrom dcnas.study.experiments import Experiment\nfrom dcnas.study.runs import obtain\n"
+        "assert obtain(Experiment(**json.loads(sys.argv[1])), progress=False)\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    subprocess.run([*launch, json.dumps(asdict(experiment))], check=True, capture_output=True, timeout=300)
+    with (folder_of(experiment) / "history.csv").open() as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file)] == pytest.approx(expected, rel=1e-3)
+    assert is_complete(experiment) and {path.name for path in folder_of(experiment).iterdir()} >= RECORD
+
+
+def test_each_process_has_its_share_of_a_batch(monkeypatch):
+    batch = Batch(torch.arange(6), torch.arange(6) + 10, None, torch.arange(6) + 20)
+    assert parallel.share(batch) is batch
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(parallel.dist, "get_rank", lambda rank=rank: rank)
+        shares.append(parallel.share(batch))
+    assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]] and shares[1].labels.tolist() == [21, 23, 25]
+    assert shares[0].boxes is None

@@ -32,7 +32,7 @@ from ..latency.measure import check_device, device_name
 from ..models import count_parameters
 from ..paths import published_dir, root, runs_dir, shown, write_atomic
 from ..seed import generator, set_seed
-from ..training import Batch, Settings, Trainer, evaluate, fit, predict, summarise, task_loss, validation
+from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
 from ..training import checkpoint as checkpoints
 from .experiments import FORMAT, Experiment, build, depends_on
 
@@ -136,8 +136,9 @@ def obtain(
     Two processes never train the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
     At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
     """
-    place = check_device(device)
-    if is_complete(experiment):
+    place = parallel.join(check_device(device))
+    progress = progress and parallel.is_first()
+    if parallel.told(is_complete(experiment)):
         return True
     needed = needs(experiment)
     if needed is not None and not obtain(needed, device=device, progress=progress, deadline=deadline, wait=wait):
@@ -146,23 +147,34 @@ def obtain(
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")  # the system frees it when its process dies, however it dies
     try:
-        held = lock.acquire(timeout=0)
+        if not parallel.told(not parallel.is_first() or _acquire(lock, experiment, wait, progress)):
+            return False
+        if parallel.told(is_complete(experiment)):
+            return True
+        threads = torch.get_num_threads()
+        torch.set_num_threads(experiment.threads)
+        try:
+            if parallel.is_first():
+                config = {"format": FORMAT, "experiment": asdict(experiment)}
+                write_atomic(folder / "config.json", json.dumps(config, indent=1))
+            return parallel.told(perform(experiment, folder, place, progress, deadline, checkpoint_s))
+        finally:
+            torch.set_num_threads(threads)
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, experiment, wait: bool, progress: bool) -> bool:
+    """Whether the run's lock is ours now; with `wait`, after another process that has it."""
+    try:
+        lock.acquire(timeout=0)
     except Timeout:
         if not wait:
             return False
         if progress:
             print(f"{experiment.title}: another process is training it; waiting for it to end.", flush=True)
-        held = lock.acquire()
-    with held:
-        if is_complete(experiment):
-            return True
-        threads = torch.get_num_threads()
-        torch.set_num_threads(experiment.threads)
-        try:
-            write_atomic(folder / "config.json", json.dumps({"format": FORMAT, "experiment": asdict(experiment)}, indent=1))
-            return perform(experiment, folder, place, progress, deadline, checkpoint_s)
-        finally:
-            torch.set_num_threads(threads)
+        lock.acquire()
+    return True
 
 
 @singledispatch
@@ -192,6 +204,8 @@ def _(
         if history is None:
             return False
         write_trained(model, history, folder)
+    if not parallel.is_first():
+        return True
     _evaluate(experiment, model.eval(), front, folder, device, progress)
     checkpoints.remove(folder)
     return True
@@ -243,7 +257,9 @@ def trained_before(model: nn.Module, folder: Path, device: torch.device) -> bool
 
 
 def write_trained(model: nn.Module, history: list[dict], folder: Path) -> None:
-    """Write what a training ends in."""
+    """Write what a training ends in; of several processes the first does."""
+    if not parallel.is_first():
+        return
     write_atomic(folder / "history.csv", to_csv(history))
     write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
 

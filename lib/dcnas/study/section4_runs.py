@@ -23,7 +23,7 @@ from ..nas.search import run_search
 from ..nas.space import Architecture, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
 from ..seed import set_seed
-from ..training import Batch, Settings, Trainer, evaluate, fit, summarise, validation
+from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, summarise, validation
 from ..training import checkpoint as checkpoints
 from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
 from .runs import (
@@ -141,6 +141,8 @@ def _(experiment: Training) -> Derivation | None:
 
 @perform.register
 def _(experiment: Search, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
+    if not parallel.is_first():
+        return True
     table = load_table(table_file(experiment)).require(resolution=experiment.resolution, width=experiment.width)
     if experiment.scale not in ("smoke", "own"):  # a tiny table need not be good; a reader's own is checked with their limit
         table.require_accuracy(TABLE_LIMIT_PCT)
@@ -167,6 +169,8 @@ def _(experiment: Search, folder: Path, device: torch.device, progress: bool, de
 def _(
     experiment: Derivation, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
 ) -> bool:
+    if not parallel.is_first():
+        return True
     table, space = load_table(table_file(experiment.search)).require(device=device_name(device)), experiment.search.space
     conditions, network, target = table.conditions, experiment.network, experiment.target_ms
     if experiment.random_seed is None:
@@ -210,6 +214,8 @@ def _(
         if history is None:
             return False
         write_trained(model, history, folder)
+    if not parallel.is_first():
+        return True
     found = evaluate_network(model.eval(), experiment, device, progress)
     write_per_image(found, folder)
     if "psnr" in found:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from tqdm.auto import tqdm
 
 from ..errors import require_choice, require_finite, require_whole
-from . import checkpoint
+from . import checkpoint, parallel
 from .tasks import Batch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -62,6 +62,7 @@ class Trainer:
         self.device, self.settings, self.loss = torch.device(device), settings, loss
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=layout).train()
+        self.together = parallel.wrap(self.model)
         how = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         if settings.optimiser == "adam":
             self.optimiser = torch.optim.Adam(self.model.parameters(), **how)
@@ -77,7 +78,7 @@ class Trainer:
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; the detached loss, still on the device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            loss = self.loss(self.model, batch)
+            loss = self.loss(self.together, parallel.share(batch))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.settings.clip_norm is not None:
@@ -138,6 +139,8 @@ def fit(
         loss_sum = saved["loss_sum"].to(trainer.device)
 
     def save() -> None:
+        if not parallel.is_first():
+            return
         state = {"trainer": trainer.state(), "step": step, "history": history, "loss_sum": loss_sum}
         checkpoint.save(folder, state | {"seconds": seconds + time.monotonic() - begun, "images": images})
 
@@ -153,7 +156,11 @@ def fit(
             if step % settings.epoch_steps == 0 or step == settings.steps:
                 steps_in_row = step - (history[-1]["step"] if history else 0)
                 elapsed = seconds + time.monotonic() - begun
-                row = {"step": step, "loss": loss_sum.item() / steps_in_row, "lr": trainer.optimiser.param_groups[0]["lr"]}
+                row = {
+                    "step": step,
+                    "loss": parallel.mean(loss_sum).item() / steps_in_row,
+                    "lr": trainer.optimiser.param_groups[0]["lr"],
+                }
                 row["validation_loss"] = validate(trainer.model)
                 row |= {"images_per_s": round(images / max(elapsed, 1e-9), 1), "seconds": round(elapsed, 1)}
                 history.append(row)
@@ -165,7 +172,7 @@ def fit(
                 bar.set_postfix_str(f"loss {loss.item():.4f}, {(images - shown_images) / (now - last_shown):.0f} images/s", False)
                 bar.update(step - shown_step)
                 last_shown, shown_step, shown_images = now, step, images
-            stop = deadline is not None and now > deadline
+            stop = deadline is not None and parallel.told(now > deadline)
             if step < settings.steps and (stop or now - last_save > checkpoint_s):
                 save()
                 last_save = now

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 Scale = Annotated[str, typer.Option(help="smoke (tiny), laptop (hours on a CPU) or paper (the paper's settings, a GPU).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Group = Annotated[str, typer.Option(help="Which runs: section3 (all) or one group, such as table_3; see `dcnas runs`.")]
+Group = Annotated[str, typer.Option(help="Which runs: section3, section4, or a part, such as table_3; see `dcnas runs`.")]
 
 
 @app.command()
@@ -56,30 +56,27 @@ def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
 @app.command()
 def run(
     label: Annotated[str, typer.Argument(help="A network's name; `dcnas runs` lists them.")],
-    scale: Scale = "laptop", seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
-    device: Device = "cpu",
+    scale: Scale = "laptop", group: Group = "section3",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0, device: Device = "cpu",
 ) -> None:  # fmt: skip
     """Train and evaluate one network, with a progress bar; killed, the same command goes on where it was."""
     import pandas as pd
 
     from .paths import shown
-    from .study.results import read_run
     from .study.runs import folder_of, obtain
 
-    experiments = _group("section3")(scale)
+    experiments = _group(group)(scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
         close = difflib.get_close_matches(label, labels, 3, 0.3)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise InputError(f"there is no network {label!r}; {hint}`dcnas runs` lists all.")
+        raise InputError(f"there is no network {label!r}; {hint}`dcnas runs --group {group}` lists all.")
     found = [e for e in experiments if e.label == label and e.seed == seed]
     if not found:
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)
         raise InputError(f"seed is {seed}, but {label} has the seeds {seeds} at scale {scale}.")
     obtain(found[0], device=device)
-    frame = read_run(found[0])
-    with pd.option_context("display.width", 120):
-        print(frame[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis=1).round(3).to_string(index=False))
+    print(pd.read_csv(folder_of(found[0]) / "metrics.csv").round(3).to_string(index=False))
     print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
 
@@ -310,10 +307,12 @@ def _groups() -> dict:
     """Every group of runs by name: lists for a scale."""
     from .study import results, results4, section4
 
+    parts = {name: make for name, make in results4.GROUPS.items() if name != "trainings"}
     whole = {
-        "section4_searches": section4.searches, "section4_derivations": section4.derivations, "section4": section4.everything,
+        "section4_searches": section4.searches, "section4_derivations": section4.derivations,
+        "section4_trainings": section4.trainings, "section4": section4.everything,
     }  # fmt: skip
-    return results.GROUPS | whole | results4.GROUPS
+    return results.GROUPS | whole | parts
 
 
 def _group(name: str):

@@ -152,7 +152,11 @@ def test_runs_lists_the_runs(dcnas):
 
 
 def test_collecting_nothing(dcnas, tmp_path):
-    assert dcnas("collect") == (0, "0 runs are published, 0 of them new.\n", "")
+    status, out, err = dcnas("collect")
+    assert (status, err) == (0, "") and out.splitlines() == [
+        "Section 3: 0 runs are published, 0 of them new.",
+        "Section 4: published are 0 trainings, 0 searches, 0 derivations.",
+    ]
     assert not (tmp_path / "data" / "published").exists()
 
 

@@ -133,7 +133,7 @@ def latency(
     else:
         from .study.results4 import measure_section4
 
-        path = measure_section4(scale, device=device, rounds=rounds, progress=True)
+        path = measure_section4(scale, rounds=rounds, progress=True)
     print(f"Wrote {shown(path)}")
 
 
@@ -216,6 +216,7 @@ def lut_validate(
 
 
 Images = Annotated[str, typer.Option(help="solar, imagenette, cifar10, imagenet100, or folder:PATH with a folder per class.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as PyTorch chooses if not given.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
 
 
@@ -235,20 +236,25 @@ def search(
     batch: Batch = None,
     seed: int = 0,
     device: Device = "cpu",
+    threads: Threads = None,
     table_limit_pct: Annotated[float, typer.Option(help="Refuse a table whose validated median error is larger.")] = 5.0,
     measure: Annotated[bool, typer.Option(help="Measure what was found on this device and repair it where it misses.")] = True,
 ) -> None:
     """Search a network for a target latency on your table and images; killed, the same command goes on where it was."""
+    import torch
+
     from .nas.space import load_architecture, save_architecture
     from .paths import shown, write_atomic
     from .study import figures, plots_search
-    from .study.results4 import derivation_rows, read_search, table_at
+    from .study.results4 import derivation_row, read_search, table_at
     from .study.runs import folder_of, obtain
     from .study.section4 import derivation, own_search
 
+    if loss == "both" and not noisy:
+        raise InputError("loss is 'both', which denoises as well; add --noisy, or there is no noise to take away.")
     begun = own_search(
         table, images, target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch, batch=batch,
-        loss=loss, noisy=noisy, learn_beta=learn_beta, alpha_gradient=alpha_gradient,
+        loss=loss, noisy=noisy, learn_beta=learn_beta, alpha_gradient=alpha_gradient, threads=threads or torch.get_num_threads(),
     )  # fmt: skip
     known, network = table_at(begun, device if measure else None, table_limit_pct), begun.settings.network
     obtain(begun, device=device)
@@ -259,9 +265,15 @@ def search(
     if measure:
         made = derivation(begun, network, target_ms)
         obtain(made, device=device)
-        for row in derivation_rows(made).itertuples():
-            noise = f"{row.measured_ms:.2f} ± {row.noise_ms:.2f} ms"
-            print(f"{'Repair ' + str(row.attempt) if row.attempt else 'Measured'}: {noise}, {row.error_pct:+.1f}%.")
+        row = derivation_row(made).iloc[0]
+        print(
+            f"Measured: {row['measured_ms']:.2f} ± {row['noise_ms']:.2f} ms after {row['repairs']} repairs, "
+            f"{row['error_pct']:+.1f}% of the target ({row['first_error_pct']:+.1f}% before)."
+        )
+        if abs(row["error_pct"]) > 3:
+            print(
+                "It misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again."
+            )
         architecture = load_architecture(folder_of(made) / "architecture.json")
     save_architecture(architecture, out)
     drawing = figures.png_bytes(plots_search.architecture_figure(architecture, network, network, known))
@@ -281,6 +293,7 @@ def train(
     batch: Batch = None,
     seed: int = 0,
     device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Train a network of an architecture on your images and judge it at eleven noise levels; killed, it goes on where it was."""
     import pandas as pd

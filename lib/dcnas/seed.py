@@ -1,7 +1,7 @@
 """Seeds. One function seeds everything; `derive` gives independent streams that depend on names and numbers only.
 
 Training draws its order, noise levels and noise from derived streams, one per step, so that a run that was killed goes on
-with exactly the numbers it would have drawn (DESIGN: a run is a pure function of its experiment on a CPU).
+with exactly the numbers it would have drawn (a run is a pure function of its experiment on a CPU).
 """
 
 import hashlib

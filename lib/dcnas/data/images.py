@@ -102,6 +102,14 @@ def load_images(name: str = "solar", resolution: int = 64, *, progress: bool = T
         return _decoded(name, source, stored_side(resolution), progress)
 
 
+def identity_of(name: str) -> str:
+    """A text that changes with the files of a set."""
+    if not name.startswith("folder:"):
+        return require_choice("data set", name, (*NAMED, "folder:PATH"))
+    with _opened(name, progress=False) as source:
+        return source.identity
+
+
 def _check_classes(name: str, source: _Source) -> None:
     if len(source.classes) < 2:
         found = f"only the class {source.classes[0]!r}" if source.classes else "no class folder with images"
@@ -235,7 +243,7 @@ class _opened:
             self.archive = zipfile.ZipFile(_solar_wheel(self.progress))
             return _solar(self.archive)
         if self.name.startswith("folder:"):
-            return _folder(Path(self.name.removeprefix("folder:")).expanduser())
+            return _folder(Path(self.name.removeprefix("folder:")).expanduser().resolve())
         return {"imagenette": _imagenette, "cifar10": _cifar10, "imagenet100": _imagenet100}[self.name](self.progress)
 
     def __exit__(self, *_) -> None:

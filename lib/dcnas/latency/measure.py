@@ -121,6 +121,14 @@ def check_device(device) -> torch.device:
     return torch.device(device)
 
 
+def device_named(name: str) -> torch.device:
+    """The device of this machine that has a name of `device_name`; `InputError` that says which there are."""
+    here = {device_name(device): torch.device(device) for device in ["cpu", *["cuda"][: torch.cuda.device_count()]]}
+    if name not in here:
+        raise InputError(f"the look-up table is for {name}, but this machine has {' and '.join(here)}; build one for it.")
+    return here[name]
+
+
 def device_name(device="cpu") -> str:
     """The model of a GPU or CPU, as people call it."""
     if check_device(device).type == "cuda":

@@ -63,6 +63,11 @@ class Table:
     def __post_init__(self):
         for key, curve in self.curves.items():
             _check(key, curve)
+        c = self.correction
+        if not (math.isfinite(c.scale) and c.scale > 0 and math.isfinite(c.offset_ms)):
+            raise InputError(f"the look-up table's correction is {c.scale!r} times the sum {c.offset_ms:+} ms, which is none.")
+        if c.error_pct is not None and not (math.isfinite(c.error_pct) and c.error_pct >= 0):
+            raise InputError(f"the look-up table's validated error is {c.error_pct!r} %, which is none.")
 
     def part_ms(self, key: str, hidden: int = 0) -> float:
         """Latency of one part, interpolated over its hidden width, before the correction."""
@@ -105,7 +110,7 @@ class Table:
         """The table itself, or an `InputError` if its validated error exceeds the limit or it was never validated."""
         error = self.correction.error_pct
         if error is None:
-            raise InputError("the look-up table was never validated; run `dcnas lut validate`, or allow an unvalidated table.")
+            raise InputError("the look-up table was never validated; `dcnas lut validate` does that.")
         if error > limit_pct:
             raise InputError(f"the look-up table's median error is {error:.1f}%, but at most {limit_pct:g}% was expected.")
         return self

@@ -143,10 +143,17 @@ def frontier(
 ) -> Frontier:
     """Solve the knapsack for all targets at once by dynamic programming over layers and milliseconds.
 
-    `alphas`: per layer the log-probabilities of its operators. In DC-NAS_seq a layer of the encoder runs twice and costs so.
+    `alphas`: per layer the log-probabilities of its operators. In DC-NAS_seq a layer of the encoder runs twice and costs so; D-NAS
+    has the layers of the encoder alone.
     """
     options, costs_ms, values = [], [], []
     for layer, alpha in zip(space.layers, alphas, strict=True):
+        if network == "D-NAS" and layer.stage >= ENCODER_STAGES:  # which it does not have: the most probable operator, for nothing
+            operator = space.candidates[int(np.argmax(alpha))]
+            options.append((Choice(operator, operator.start_hidden(layer.in_channels)),))
+            costs_ms.append(np.zeros(1))
+            values.append(np.zeros(1))
+            continue
         choices, worth = [], []
         for operator, log_alpha in zip(space.candidates, alpha, strict=True):
             low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)

@@ -11,12 +11,13 @@ from .space import Space
 TAIL = 1 / 3  # of the epochs that train alphas: the end, where a search should have settled
 FLIP_RATE = 0.05  # best operators that change from epoch to epoch there, as a share of layers
 LATENCY_STD_PCT = 5.0  # of the target: how much the argmax latency may vary there
+LEAST_MARGIN = 0.1  # by which the best operator must lead the next in the mean of the layers
 COLLAPSE_SHARE = 0.9  # of layers with the cheapest operator while there is latency to spare
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """ "decided", "oscillating" or "collapsed", and why."""
+    """ "decided", "oscillating", "collapsed" or "undecided", and why."""
 
     word: str
     reason: str
@@ -46,7 +47,7 @@ def alpha_rows(space: Space, epoch: int, probabilities: Sequence[np.ndarray], be
 
 
 def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: float) -> Verdict:
-    """The verdict on a search from its epochs (columns flips, argmax_ms, alphas_trained) and the share of layers whose best
+    """The verdict on a search from its epochs (columns flips, argmax_ms, margin, alphas_trained) and the share of layers whose best
     operator is the cheapest one at the end."""
     trained = epochs[epochs["alphas_trained"]]
     if len(trained) < 3:
@@ -68,6 +69,9 @@ def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: 
         return Verdict(
             "oscillating", f"in the last {len(tail)} epochs the latency of the argmax varies by {spread:.1f}% of the target"
         )
+    margin = float(tail["margin"].iloc[-1])
+    if margin < LEAST_MARGIN:
+        return Verdict("undecided", f"the best operators lead by {100 * margin:.1f} points only: the alphas have hardly moved")
     return Verdict(
         "decided", f"in the last {len(tail)} epochs {100 * rate:.1f}% of the best operators change and the latency by {spread:.1f}%"
     )

@@ -1,4 +1,4 @@
-"""From run records to tidy data frames, and to the published results (DESIGN: a row per run and sigma, with its provenance).
+"""From run records to tidy data frames, and to the published results (a row per run and sigma, with its provenance).
 
 `results(group, scale)` is what notebooks call: at `published` it loads the best results that exist, at any other scale it trains
 what is missing. A group is one of the lists of `experiments`, such as "table_3".

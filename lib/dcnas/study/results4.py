@@ -4,6 +4,7 @@
 any other scale they carry out what is missing.
 """
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import Latency, device_name, measure_many
+from ..latency.measure import Latency, device_name, device_named, measure_many
 from ..latency.table import Table, load_table
 from ..models import count_flops
 from ..nas.networks import IMAGE_CHANNELS
@@ -115,24 +117,24 @@ def _search_row(experiment: Search) -> dict:
 # ---- derivations
 
 
-def derivation_rows(experiment: Derivation) -> pd.DataFrame:
-    """Every attempt at meeting the target on the device: predicted, measured, error."""
+def derivation_row(experiment: Derivation) -> pd.DataFrame:
+    """How a derivation ended: prediction, measurement and error of the network that was kept, measured anew after its repairs."""
     head = dict(
         format=FORMAT, run=experiment.name, label=experiment.label, network=experiment.network, scale=experiment.search.scale
     )
     head |= dict(seed=experiment.seed, random_seed=experiment.random_seed, target_ms=experiment.target_ms)
-    return pd.read_csv(folder_of(experiment) / "derivation.csv").assign(**head)
+    return pd.read_csv(folder_of(experiment) / "metrics.csv").assign(**head)
 
 
-def derived(scale: str) -> pd.DataFrame:
-    """A row per derived network: target_ms, predicted_ms, measured_ms, noise_ms, error_pct of the attempt that was kept."""
+def derived(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
+    """A row per derived network, as `derivation_row` gives it."""
     if scale == "published":
         rows = _read_published("section4_derivations")
-    else:
-        complete = [e for e in lists.derivations(scale) if is_complete(e)]
-        rows = pd.concat([derivation_rows(e) for e in complete], ignore_index=True)
-    kept = rows.loc[rows["error_pct"].abs().groupby(rows["run"], sort=False).idxmin()]
-    return kept.reset_index(drop=True)
+        return rows[rows["scale"] == published_scale()].reset_index(drop=True)
+    experiments = lists.derivations(scale)
+    for experiment in experiments:
+        obtain(experiment, device=device, progress=progress)
+    return pd.concat(map(derivation_row, experiments), ignore_index=True)
 
 
 # ---- trainings
@@ -153,15 +155,15 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
             obtain(experiment, device=device, progress=progress)
         rows = read_runs(wanted).assign(source="runs")
         if scale == "smoke":
-            measure_section4(scale, wanted, device=device, rounds=1, passes=1)
+            measure_section4(scale, wanted, rounds=1, passes=1)
     if rows.empty:
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
     return _with_latency(rows)
 
 
 def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
-    known = latencies(rows["scale"].iloc[0]).rename(columns={"median_ms": "latency_ms"})
-    columns = ["label", "seed", "latency_ms", "q25_ms", "q75_ms"]
+    known = latencies(rows["scale"].iloc[0]).rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
+    columns = ["label", "seed", "latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]
     return rows.merge(known[columns].astype({"seed": int}), on=["label", "seed"], how="left", validate="many_to_one")
 
 
@@ -265,43 +267,50 @@ def latency_path(scale: str) -> Path:
     return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"
 
 
-def _network_key(experiment: Training) -> tuple:
-    found = experiment.derivation and experiment.derivation.name
-    return experiment.network, found, experiment.decoder, experiment.b, experiment.large, experiment.upscaled
+def _network_key(experiment: Training) -> str:
+    """What two trainings of one network have in common: the network, where its architecture comes from, and its variant."""
+    e = experiment
+    parts = (e.network, e.derivation and e.derivation.name, e.decoder, e.b and f"b={e.b}", e.large and "large", e.upscaled)
+    return " ".join(str(part) for part in parts if part)
 
 
 def measure_section4(
-    scale: str, experiments: Sequence[Training] | None = None, *, device: str = "cpu", rounds: int = 5, passes: int = 3,
-    progress: bool = False,
+    scale: str, experiments: Sequence[Training] | None = None, *, rounds: int = 5, passes: int = 3, progress: bool = False
 ) -> Path:  # fmt: skip
-    """Measure networks (all that can be built, if none are given) together, interleaved, as the look-up table was measured.
+    """Measure networks (all that can be built, if none are given) together, interleaved, under the look-up table's conditions.
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
     path, conditions = latency_path(scale), load_table(lists.table_path(scale)).conditions
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed"])
-    there = set(zip(known["label"], known["seed"], strict=True))
+    device, names = device_named(conditions.device), published_architectures()
     if experiments is None:
-        names = published_architectures()
         experiments = [
             e for e in lists.trainings(scale)
             if e.derivation is None or e.derivation.name in names or is_complete(e.derivation)
         ]  # fmt: skip
-    wanted = [e for e in experiments if (e.label, e.seed) not in there]
-    if not wanted:
-        return path
-    image = torch.rand(conditions.batch, IMAGE_CHANNELS, conditions.resolution, conditions.resolution)
-    with torch.random.fork_rng():
-        models = {_network_key(e): (build_of(e), (image,)) for e in {_network_key(e): e for e in wanted}.values()}
-    found = measure_many(
-        models, rounds=rounds, warmup=1, passes=passes, threads=conditions.threads, device=device, progress=progress,
-        unsynchronised=device != "cpu",
-    )  # fmt: skip
-    rows = pd.DataFrame([{"label": e.label, "seed": e.seed} | found[_network_key(e)].as_row() for e in wanted])
-    if device == "cpu":  # a call returns when its work is done, so the mean is that reading
-        rows["unsynchronised_ms"] = rows["mean_ms"]
-    frames = [frame for frame in (known, rows) if len(frame)]
-    return write_atomic(path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed", "network"])
+        there = set(known["network"])
+        wanted = [e for e in experiments if _network_key(e) not in there]
+        if not wanted:
+            return path
+        image = torch.rand(conditions.batch, IMAGE_CHANNELS, conditions.resolution, conditions.resolution)
+        with torch.random.fork_rng():
+            models = {_network_key(e): (build_of(e), (image,)) for e in {_network_key(e): e for e in wanted}.values()}
+        found = measure_many(
+            models, rounds=rounds, warmup=1, passes=passes, threads=conditions.threads, device=device, progress=progress,
+            unsynchronised=device.type != "cpu",
+        )  # fmt: skip
+        rows = pd.DataFrame([
+            {"label": e.label, "seed": e.seed, "network": _network_key(e)} | found[_network_key(e)].as_row() for e in wanted
+        ])  # fmt: skip
+        if device.type == "cpu":  # a call returns when its work is done, so the mean is that reading
+            rows["unsynchronised_ms"] = rows["mean_ms"]
+        replaced = set(zip(rows["label"], rows["seed"], strict=True))
+        known = known[[key not in replaced for key in zip(known["label"], known["seed"], strict=True)]]
+        frames = [frame for frame in (known, rows) if len(frame)]
+        return write_atomic(path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
 
 
 # ---- publication
@@ -329,9 +338,9 @@ def published() -> pd.DataFrame:
 
 
 def published_scale() -> str:
-    """The best scale of which searches are published."""
-    there = set(_read_published("section4_searches")["scale"])
-    return next(scale for scale in PUBLISHED_SCALES if scale in there)
+    """The scale of which most searches are published; `paper` if it has as many as another."""
+    counts = _read_published("section4_searches")["scale"].value_counts()
+    return max(counts.index, key=lambda scale: (counts[scale], scale == PUBLISHED_SCALES[0]))
 
 
 def _read_published(name: str) -> pd.DataFrame:
@@ -350,7 +359,7 @@ def _published_searches() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dic
 def collect() -> dict[str, int]:
     """Merge complete searches, derivations and trainings of the scales `laptop` and `paper` into `data/published`.
 
-    A run that is there already is replaced, one whose settings no longer exist goes. Returns how many of each are published.
+    A run that is there already is replaced, and so is one of the same label, scale and seed. Returns how many of each there are.
     """
     scales = [scale for scale in reversed(PUBLISHED_SCALES) if lists.table_path(scale).exists()]
     found: dict[type, list] = {Search: [], Derivation: [], Training: []}
@@ -359,19 +368,18 @@ def collect() -> dict[str, int]:
         found[Derivation] += lists.derivations(scale)
         found[Training] += lists.trainings(scale)
     here = {kind: [e for e in runs if is_complete(e)] for kind, runs in found.items()}
-    counts = {"searches": len(_merge("section4_searches.csv", found[Search], pd.DataFrame(map(_search_row, here[Search]))))}
-    for name in ("epochs", "alphas"):
-        frames = [pd.read_csv(folder_of(e) / f"{name}.csv").assign(run=e.name) for e in here[Search]]
-        suffix = "csv.gz" if name == "alphas" else "csv"
-        _merge(f"section4_{name}.{suffix}", found[Search], pd.concat(frames) if frames else pd.DataFrame())
-    frames = [derivation_rows(e) for e in here[Derivation]]
-    merged = _merge("section4_derivations.csv", found[Derivation], pd.concat(frames) if frames else pd.DataFrame())
-    counts["derivations"] = len(merged)
-    _merge_architectures([*found[Search], *found[Derivation]], [*here[Search], *here[Derivation]])
-    runs = _merge("section4.csv", found[Training], read_runs(here[Training]))
+    order = {e.name: i for runs in found.values() for i, e in enumerate(runs)}
+    searched = _merge("section4_searches.csv", pd.DataFrame(map(_search_row, here[Search])), order)
+    for name in ("epochs.csv", "alphas.csv.gz"):
+        frames = [pd.read_csv(folder_of(e) / name.removesuffix(".gz")).assign(run=e.name) for e in here[Search]]
+        _merge(f"section4_{name}", pd.concat(frames) if frames else pd.DataFrame(), order, searched)
+    frames = [derivation_row(e) for e in here[Derivation]]
+    kept = _merge("section4_derivations.csv", pd.concat(frames) if frames else pd.DataFrame(), order)
+    _merge_architectures([*here[Search], *here[Derivation]], searched | kept)
+    runs = _merge("section4.csv", read_runs(here[Training]), order)
     merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
     merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
-    return {"trainings": len(runs)} | counts
+    return {"trainings": len(runs), "searches": len(searched), "derivations": len(kept)}
 
 
 def _tensors(name: str) -> Callable[[Training], dict]:
@@ -382,29 +390,42 @@ def _sample(experiment: Training) -> dict:
     return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
 
 
-def _merge(name: str, known: list, fresh: pd.DataFrame) -> set[str]:
-    """Write a published file: the rows of known runs that it held, and fresh ones in place of older ones. The runs it now has."""
-    path, order = published_dir() / name, {e.name: i for i, e in enumerate(known)}
+_KEY = ("label", "scale", "seed", "random_seed", "network")  # what a published file has one run of
+
+
+def _keys(rows: pd.DataFrame) -> list[tuple]:
+    return [*rows[[name for name in _KEY if name in rows]].astype(str).itertuples(index=False, name=None)]
+
+
+def _merge(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[str] | None = None) -> set[str]:
+    """Write a published file: what it held, with fresh rows in place of those of the same run or the same key. The runs it now has.
+
+    With `runs`, which another file has kept, what it held of other runs goes.
+    """
+    path = published_dir() / name
     old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["run"])
-    new = set(fresh["run"]) if len(fresh) else set()
-    frames = [frame for frame in (old[old["run"].isin(set(order) - new)], fresh) if len(frame)]
+    if len(fresh):
+        replaced = set(_keys(fresh))
+        old = old[~old["run"].isin(set(fresh["run"]))]
+        if runs is None:
+            old = old[[key not in replaced for key in _keys(old)]]
+    if runs is not None:
+        old = old[old["run"].isin(runs)]
+    frames = [frame for frame in (old, fresh) if len(frame)]
     if not frames:
         return set()
     rows = pd.concat(frames, ignore_index=True)
     rows = rows.iloc[np.argsort(rows["run"].map(order), kind="stable")]
-    if name.endswith(".gz"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if "probability" in rows:
         rows["probability"] = rows["probability"].round(4)
-        rows.to_csv(path, index=False, lineterminator="\n", compression={"method": "gzip", "mtime": 0})
-    else:
-        write_atomic(path, rows.to_csv(index=False, lineterminator="\n"))
+    text = rows.to_csv(index=False, lineterminator="\n")
+    write_atomic(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
     return set(rows["run"])
 
 
-def _merge_architectures(known: list, here: list) -> None:
+def _merge_architectures(here: list, runs: set[str]) -> None:
     path = published_dir() / "section4_architectures.json"
-    names = {e.name for e in known}
-    merged = {run: record for run, record in published_architectures().items() if run in names}
+    merged = {run: record for run, record in published_architectures().items() if run in runs}
     merged |= {e.name: json.loads((folder_of(e) / "architecture.json").read_text()) for e in here}
     if merged:
         lines = ",\n".join(f"{json.dumps(run)}: {json.dumps(merged[run])}" for run in sorted(merged))

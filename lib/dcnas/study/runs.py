@@ -141,6 +141,8 @@ def obtain(
     if parallel.told(is_complete(experiment)):
         return True
     needed = needs(experiment)
+    if needed is not None and parallel.world() > 1 and not is_complete(needed):
+        raise InputError(f"{experiment.title} needs {needed.title}, which is not complete; make that first, without torchrun.")
     if needed is not None and not obtain(needed, device=device, progress=progress, deadline=deadline, wait=wait):
         return False
     folder = folder_of(experiment)

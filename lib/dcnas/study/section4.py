@@ -4,12 +4,15 @@ A search ends in an architecture fitted to its target by the look-up table. A de
 where it misses, which must not happen while anything trains. A training takes what was derived. `section4_runs` carries them out.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from ..data.images import ImageSet, load_images
+from filelock import FileLock
+
+from ..data.images import ImageSet, identity_of, load_images
 from ..errors import InputError, require_choice, require_whole
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
@@ -46,6 +49,7 @@ class Scale4:
     eval_images: int
     seeds: int
     regularised: bool  # dropout and drop-connect, for long trainings
+    device: str = "cpu"  # that latencies are for; searches and trainings may run on another one
     equal_b: int = 8  # of a UNet and a DC-Net about as fast as D-NAS S and DC-NAS S: the reduced ones are, on the paper's device
     large_b: int = 64  # of the large UNet (Table 4): b=64 d=5 m=2 c=2
     upscaling: float = 4.0  # of the channels of D-NAS S, to be about as fast as the large UNet
@@ -65,7 +69,7 @@ SCALES4 = {
     "paper": Scale4(
         "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,
         temperature_decay=0.96, train_batch=512, train_steps=62_250, lr=0.2, optimiser="sgd", schedule="cosine", precision="bf16",
-        eval_images=5_000, seeds=3, regularised=True,
+        eval_images=5_000, seeds=3, regularised=True, device="cuda",
     ),
 }  # fmt: skip
 
@@ -191,27 +195,31 @@ def images_of(experiment: Search | Training) -> ImageSet:
 # ---- tables
 
 
-def table_path(scale: str, device: str = "cpu") -> Path:
+def table_path(scale: str) -> Path:
     """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs."""
-    folder = runs_dir() if scale == "smoke" else latency_dir()
-    return folder / f"lut-{scale4(scale).resolution}px-{device}.json"
+    folder, s = runs_dir() if scale == "smoke" else latency_dir(), scale4(scale)
+    return folder / f"lut-{s.resolution}px-{s.device}.json"
 
 
-def obtain_table(scale: str, device: str = "cpu", *, progress: bool = True) -> Table:
+def obtain_table(scale: str, *, progress: bool = True) -> Table:
     """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured where it is missing."""
-    path, sizes = table_path(scale, device), scale4(scale)
-    if not path.exists() and scale != "smoke":
+    path, s = table_path(scale), scale4(scale)
+    if path.exists():
+        return load_table(path)
+    if scale != "smoke":
         raise InputError(
-            f"{shown(path)} is missing; on a quiet machine run `dcnas lut build --resolution {sizes.resolution} --out "
-            f"{shown(path)}` and `dcnas lut validate` on it."
+            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {s.resolution} "
+            f"--device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} --device {s.device}`."
         )
-    if not path.exists():
-        space = Space(8, sizes.resolution, 2, sizes.width)
-        # one thread: several notebooks may run side by side
-        table = build_table(space, path, batch=4, device=device, threads=1, rounds=2, progress=progress)
-        frame, table = validate_table(table, space, device=device, networks=30, rounds=2, offset=False, progress=progress)
-        write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
-        table.save(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # several notebooks may run side by side, hence one thread as well
+        if not path.exists():
+            space, unfinished = Space(8, s.resolution, 2, s.width), path.with_suffix(".unvalidated.json")
+            table = build_table(space, unfinished, batch=4, threads=1, rounds=2, progress=progress)
+            frame, table = validate_table(table, space, networks=30, rounds=2, offset=False, progress=progress)
+            write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
+            table.save(path)
+            unfinished.unlink()
     return load_table(path)
 
 
@@ -223,10 +231,10 @@ def table_file(found: Search) -> Path:
 TARGETS = {"S": 0.25, "M": 0.4, "L": 0.7}  # of the way from the fastest to the slowest network; the paper's 6, 8 and 12 ms
 
 
-def target_ms(scale: str, size: str, device: str = "cpu") -> float:
-    """The target latency "S", "M" or "L" on a device, in ms, to two decimals."""
+def target_ms(scale: str, size: str) -> float:
+    """The target latency "S", "M" or "L", in ms, to two decimals."""
     sizes = scale4(scale)
-    low, high = latency_range_ms(Space(4, sizes.resolution, 2, sizes.width), obtain_table(scale, device))
+    low, high = latency_range_ms(Space(4, sizes.resolution, 2, sizes.width), obtain_table(scale))
     return round(low + TARGETS[require_choice("size", size, TARGETS)] * (high - low), 2)
 
 
@@ -264,6 +272,11 @@ def training(scale: str, seed: int, label: str, network: str, **changes) -> Trai
     return replace(found, **changes)
 
 
+def _digest(*contents: bytes) -> str:
+    """Eight hex digits that change with what a reader brings, so that a run on other tables or images is another run."""
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
+
+
 def own_search(
     table: Path, data: str, target: float, *, operators: int = 4, seed: int = 0, epochs: int | None = None,
     steps_per_epoch: int | None = None, batch: int | None = None, **changes,
@@ -273,11 +286,11 @@ def own_search(
     `InputError` for settings that no search can have, such as a target out of reach, before any image is read.
     """
     s, known = scale4("laptop"), load_table(table)
-    c = known.conditions
+    c, digest = known.conditions, _digest(Path(table).read_bytes(), identity_of(data).encode())
     epochs = s.epochs if epochs is None else require_whole("epochs", epochs, 2)
     weight_epochs = max(1, epochs // 5)
     found = Search(
-        "own search", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
+        f"own search, {digest}", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
         str(Path(table).resolve()), epochs, weight_epochs, s.steps_per_epoch if steps_per_epoch is None else steps_per_epoch,
         s.alpha_lr, TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)), **changes,
     )  # fmt: skip
@@ -292,7 +305,8 @@ def own_training(
     """A training of an architecture on a reader's own images; sizes as at scale `laptop` where they are not given."""
     s = scale4("laptop")
     steps = s.train_steps if steps is None else require_whole("steps", steps)
-    found = training("laptop", seed, f"own {network}", network, architecture=architecture.to_json())
+    label = f"own {network}, {_digest(identity_of(data).encode())}"
+    found = training("laptop", seed, label, network, architecture=architecture.to_json())
     resolution = architecture.space.resolution
     found = replace(found, scale="own", data=data, resolution=resolution, batch=batch or found.batch, **changes)
     return replace(found, steps=steps, epoch_steps=max(1, steps // 8))

@@ -31,6 +31,18 @@ class Interval(NamedTuple):
         return self.low - slack <= value <= self.high + slack
 
 
+_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # Student's t at 97.5%, by number of values
+
+
+def of_few(values: Sequence[float]) -> Interval:
+    """The mean of a few independent values, such as one per search, with Student's 95% interval; without bounds of a single one."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, np.nan, np.nan)
+    half = _T[min(len(values), max(_T))] * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return Interval(mean, mean - half, mean + half)
+
+
 def over_sigmas(metric: np.ndarray, sigmas: Sequence[float] = SIGMAS) -> np.ndarray:
     """A number per image: the mean over the given noise levels (and digits) of an array (11, N) or (11, N, digits)."""
     rows = [SIGMAS.index(sigma) for sigma in sigmas]

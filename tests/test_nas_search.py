@@ -13,10 +13,10 @@ from made_up import linear_table
 
 from dcnas.errors import InputError
 from dcnas.nas import derive
-from dcnas.nas.lut import predicted_ms
+from dcnas.nas.lut import key_of, predicted_ms
 from dcnas.nas.recorder import describe, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, latency_range_ms, run_search, temperature_of
-from dcnas.nas.space import Space, random_architecture, start_architecture
+from dcnas.nas.space import Architecture, Choice, Space, random_architecture, start_architecture
 from dcnas.nas.supernet import Supernet
 from dcnas.seed import generator
 from dcnas.training.tasks import Batch
@@ -296,6 +296,23 @@ def test_the_knapsack_equals_trying_everything():
         assert picks.shape == (5, best.shape[1])
 
 
+@pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq"])
+def test_the_ends_of_the_range_are_networks(network):
+    solved, found = derive.frontier(TINY, TABLE, [np.zeros(4)] * len(TINY.layers), network), []  # width alone counts
+    for pick, width in ((min, "least_hidden"), (max, "most_hidden")):
+        choices = [
+            pick(((o, getattr(o, width)(layer.in_channels)) for o in TINY.candidates),
+                 key=lambda c, layer=layer: TABLE.part_ms(key_of(layer, c[0]), c[1]))
+            for layer in TINY.layers
+        ]  # fmt: skip
+        found.append(predicted_ms(TABLE, Architecture(TINY, tuple(Choice(*c) for c in choices)), network))
+    assert solved.range_ms == pytest.approx(found, rel=0.01)
+    low, high = solved.range_ms
+    for share in (0.2, 0.4):  # no time is left over on what the network does not have
+        target = low + share * (high - low)
+        assert 0.98 * target <= solved.latency_ms(solved.best(target)) <= target
+
+
 LOGS = [np.log(p / p.sum()) for p in np.random.default_rng(1).random((18, 4)) + 0.1]
 
 
@@ -365,8 +382,10 @@ def test_repair_leaves_alone_what_fits_or_is_within_the_noise():
 # ---- the recorder
 
 
-def epochs(flips, argmax_ms, trained=None):
-    return pd.DataFrame({"flips": flips, "argmax_ms": argmax_ms, "alphas_trained": trained or [True] * len(flips)})
+def epochs(flips, argmax_ms, trained=None, margin=0.5):
+    return pd.DataFrame(
+        {"flips": flips, "argmax_ms": argmax_ms, "alphas_trained": trained or [True] * len(flips), "margin": margin}
+    )
 
 
 @pytest.mark.parametrize(
@@ -383,6 +402,11 @@ def epochs(flips, argmax_ms, trained=None):
 def test_the_verdict_on_a_search(flips, argmax_ms, cheapest, word):
     found = judge_search(epochs(flips, argmax_ms), 18, 10.0, cheapest)
     assert found.word == word and found.reason
+
+
+def test_alphas_that_hardly_moved_decide_nothing():
+    found = judge_search(epochs([0] * 6, [10] * 6, margin=0.01), 18, 10.0, 0.3)
+    assert found.word == "undecided" and "hardly moved" in found.reason
 
 
 def test_the_description_of_an_epoch():

@@ -25,6 +25,7 @@ ALPHAS = pd.DataFrame([
 
 def texts(figure) -> str:
     found = [t.get_text() for axes in figure.axes for t in [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]]
+    found.append(figure.get_suptitle())
     return "\n".join(found)
 
 

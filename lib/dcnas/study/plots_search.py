@@ -280,10 +280,23 @@ def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) 
 def architecture_figure(architecture: Architecture, title: str = "", network: str = "C-NAS", table: Table | None = None) -> Figure:
     """A network from its architecture: a box per block, as high as its expansion rate, dark for kernel 5, hatched with SE.
 
-    For D-NAS and DC-NAS the decoder is drawn below the levels of the encoder that it starts from and joins.
+    For D-NAS and DC-NAS the decoder is drawn below the levels of the encoder that it starts from and joins; DC-NAS_seq is drawn as
+    the two networks that it is, the second on the output of the first.
     """
+    parts = {"D-NAS": "first", "C-NAS": "then, on its output"} if network == "DC-NAS_seq" else {network: ""}
+    heights = [4.2 if part == "C-NAS" else 5.4 for part in parts]
+    figure, grid = figures.new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
+    for axes, (part, order) in zip(grid[:, 0], parts.items(), strict=True):
+        _draw_network(axes, architecture, part)
+        axes.set_title(order)
+    latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
+    figure.suptitle(f"{title or network}{latency}", fontsize=12)
+    return figures.note(figure, "Height: expansion rate; the number above a block: its hidden width in channels.")
+
+
+def _draw_network(axes, architecture: Architecture, network: str) -> None:
+    """C-NAS, D-NAS or DC-NAS in its axes."""
     space = architecture.space
-    figure, axes = figures.new_figure(13, 4.2 if network == "C-NAS" else 5.4)
     x, ticks, ends = 0.0, [], {}
     for name in ("3x3", "MB"):
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
@@ -325,9 +338,6 @@ def architecture_figure(architecture: Architecture, title: str = "", network: st
         Patch(facecolor=FIXED, edgecolor="black", label="fixed"),
     ]
     axes.legend(handles=handles, ncols=4, loc="upper left", fontsize=9)
-    latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
-    axes.set_title(f"{title or network}{latency}")
-    return figures.note(figure, "Height: expansion rate; the number above a block: its hidden width in channels.")
 
 
 def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:

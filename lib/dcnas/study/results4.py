@@ -58,6 +58,7 @@ class Searched:
     """A complete search. `epochs` has a row per epoch, `alphas` a row per epoch, place and choice."""
 
     label: str
+    scale: str
     seed: int
     target_ms: float
     predicted_ms: float  # of `architecture` by the table
@@ -102,7 +103,7 @@ def read_search(experiment: Search) -> Searched:
 def _searched(row, epochs: pd.DataFrame, alphas: pd.DataFrame, architectures: dict) -> Searched:
     of_run = [frame[frame["run"] == row.run].drop(columns="run").reset_index(drop=True) for frame in (epochs, alphas)]
     architecture = from_record(architectures[row.run])
-    return Searched(row.label, row.seed, row.target_ms, row.predicted_ms, row.verdict, row.reason, architecture, *of_run)
+    return Searched(row.label, row.scale, row.seed, row.target_ms, row.predicted_ms, row.verdict, row.reason, architecture, *of_run)
 
 
 def _search_row(experiment: Search) -> dict:

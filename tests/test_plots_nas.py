@@ -57,15 +57,7 @@ def joint(sign: float = 1.0):
 
 
 def test_the_paper_s_own_numbers_reproduce_its_claims():
-    found = verdicts(plots.joint_claims(*joint()))
-    assert {v for name, v in found.items() if not name.startswith(("latency", "PSNR, DC-NAS S", "SSIM, DC-NAS S"))} == {
-        "reproduced"
-    }
-    assert found["latency, DC-NAS L minus DC-NAS_seq L, in %"] == "reproduced"
-    assert found["latency, mb decoder minus convolutional, in ms"] == "reproduced"
-    # at least 0.8 dB: printed as exactly that against DC-Net_tail, which no interval can lie above
-    assert found["PSNR, DC-NAS S minus DC-Net Reduced, in dB"] == "reproduced"
-    assert found["PSNR, DC-NAS S minus DC-Net_tail Reduced, in dB"] == "undecided"
+    assert set(verdicts(plots.joint_claims(*joint())).values()) == {"reproduced"}
 
 
 def test_a_reversed_world_reproduces_none_of_them():

@@ -170,10 +170,21 @@ def test_a_derivation_measures_and_repairs(small, network):
     found = derivation(source, network, target)
     small.slower = 1.1
     run(found)
-    rows = results4.derivation_rows(found)
+    rows = pd.read_csv(folder_of(found) / "derivation.csv")
     assert abs(rows["error_pct"].iloc[0]) > 2 and abs(rows["error_pct"].iloc[-1]) <= 2
     assert load_architecture(folder_of(source) / "architecture.json") == before  # the search's own record stays
-    assert rows["measured_ms"].tolist() == small.measured
+    kept = results4.derivation_row(found).iloc[0]
+    assert [*rows["measured_ms"], kept["measured_ms"]] == small.measured  # what was kept is measured anew
+    assert kept["repairs"] == len(rows) - 1 and kept["first_error_pct"] == rows["error_pct"].iloc[0]
+
+
+def test_a_table_of_another_machine_is_refused(small):
+    source = search("smoke", 0, "test", "S")
+    run(source)
+    table = section4.obtain_table("smoke")
+    replace(table, conditions=replace(table.conditions, device="a board")).save(section4.table_path("smoke"))
+    with pytest.raises(InputError, match="the look-up table is for a board, but this machine has .*; build one for it"):
+        run(derivation(source))
 
 
 def test_names_differ_with_every_setting(small):

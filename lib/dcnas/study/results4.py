@@ -378,8 +378,9 @@ def collect() -> dict[str, int]:
     kept = _merge("section4_derivations.csv", pd.concat(frames) if frames else pd.DataFrame(), order)
     _merge_architectures([*here[Search], *here[Derivation]], searched | kept)
     runs = _merge("section4.csv", read_runs(here[Training]), order)
-    merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
-    merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
+    if runs:
+        merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
+        merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
     return {"trainings": len(runs), "searches": len(searched), "derivations": len(kept)}
 
 

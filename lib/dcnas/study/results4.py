@@ -20,8 +20,8 @@ from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_name, device_named, measure_many
 from ..latency.table import Table, load_table
 from ..models import count_flops
-from ..nas.networks import IMAGE_CHANNELS
-from ..nas.space import Architecture, from_record
+from ..nas.networks import IMAGE_CHANNELS, build_network
+from ..nas.space import Architecture, Space, from_record
 from ..paths import latency_dir, published_dir, runs_dir, write_atomic
 from . import results as results3
 from . import section4 as lists
@@ -30,7 +30,7 @@ from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
 from .runs import folder_of, is_complete, obtain, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import TABLE_LIMIT_PCT, build_of, published_architectures
+from .section4_runs import TABLE_LIMIT_PCT, build_of, published_architectures, references
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -163,7 +163,10 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
 
 
 def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
-    known = latencies(rows["scale"].iloc[0]).rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
+    known = latencies(rows["scale"].iloc[0])
+    for name in ("median_ms", "q25_ms", "q75_ms"):  # in the milliseconds of the table, which targets are in
+        known[name] /= known["slowdown"]
+    known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
     columns = ["label", "seed", "latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]
     return rows.merge(known[columns].astype({"seed": int}), on=["label", "seed"], how="left", validate="many_to_one")
 
@@ -260,7 +263,7 @@ def latencies(scale: str) -> pd.DataFrame:
         measure_section4(scale, [e for e in lists.trainings(scale) if e.derivation is None], rounds=1, passes=1)
     if path.exists():
         return pd.read_csv(path)
-    return pd.DataFrame(columns=["label", "seed", *(f.name for f in fields(Latency)), "spread_ms"])
+    return pd.DataFrame(columns=["label", "seed", *(f.name for f in fields(Latency)), "spread_ms", "slowdown"])
 
 
 def latency_path(scale: str) -> Path:
@@ -282,7 +285,8 @@ def measure_section4(
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
-    path, conditions = latency_path(scale), load_table(lists.table_path(scale)).conditions
+    path, table = latency_path(scale), load_table(lists.table_path(scale))
+    conditions = table.conditions
     device, names = device_named(conditions.device), published_architectures()
     if experiments is None:
         experiments = [
@@ -299,6 +303,8 @@ def measure_section4(
         image = torch.rand(conditions.batch, IMAGE_CHANNELS, conditions.resolution, conditions.resolution)
         with torch.random.fork_rng():
             models = {_network_key(e): (build_of(e), (image,)) for e in {_network_key(e): e for e in wanted}.values()}
+            known_ms = references(table, Space(4, conditions.resolution, 2, conditions.width))
+            models |= {name: (build_network("C-NAS", architecture), (image,)) for name, (architecture, _) in known_ms.items()}
         found = measure_many(
             models, rounds=rounds, warmup=1, passes=passes, threads=conditions.threads, device=device, progress=progress,
             unsynchronised=device.type != "cpu",
@@ -306,6 +312,8 @@ def measure_section4(
         rows = pd.DataFrame([
             {"label": e.label, "seed": e.seed, "network": _network_key(e)} | found[_network_key(e)].as_row() for e in wanted
         ])  # fmt: skip
+        # how fast the device was, against what the table says of the references; 1 on the day of the table
+        rows["slowdown"] = sum(found[name].median_ms for name in known_ms) / sum(ms for _, ms in known_ms.values())
         if device.type == "cpu":  # a call returns when its work is done, so the mean is that reading
             rows["unsynchronised_ms"] = rows["mean_ms"]
         replaced = set(zip(rows["label"], rows["seed"], strict=True))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 from ..data.images import evaluation_images, make_image_draw
 from ..data.noise import SIGMAS
 from ..errors import InputError, require_choice
-from ..latency.measure import device_named, measure_many
-from ..latency.table import load_table
+from ..latency.measure import device_named, measure_many, median_error
+from ..latency.table import Table, load_table
 from ..models import UNETS, count_parameters
 from ..nas.derive import fit_widths, repair
 from ..nas.lut import predicted_ms
-from ..nas.networks import NETWORKS, ManualJoint, OnlyClassifies, OnlyDenoises, build_network
+from ..nas.networks import IMAGE_CHANNELS, NETWORKS, ManualJoint, OnlyClassifies, OnlyDenoises, build_network
 from ..nas.search import run_search
-from ..nas.space import Architecture, from_record, load_architecture, random_architecture, save_architecture, widened
+from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
 from ..seed import set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, summarise, validation
@@ -43,6 +44,7 @@ from .section4 import Derivation, Search, Training, images_of, table_file
 
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
+REFERENCES = 3
 TORCHVISION = ("ResNet-18", "MobileNetV2")
 MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
 
@@ -120,6 +122,33 @@ def batches_of(
     return batch
 
 
+# ---- latencies in the table's milliseconds
+
+
+def references(table: Table, space: Space) -> dict[str, tuple[Architecture, float]]:
+    """Random networks with the latencies that the table says: measured beside others, they tell how fast the device is just now."""
+    space = replace(space, classes=2)
+    drawn = [random_architecture(space, np.random.default_rng([REFERENCES, n])) for n in range(REFERENCES)]
+    return {f"reference {n}": (architecture, predicted_ms(table, architecture)) for n, architecture in enumerate(drawn)}
+
+
+def latency_by_table(model: nn.Module, table: Table, space: Space, device: torch.device, rounds: int) -> tuple[float, float]:
+    """A network's latency in ms and its 95% error, as the device was when the table was made.
+
+    Other load and clock rates come and go in seconds, so what is measured, round by round, is the ratio to the references.
+    """
+    c, known = table.conditions, references(table, space)
+    image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
+    models = {"it": (model, (image,))} | {name: (build_network("C-NAS", a), (image,)) for name, (a, _) in known.items()}
+    ratios = []
+    for _ in range(rounds):
+        found = measure_many(models, rounds=1, warmup=1, passes=3, threads=c.threads, device=device)
+        ratios.append(found["it"].median_ms / sum(found[name].median_ms for name in known))
+    unit = sum(ms for _, ms in known.values())
+    q25, median, q75 = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return float(median * unit), float(1.96 * median_error(q75 - q25, rounds) * unit)
+
+
 # ---- carrying out
 
 
@@ -179,14 +208,9 @@ def _(
     else:
         start = random_architecture(space, np.random.default_rng(experiment.random_seed))
     start = fit_widths(start, target, lambda a: predicted_ms(table, a, network))
-    image = torch.rand(conditions.batch, 3, conditions.resolution, conditions.resolution)
 
     def measured(architecture: Architecture) -> tuple[float, float]:
-        latency = measure_many(
-            {"it": (build_network(network, architecture), (image,))}, rounds=experiment.rounds, warmup=1, passes=3,
-            threads=conditions.threads, device=place,
-        )["it"]  # fmt: skip
-        return latency.median_ms, 1.96 * latency.median_error_ms
+        return latency_by_table(build_network(network, architecture), table, space, place, experiment.rounds)
 
     repaired, rows = repair(start, target, table, measured, network=network)
     save_architecture(repaired, folder / "architecture.json")

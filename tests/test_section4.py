@@ -44,7 +44,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setitem(section4.SCALES4, "smoke", sizes)
     linear_table(Space(8, 32, 2, 0.25), batch=4).save(section4.table_path("smoke"))
     device = Device()
-    monkeypatch.setattr(section4_runs, "measure_many", device.measure_many)
+    monkeypatch.setattr(section4_runs, "latency_by_table", device.latency_by_table)
     monkeypatch.setattr(section4_runs, "build_network", device.build_network)
     return device
 
@@ -59,10 +59,9 @@ class Device:
         self.latest = (network, architecture)
         return self.real(network, architecture, *args, **options)
 
-    def measure_many(self, models, **_):
-        ms = self.slower * predicted_ms(section4.obtain_table("smoke"), self.latest[1], self.latest[0])
-        self.measured.append(ms)
-        return {"it": latency(ms)}
+    def latency_by_table(self, *_):
+        self.measured.append(self.slower * predicted_ms(section4.obtain_table("smoke"), self.latest[1], self.latest[0]))
+        return self.measured[-1], 0.0
 
 
 def latency(ms: float) -> Latency:
@@ -185,6 +184,20 @@ def test_a_table_of_another_machine_is_refused(small):
     replace(table, conditions=replace(table.conditions, device="a board")).save(section4.table_path("smoke"))
     with pytest.raises(InputError, match="the look-up table is for a board, but this machine has .*; build one for it"):
         run(derivation(source))
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 3.0])
+def test_a_latency_is_told_in_the_table_s_milliseconds(monkeypatch, slowdown):
+    table, space = linear_table(Space(8, 32, 2, 0.25), batch=4), Space(4, 32, 2, 0.25)
+    known = section4_runs.references(table, space)
+
+    def measure_many(models, **_):  # a machine that is slower today than on the day of the table
+        ms = {"it": 5.0} | {name: known[name][1] for name in models if name != "it"}
+        return {name: latency(slowdown * ms[name]) for name in models}
+
+    monkeypatch.setattr(section4_runs, "measure_many", measure_many)
+    found = section4_runs.latency_by_table(torch.nn.Identity(), table, space, torch.device("cpu"), 4)
+    assert found == pytest.approx((5.0, 0.0))
 
 
 def test_names_differ_with_every_setting(small):
@@ -362,6 +375,6 @@ def test_latencies_are_measured_once_per_network(laptop, monkeypatch):
     monkeypatch.setattr(results4, "measure_many", measure_many)
     run(laptop[0].derivation)
     path = results4.measure_section4("laptop")
-    assert results4.measure_section4("laptop") == path and len(calls) == 1 and len(calls[0]) == 2
+    assert results4.measure_section4("laptop") == path and len(calls) == 1 and len(calls[0]) == 2 + section4_runs.REFERENCES
     found = results4.latencies("laptop")
     assert found["median_ms"].tolist() == [7.0, 7.0] and set(found["label"]) == {"DC-NAS S", "UNet Reduced"}

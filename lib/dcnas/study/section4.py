@@ -126,7 +126,7 @@ class Derivation(Named):
     network: str  # the network, with a convolutional decoder where it has one, that is to meet the target
     target_ms: float
     random_seed: int | None = None  # operators and widths drawn from the search's space, instead of what it found
-    rounds: int = 12
+    rounds: int = 30
     threads: int = 1  # of this process; the measurement takes the table's
     measures_latency: ClassVar[bool] = True
 
@@ -258,7 +258,7 @@ def derivation(found: Search, network: str = "C-NAS", target: float | None = Non
     label = found.label if random_seed is None else f"random, {found.label}"
     if target is None:
         target = found.target_ms if found.loss == "ce" else target_ms(found.scale, "M")
-    return Derivation(label, found, network, target, random_seed, rounds=1 if found.scale == "smoke" else 12)
+    return Derivation(label, found, network, target, random_seed, rounds=1 if found.scale == "smoke" else 30)
 
 
 def training(scale: str, seed: int, label: str, network: str, **changes) -> Training:

@@ -135,14 +135,15 @@ def references(table: Table, space: Space) -> dict[str, tuple[Architecture, floa
 def latency_by_table(model: nn.Module, table: Table, space: Space, device: torch.device, rounds: int) -> tuple[float, float]:
     """A network's latency in ms and its 95% error, as the device was when the table was made.
 
-    Other load and clock rates come and go in seconds, so what is measured, round by round, is the ratio to the references.
+    Other load and clock rates come and go in seconds, so the networks take turns pass by pass, and what is measured is the ratio of
+    each pass to those of the references just before and after it.
     """
     c, known = table.conditions, references(table, space)
     image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
     models = {"it": (model, (image,))} | {name: (build_network("C-NAS", a), (image,)) for name, (a, _) in known.items()}
     ratios = []
     for _ in range(rounds):
-        found = measure_many(models, rounds=1, warmup=1, passes=3, threads=c.threads, device=device)
+        found = measure_many(models, rounds=1, warmup=1, passes=1, threads=c.threads, device=device)
         ratios.append(found["it"].median_ms / sum(found[name].median_ms for name in known))
     unit = sum(ms for _, ms in known.values())
     q25, median, q75 = np.quantile(ratios, [0.25, 0.5, 0.75])

@@ -118,7 +118,7 @@ def readme() -> None:
 def latency(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
-    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 30,
     section: Annotated[int, typer.Option(help="3, or 4 for the networks that were derived, at the table's conditions.")] = 3,
     scale: Annotated[str, typer.Option(help="Of Section 4: laptop or paper.")] = "laptop",
 ) -> None:
@@ -302,8 +302,8 @@ def train(
     from .nas.networks import DECODERS, NETWORKS
     from .nas.space import load_architecture
     from .paths import shown, write_atomic
-    from .study.runs import folder_of, obtain
     from .study.section4 import own_training
+    from .study.section4_runs import folder_of, obtain  # not from runs, which alone does not know what a training of Section 4 is
 
     require_choice("network", network, NETWORKS)
     require_choice("decoder", decoder, DECODERS)

@@ -6,7 +6,7 @@ value of an operator is its log alpha, so that of an architecture is its log-pro
 left over is spent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -172,41 +172,41 @@ def frontier(
     return Frontier(space, table, network, decoder, tuple(options), best, picks, costs, float(bin_ms), float(fixed))
 
 
-def best_value(architecture: Architecture, alphas: Sequence[np.ndarray]) -> float:
-    """The knapsack's value of an architecture."""
-    total = 0.0
-    for layer, choice, alpha in zip(architecture.space.layers, architecture.choices, alphas, strict=True):
-        operator = architecture.space.candidates.index(choice.operator)
-        total += float(alpha[operator]) + WIDTH_VALUE * float(np.log2(choice.hidden / layer.in_channels))
-    return total
-
-
 def repair(
-    architecture: Architecture, target_ms: float, table: Table, measure_ms: Callable[[Architecture], tuple[float, float]],
-    *, network: str = "C-NAS", decoder: str = "conv", attempts: int = 4, tolerance_pct: float = TOLERANCE_PCT,
-) -> tuple[Architecture, list[dict]]:  # fmt: skip
-    """Change widths until the *measured* latency is within the tolerance of the target, or within the measurement's noise.
+    starts: Mapping[str, Architecture], targets_ms: Mapping[str, float],
+    predict_ms: Mapping[str, Callable[[Architecture], float]],
+    measure_ms: Callable[[Mapping[str, Architecture]], Mapping[str, tuple[float, float]]],
+    *, attempts: int = 4, tolerance_pct: float = TOLERANCE_PCT,
+) -> tuple[dict[str, Architecture], dict[str, list[dict]]]:  # fmt: skip
+    """Change widths until each network's *measured* latency is within the tolerance of its target, or within the noise.
 
-    `measure_ms(architecture)` gives the median and its uncertainty in ms. Each attempt fits the widths to the target that the
-    table must be given for the measurement to come out right; the closest attempt is returned, with a row per attempt.
+    `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms. Who misses is fitted to the
+    latency that `predict_ms` must be given for the measurement to come out right, and then all are measured anew. Of a network that
+    never meets its target the closest attempt is returned. With a row per network and measurement.
     """
-    rows, tried, ask = [], [], target_ms
+    now, ask = dict(starts), dict(targets_ms)
+    rows: dict[str, list[dict]] = {name: [] for name in now}
+    tried: dict[str, list[tuple[float, Architecture]]] = {name: [] for name in now}
+    met: set[str] = set()
     for attempt in range(attempts + 1):
-        measured, noise = measure_ms(architecture)
-        predicted = predicted_ms(table, architecture, network, decoder)
-        error = 100 * (measured / target_ms - 1)
-        rows.append({
-            "attempt": attempt, "predicted_ms": predicted, "measured_ms": measured, "noise_ms": noise, "error_pct": error,
-        })  # fmt: skip
-        tried.append((abs(error), architecture))
-        if abs(measured - target_ms) <= max(tolerance_pct / 100 * target_ms, noise) or attempt == attempts:
+        found, before = measure_ms(now), dict(now)
+        for name, (measured, noise) in found.items():
+            target, predict = targets_ms[name], predict_ms[name]
+            error = 100 * (measured / target - 1)
+            rows[name].append({
+                "attempt": attempt, "predicted_ms": predict(now[name]), "measured_ms": measured, "noise_ms": noise, "error_pct": error,
+            })  # fmt: skip
+            tried[name].append((abs(error), now[name]))
+            if abs(measured - target) <= max(tolerance_pct / 100 * target, noise):
+                met.add(name)
+                continue
+            met.discard(name)
+            ask[name] *= target / measured
+            now[name] = _towards(now[name], ask[name], predict)
+        if now == before:
             break
-        ask *= target_ms / measured
-        changed = _towards(architecture, ask, lambda a: predicted_ms(table, a, network, decoder))
-        if changed == architecture:
-            break
-        architecture = changed
-    return min(tried, key=lambda pair: pair[0])[1], rows
+    closest = {name: min(pairs, key=lambda pair: pair[0])[1] for name, pairs in tried.items()}
+    return {name: before[name] if name in met else closest[name] for name in now}, rows
 
 
 def _towards(architecture: Architecture, ask_ms: float, latency_ms: Callable[[Architecture], float]) -> Architecture:

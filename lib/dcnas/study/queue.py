@@ -16,10 +16,16 @@ from ..errors import InputError, require_whole
 from ..latency.measure import check_device
 from .experiments import Experiment
 from .runs import is_complete, needs, obtain, published_runs
+from .section4_runs import derive
 
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
-    """Go through `experiments` in order, again and again, until each is complete or another process has it."""
+    """Go through `experiments` in order, again and again, until each is complete or another process has it.
+
+    Those that measure latency are carried out together, all at once, and the deadline does not interrupt them.
+    """
+    if experiments and experiments[0].measures_latency:
+        return derive(experiments, device=device, progress=progress)
     left, going_on = experiments, True
     while left and going_on:
         going_on = False

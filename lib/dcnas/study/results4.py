@@ -27,10 +27,10 @@ from . import results as results3
 from . import section4 as lists
 from .experiments import FORMAT
 from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
-from .runs import folder_of, is_complete, obtain, read_tensors
+from .runs import folder_of, is_complete, needs, obtain, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import TABLE_LIMIT_PCT, build_of, published_architectures, references
+from .section4_runs import TABLE_LIMIT_PCT, build_of, derive, latencies_by_table, published_architectures
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -133,8 +133,7 @@ def derived(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.Dat
         rows = _read_published("section4_derivations")
         return rows[rows["scale"] == published_scale()].reset_index(drop=True)
     experiments = lists.derivations(scale)
-    for experiment in experiments:
-        obtain(experiment, device=device, progress=progress)
+    derive(experiments, device=device, progress=progress)
     return pd.concat(map(derivation_row, experiments), ignore_index=True)
 
 
@@ -152,6 +151,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
         rows = rows[place.notna()].iloc[np.argsort(place[place.notna()], kind="stable")].reset_index(drop=True)
     else:
         wanted = make(scale)
+        derive([e.derivation for e in wanted if needs(e) is not None], device=device, progress=progress)
         for experiment in wanted:
             obtain(experiment, device=device, progress=progress)
         rows = read_runs(wanted).assign(source="runs")
@@ -279,15 +279,14 @@ def _network_key(experiment: Training) -> str:
 
 
 def measure_section4(
-    scale: str, experiments: Sequence[Training] | None = None, *, rounds: int = 5, passes: int = 3, progress: bool = False
+    scale: str, experiments: Sequence[Training] | None = None, *, rounds: int = 30, passes: int = 1, progress: bool = False
 ) -> Path:  # fmt: skip
     """Measure networks (all that can be built, if none are given) together, interleaved, under the look-up table's conditions.
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
     path, table = latency_path(scale), load_table(lists.table_path(scale))
-    conditions = table.conditions
-    device, names = device_named(conditions.device), published_architectures()
+    device, names = device_named(table.conditions.device), published_architectures()
     if experiments is None:
         experiments = [
             e for e in lists.trainings(scale)
@@ -300,20 +299,13 @@ def measure_section4(
         wanted = [e for e in experiments if _network_key(e) not in there]
         if not wanted:
             return path
-        image = torch.rand(conditions.batch, IMAGE_CHANNELS, conditions.resolution, conditions.resolution)
         with torch.random.fork_rng():
-            models = {_network_key(e): (build_of(e), (image,)) for e in {_network_key(e): e for e in wanted}.values()}
-            known_ms = references(table, Space(4, conditions.resolution, 2, conditions.width))
-            models |= {name: (build_network("C-NAS", architecture), (image,)) for name, (architecture, _) in known_ms.items()}
-        found = measure_many(
-            models, rounds=rounds, warmup=1, passes=passes, threads=conditions.threads, device=device, progress=progress,
-            unsynchronised=device.type != "cpu",
-        )  # fmt: skip
+            models = {_network_key(e): build_of(e) for e in {_network_key(e): e for e in wanted}.values()}
+        found, slowdown = latencies_by_table(models, table, rounds=rounds, passes=passes, progress=progress)
         rows = pd.DataFrame([
-            {"label": e.label, "seed": e.seed, "network": _network_key(e)} | found[_network_key(e)].as_row() for e in wanted
+            {"label": e.label, "seed": e.seed, "network": _network_key(e), "slowdown": slowdown} | found[_network_key(e)].as_row()
+            for e in wanted
         ])  # fmt: skip
-        # how fast the device was, against what the table says of the references; 1 on the day of the table
-        rows["slowdown"] = sum(found[name].median_ms for name in known_ms) / sum(ms for _, ms in known_ms.values())
         if device.type == "cpu":  # a call returns when its work is done, so the mean is that reading
             rows["unsynchronised_ms"] = rows["mean_ms"]
         replaced = set(zip(rows["label"], rows["seed"], strict=True))

@@ -11,7 +11,8 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache, singledispatch
@@ -157,11 +158,28 @@ def obtain(
         torch.set_num_threads(experiment.threads)
         try:
             if parallel.is_first():
-                config = {"format": FORMAT, "experiment": asdict(experiment)}
-                write_atomic(folder / "config.json", json.dumps(config, indent=1))
+                _write_config(experiment)
             return parallel.told(perform(experiment, folder, place, progress, deadline, checkpoint_s))
         finally:
             torch.set_num_threads(threads)
+    finally:
+        lock.release()
+
+
+def _write_config(experiment) -> None:
+    config = {"format": FORMAT, "experiment": asdict(experiment)}
+    write_atomic(folder_of(experiment) / "config.json", json.dumps(config, indent=1))
+
+
+@contextmanager
+def hold(experiment, progress: bool = True) -> Iterator[None]:
+    """The run for this process alone, after another one that has it, for work that `obtain` does not do."""
+    folder_of(experiment).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder_of(experiment) / ".lock")
+    _acquire(lock, experiment, True, progress)
+    try:
+        _write_config(experiment)
+        yield
     finally:
         lock.release()
 

@@ -474,5 +474,3 @@ def everything(scale: str) -> list[Search | Derivation | Training]:
     """All runs of Section 4."""
     return [*searches(scale), *derivations(scale), *trainings(scale)]
 
-
-from . import section4_runs  # noqa: E402, F401  at the end, because it needs the classes above: who has them can carry them out

@@ -1,8 +1,10 @@
 """How the run store carries out searches, derivations and trainings of Section 4, and how their records are read."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from ..data.images import evaluation_images, make_image_draw
 from ..data.noise import SIGMAS
 from ..errors import InputError, require_choice
-from ..latency.measure import device_named, measure_many, median_error
+from ..latency.measure import Latency, device_named, measure_many
 from ..latency.table import Table, load_table
 from ..models import UNETS, count_parameters
 from ..nas.derive import fit_widths, repair
@@ -33,7 +35,10 @@ from .runs import (
     bank_noisy,
     finish,
     folder_of,
+    hold,
+    is_complete,
     needs,
+    obtain,
     perform,
     to_csv,
     trained_before,
@@ -44,7 +49,7 @@ from .section4 import Derivation, Search, Training, images_of, table_file
 
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
-REFERENCES = 3
+REFERENCES = 8
 TORCHVISION = ("ResNet-18", "MobileNetV2")
 MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
 
@@ -125,29 +130,26 @@ def batches_of(
 # ---- latencies in the table's milliseconds
 
 
-def references(table: Table, space: Space) -> dict[str, tuple[Architecture, float]]:
-    """Random networks with the latencies that the table says: measured beside others, they tell how fast the device is just now."""
-    space = replace(space, classes=2)
-    drawn = [random_architecture(space, np.random.default_rng([REFERENCES, n])) for n in range(REFERENCES)]
-    return {f"reference {n}": (architecture, predicted_ms(table, architecture)) for n, architecture in enumerate(drawn)}
+def latencies_by_table(
+    models: Mapping[str, nn.Module], table: Table, *, rounds: int, passes: int = 1, progress: bool = False
+) -> tuple[dict[str, Latency], float]:
+    """Networks measured under the table's conditions, and how slow the device is: 1 as on the day of the table, 2 half as fast.
 
-
-def latency_by_table(model: nn.Module, table: Table, space: Space, device: torch.device, rounds: int) -> tuple[float, float]:
-    """A network's latency in ms and its 95% error, as the device was when the table was made.
-
-    Other load and clock rates come and go in seconds, so the networks take turns pass by pass, and what is measured is the ratio of
-    each pass to those of the references just before and after it.
+    All take turns, so that other load and clock rates, which come and go in seconds, hit all alike; random networks whose latency
+    the table knows run among them, and the slowdown is theirs.
     """
-    c, known = table.conditions, references(table, space)
-    image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
-    models = {"it": (model, (image,))} | {name: (build_network("C-NAS", a), (image,)) for name, (a, _) in known.items()}
-    ratios = []
-    for _ in range(rounds):
-        found = measure_many(models, rounds=1, warmup=1, passes=1, threads=c.threads, device=device)
-        ratios.append(found["it"].median_ms / sum(found[name].median_ms for name in known))
-    unit = sum(ms for _, ms in known.values())
-    q25, median, q75 = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return float(median * unit), float(1.96 * median_error(q75 - q25, rounds) * unit)
+    c = table.conditions
+    device, image = device_named(c.device), torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
+    space = Space(4, c.resolution, 2, c.width)
+    known = {f"reference {n}": random_architecture(space, np.random.default_rng([REFERENCES, n])) for n in range(REFERENCES)}
+    with torch.random.fork_rng():
+        run = dict(models) | {name: build_network("C-NAS", architecture) for name, architecture in known.items()}
+    found = measure_many(
+        {name: (model, (image,)) for name, model in run.items()}, rounds=rounds, warmup=1, passes=passes, threads=c.threads,
+        device=device, progress=progress, unsynchronised=device.type != "cpu",
+    )  # fmt: skip
+    slowdown = float(np.median([found[name].median_ms / predicted_ms(table, a) for name, a in known.items()]))
+    return {name: found[name] for name in models}, slowdown
 
 
 # ---- carrying out
@@ -199,28 +201,54 @@ def _(experiment: Search, folder: Path, device: torch.device, progress: bool, de
 def _(
     experiment: Derivation, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
 ) -> bool:
-    if not parallel.is_first():
-        return True
-    table, space = load_table(table_file(experiment.search)), experiment.search.space
-    conditions, network, target = table.conditions, experiment.network, experiment.target_ms
-    place = device_named(conditions.device)  # which need not be the device that trains
-    if experiment.random_seed is None:
-        start = found_by(experiment.search)
-    else:
-        start = random_architecture(space, np.random.default_rng(experiment.random_seed))
-    start = fit_widths(start, target, lambda a: predicted_ms(table, a, network))
-
-    def measured(architecture: Architecture) -> tuple[float, float]:
-        return latency_by_table(build_network(network, architecture), table, space, place, experiment.rounds)
-
-    repaired, rows = repair(start, target, table, measured, network=network)
-    save_architecture(repaired, folder / "architecture.json")
-    write_atomic(folder / "derivation.csv", to_csv(rows))
-    ms, noise = measured(repaired)  # anew: the best of several measurements would flatter it
-    found = {"target_ms": target, "predicted_ms": predicted_ms(table, repaired, network), "measured_ms": ms, "noise_ms": noise}
-    found |= {"error_pct": 100 * (ms / target - 1), "first_error_pct": rows[0]["error_pct"], "repairs": len(rows) - 1}
-    finish(folder, place, [found], {})
+    if parallel.is_first():
+        _derive([experiment], progress)
     return True
+
+
+def derive(experiments: Sequence[Derivation], *, device: str = "cpu", progress: bool = True) -> None:
+    """Complete derivations together, after the searches that they need: measured side by side they disturb each other alike.
+
+    `device` is for the searches; networks are measured on the device of their table.
+    """
+    todo = sorted({e.name: e for e in experiments if not is_complete(e)}.values(), key=lambda e: e.name)
+    for needed in filter(None, map(needs, todo)):
+        obtain(needed, device=device, progress=progress)
+    with ExitStack() as locks:
+        for experiment in todo:  # in the order of their names, so that two processes do not wait for each other
+            locks.enter_context(hold(experiment))
+        by_table = groupby(sorted((e for e in todo if not is_complete(e)), key=table_file), key=table_file)
+        for _, group in by_table:
+            _derive(list(group), progress)
+
+
+def _derive(experiments: Sequence[Derivation], progress: bool) -> None:
+    """Fit, measure, repair and measure again what searches, or chance, have given; all of one table."""
+    table, by_name = load_table(table_file(experiments[0].search)), {e.name: e for e in experiments}
+    targets = {name: e.target_ms for name, e in by_name.items()}
+    predict = {name: partial(predicted_ms, table, network=e.network) for name, e in by_name.items()}
+    starts = {name: fit_widths(_start(e), targets[name], predict[name]) for name, e in by_name.items()}
+
+    def measure(architectures: Mapping[str, Architecture]) -> dict[str, tuple[float, float]]:
+        models = {name: build_network(by_name[name].network, a) for name, a in architectures.items()}
+        found, slowdown = latencies_by_table(models, table, rounds=experiments[0].rounds, progress=progress)
+        return {name: (f.median_ms / slowdown, 1.96 * f.median_error_ms / slowdown) for name, f in found.items()}
+
+    repaired, rows = repair(starts, targets, predict, measure)
+    for name, (ms, noise) in measure(repaired).items():  # anew: what was chosen for its measurement would be flattered by it
+        folder, target = folder_of(by_name[name]), targets[name]
+        save_architecture(repaired[name], folder / "architecture.json")
+        write_atomic(folder / "derivation.csv", to_csv(rows[name]))
+        found = {"target_ms": target, "predicted_ms": predict[name](repaired[name]), "measured_ms": ms, "noise_ms": noise}
+        found |= {"error_pct": 100 * (ms / target - 1), "first_error_pct": rows[name][0]["error_pct"]}
+        found |= {"repairs": len({row["predicted_ms"] for row in rows[name]}) - 1}
+        finish(folder, device_named(table.conditions.device), [found], {})
+
+
+def _start(experiment: Derivation) -> Architecture:
+    if experiment.random_seed is None:
+        return found_by(experiment.search)
+    return random_architecture(experiment.search.space, np.random.default_rng(experiment.random_seed))
 
 
 @perform.register

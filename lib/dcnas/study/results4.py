@@ -17,11 +17,11 @@ from filelock import FileLock
 
 from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import Latency, device_name, device_named, measure_many
+from ..latency.measure import Latency, device_name, device_named
 from ..latency.table import Table, load_table
 from ..models import count_flops
-from ..nas.networks import IMAGE_CHANNELS, build_network
-from ..nas.space import Architecture, Space, from_record
+from ..nas.networks import IMAGE_CHANNELS
+from ..nas.space import Architecture, from_record
 from ..paths import latency_dir, published_dir, runs_dir, write_atomic
 from . import results as results3
 from . import section4 as lists

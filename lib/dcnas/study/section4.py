@@ -473,4 +473,3 @@ def derivations(scale: str) -> list[Derivation]:
 def everything(scale: str) -> list[Search | Derivation | Training]:
     """All runs of Section 4."""
     return [*searches(scale), *derivations(scale), *trainings(scale)]
-

@@ -217,14 +217,18 @@ def derive(experiments: Sequence[Derivation], *, device: str = "cpu", progress: 
     with ExitStack() as locks:
         for experiment in todo:  # in the order of their names, so that two processes do not wait for each other
             locks.enter_context(hold(experiment))
-        by_table = groupby(sorted((e for e in todo if not is_complete(e)), key=table_file), key=table_file)
-        for _, group in by_table:
+        todo = [e for e in todo if not is_complete(e)]
+        for _, group in groupby(sorted(todo, key=_table_of), key=_table_of):
             _derive(list(group), progress)
+
+
+def _table_of(experiment: Derivation) -> Path:
+    return table_file(experiment.search)
 
 
 def _derive(experiments: Sequence[Derivation], progress: bool) -> None:
     """Fit, measure, repair and measure again what searches, or chance, have given; all of one table."""
-    table, by_name = load_table(table_file(experiments[0].search)), {e.name: e for e in experiments}
+    table, by_name = load_table(_table_of(experiments[0])), {e.name: e for e in experiments}
     targets = {name: e.target_ms for name, e in by_name.items()}
     predict = {name: partial(predicted_ms, table, network=e.network) for name, e in by_name.items()}
     starts = {name: fit_widths(_start(e), targets[name], predict[name]) for name, e in by_name.items()}

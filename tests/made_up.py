@@ -1,10 +1,10 @@
-"""A made-up look-up table: measuring one would take longer than the tests."""
+"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures."""
 
 from dcnas.latency.measure import device_name
 from dcnas.latency.table import Conditions, Curve, Table
 from dcnas.nas.lut import key_of, variants
 from dcnas.nas.networks import DECODERS
-from dcnas.nas.space import Space
+from dcnas.nas.space import OPERATORS, Architecture, Choice, Space
 
 BLOCK_MS, MAC_MS = 0.02, 2e-7  # of a block, and of each multiply-accumulate in it
 
@@ -27,3 +27,10 @@ def linear_table(space: Space, batch: int = 32) -> Table:
 def _curve(points: dict[int, float]) -> Curve:
     hidden, median_ms = zip(*sorted(points.items()), strict=True)
     return Curve(hidden, median_ms, (0.0,) * len(points), (1,) * len(points))
+
+
+def start_architecture(space: Space, operators: int | list[int] = 0) -> Architecture:
+    """Every layer with the operator of that number (or of the list's numbers), at its starting width."""
+    indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
+    pairs = zip(space.layers, indices, strict=True)
+    return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))

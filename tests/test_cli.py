@@ -12,7 +12,7 @@ from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
-COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "study"]
+COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "search", "train", "study"]
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import linear_table
+from made_up import linear_table, start_architecture
 
 from dcnas.errors import InputError
 from dcnas.latency.table import Correction, Curve, Table, load_table
 from dcnas.nas import lut
 from dcnas.nas.networks import DECODERS, NETWORKS
-from dcnas.nas.space import OPERATORS, Space, random_architecture, start_architecture
+from dcnas.nas.space import OPERATORS, Space, random_architecture
 
 TINY = Space(operators=4, resolution=32, classes=2, width=0.25)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import linear_table
+from made_up import linear_table, start_architecture
 
 from dcnas.errors import InputError
 from dcnas.nas import derive
 from dcnas.nas.lut import key_of, predicted_ms
 from dcnas.nas.recorder import describe, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, latency_range_ms, run_search, temperature_of
-from dcnas.nas.space import Architecture, Choice, Space, random_architecture, start_architecture
+from dcnas.nas.space import Architecture, Choice, Space, random_architecture
 from dcnas.nas.supernet import Supernet
 from dcnas.seed import generator
 from dcnas.training.tasks import Batch
@@ -316,6 +316,14 @@ def test_the_ends_of_the_range_are_networks(network):
 LOGS = [np.log(p / p.sum()) for p in np.random.default_rng(1).random((18, 4)) + 0.1]
 
 
+def value_of(architecture):
+    """The knapsack's value of an architecture."""
+    return sum(
+        logs[architecture.space.candidates.index(choice.operator)] + derive.WIDTH_VALUE * np.log2(choice.hidden / layer.in_channels)
+        for layer, choice, logs in zip(architecture.space.layers, architecture.choices, LOGS, strict=True)
+    )
+
+
 @pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq"])
 def test_the_frontier_is_within_every_target_and_better_than_random(network):
     found, rng = derive.frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
@@ -324,9 +332,9 @@ def test_the_frontier_is_within_every_target_and_better_than_random(network):
     for target in np.linspace(low + 0.02 * (high - low), high, 9):
         best = found.best(target)
         assert found.latency_ms(best) <= target * (1 + 1e-9)
-        values.append(derive.best_value(best, LOGS))
+        values.append(value_of(best))
         others = [random_architecture(TINY, rng) for _ in range(50)]
-        assert all(derive.best_value(o, LOGS) <= values[-1] + 0.05 for o in others if found.latency_ms(o) <= target)
+        assert all(value_of(o) <= values[-1] + 0.05 for o in others if found.latency_ms(o) <= target)
     assert values == sorted(values)
     with pytest.raises(InputError, match=f"reach {low:.2f} to {high:.2f} ms"):
         found.best(low * 0.5)
@@ -362,21 +370,60 @@ def test_widths_out_of_reach_end_at_their_limits():
     assert derive.fit_widths(start, 1e9, latency) == derive._moved(start, range(18), 10**4)
 
 
+def predict(architecture):
+    return predicted_ms(TABLE, architecture)
+
+
 @pytest.mark.parametrize("factor", [0.8, 1.25])
 def test_repair_brings_the_measurement_to_the_target(factor):
-    """A device that is faster or slower than its table says, by a factor."""
-    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, lambda a: predicted_ms(TABLE, a))
-    measure = lambda a: (factor * predicted_ms(TABLE, a), 0.0)  # noqa: E731
-    repaired, rows = derive.repair(start, MIDDLE, TABLE, measure)
-    assert abs(rows[0]["error_pct"]) > 10
-    assert abs(measure(repaired)[0] / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100
+    """A device that is faster or slower than its table says, by a factor; the second network needs no repair there."""
+    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
+    fits = start_architecture(TINY, 0)
+    measured = lambda found: {name: (factor * predict(a), 0.0) for name, a in found.items()}  # noqa: E731
+    starts, targets = {"misses": start, "fits": fits}, {"misses": MIDDLE, "fits": factor * predict(fits)}
+    repaired, rows = derive.repair(starts, targets, dict.fromkeys(starts, predict), measured)
+    assert abs(rows["misses"][0]["error_pct"]) > 10
+    assert abs(measured(repaired)["misses"][0] / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100
+    assert repaired["fits"] == fits and len(rows["fits"]) == len(rows["misses"])  # all take turns, every time
+
+
+def test_repair_where_a_little_width_costs_a_lot():
+    """A device that takes a tenth more beyond a width: to and fro by ratios would never end."""
+    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
+    measured = lambda a: predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))  # noqa: E731
+    repaired, rows = derive.repair(
+        {"a": start}, {"a": MIDDLE}, {"a": predict}, lambda found: {name: (measured(a), 0.0) for name, a in found.items()}
+    )
+    assert abs(measured(repaired["a"]) / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100 and len(rows["a"]) <= 5
+
+
+def test_repair_judges_by_all_measurements_of_an_architecture():
+    start, answers = start_architecture(TINY, 2), iter([1.01, 1.045, 1.0, 1.0, 1.0])
+    other = lambda: {"a": (next(answers) * MIDDLE, 0.0), "b": (2 * MIDDLE, 0.0)}  # noqa: E731, b misses, so that it goes on
+    repaired, rows = derive.repair(
+        {"a": start, "b": start}, dict.fromkeys("ab", MIDDLE), dict.fromkeys("ab", predict), lambda _: other(), tolerance_pct=3.5
+    )
+    assert repaired["a"] == start and len({row["predicted_ms"] for row in rows["a"]}) == 1
 
 
 def test_repair_leaves_alone_what_fits_or_is_within_the_noise():
     start = start_architecture(TINY, 0)
-    exact = predicted_ms(TABLE, start)
-    assert derive.repair(start, exact, TABLE, lambda a: (exact * 1.015, 0.0))[0] == start
-    assert len(derive.repair(start, exact, TABLE, lambda a: (exact * 1.05, exact * 0.06))[1]) == 1
+    exact = predict(start)
+    for found in ((exact * 1.015, 0.0), (exact * 1.05, exact * 0.06)):
+        repaired, rows = derive.repair({"a": start}, {"a": exact}, {"a": predict}, lambda _, found=found: {"a": found})
+        assert repaired == {"a": start} and len(rows["a"]) == 1
+
+
+def test_of_attempts_that_all_miss_the_closest_is_kept():
+    start, answers = start_architecture(TINY, 2), iter([1.2, 1.1, 0.85])
+    tried = []
+
+    def measure(found):
+        tried.append(found["a"])
+        return {"a": (next(answers) * MIDDLE, 0.0)}
+
+    repaired, rows = derive.repair({"a": start}, {"a": MIDDLE}, {"a": predict}, measure, attempts=2)
+    assert len(rows["a"]) == 3 and repaired["a"] == tried[1] != tried[2]
 
 
 # ---- the recorder

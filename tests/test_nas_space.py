@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import start_architecture
 
 from dcnas.errors import InputError
 from dcnas.models import count_flops
@@ -22,7 +23,7 @@ from dcnas.nas.networks import (
     encoder_channels,
     parts_of,
 )  # fmt: skip
-from dcnas.nas.space import OPERATORS, Architecture, Choice, Space, from_record, random_architecture, start_architecture
+from dcnas.nas.space import OPERATORS, Architecture, Choice, Space, from_record, random_architecture
 from dcnas.paths import paper_dir
 
 SMALL = Space(operators=8, resolution=64, classes=4, width=0.25)

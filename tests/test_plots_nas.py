@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from made_up import linear_table
+from made_up import linear_table, start_architecture
 
 from dcnas.data.noise import SIGMAS
 from dcnas.nas.lut import predicted_ms
-from dcnas.nas.space import Space, random_architecture, start_architecture
+from dcnas.nas.space import Space, random_architecture
 from dcnas.study import paper
 from dcnas.study import plots_nas as plots
 from dcnas.study.claims import verdict_table

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import linear_table
+from made_up import linear_table, start_architecture
 
 from dcnas.latency.table import Correction
 from dcnas.nas.recorder import alpha_rows
-from dcnas.nas.space import Architecture, Space, random_architecture, start_architecture
+from dcnas.nas.space import Architecture, Space, random_architecture
 from dcnas.study import explore_search, plots_search
 from dcnas.study.figures import png_bytes
 

@@ -44,24 +44,28 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setitem(section4.SCALES4, "smoke", sizes)
     linear_table(Space(8, 32, 2, 0.25), batch=4).save(section4.table_path("smoke"))
     device = Device()
-    monkeypatch.setattr(section4_runs, "latency_by_table", device.latency_by_table)
+    monkeypatch.setattr(section4_runs, "measure_many", device.measure_many)
     monkeypatch.setattr(section4_runs, "build_network", device.build_network)
     return device
 
 
 class Device:
-    """A device on which every network takes `slower` times what the table says."""
+    """A device on which every network but the references takes `slower` times what the table says, all of it `slowdown` times."""
 
     def __init__(self):
-        self.slower, self.measured, self.real = 1.0, [], section4_runs.build_network
+        self.slower, self.slowdown, self.measured, self.real = 1.0, 1.0, [], section4_runs.build_network
 
     def build_network(self, network, architecture, *args, **options):
-        self.latest = (network, architecture)
-        return self.real(network, architecture, *args, **options)
+        model = self.real(network, architecture, *args, **options)
+        model.says_ms = lambda: predicted_ms(section4.obtain_table("smoke"), architecture, network)
+        return model
 
-    def latency_by_table(self, *_):
-        self.measured.append(self.slower * predicted_ms(section4.obtain_table("smoke"), self.latest[1], self.latest[0]))
-        return self.measured[-1], 0.0
+    def measure_many(self, models, **_):
+        self.measured.append(list(models))
+        return {
+            name: latency(self.slowdown * (1 if name.startswith("reference") else self.slower) * getattr(model, "says_ms", lambda: 7.0)())
+            for name, (model, _) in models.items()
+        }
 
 
 def latency(ms: float) -> Latency:
@@ -160,21 +164,34 @@ def test_a_search_on_both_losses_has_time_for_the_decoder(small):
     assert derivation(both).target_ms == one.target_ms  # as a classifier, like those that it is compared with
 
 
+@pytest.mark.parametrize("slowdown", [1.0, 3.0])  # a machine that is slower today than on the day of the table
 @pytest.mark.parametrize("network", ["C-NAS", "DC-NAS_seq"])
-def test_a_derivation_measures_and_repairs(small, network):
+def test_a_derivation_measures_and_repairs(small, network, slowdown):
     source = search("smoke", 0, "test", "S")
     run(source)
     before = load_architecture(folder_of(source) / "architecture.json")
     target = 1.1 * predicted_ms(section4.obtain_table("smoke"), before, network)
     found = derivation(source, network, target)
-    small.slower = 1.1
+    small.slower, small.slowdown = 1.1, slowdown
     run(found)
     rows = pd.read_csv(folder_of(found) / "derivation.csv")
     assert abs(rows["error_pct"].iloc[0]) > 2 and abs(rows["error_pct"].iloc[-1]) <= 2
     assert load_architecture(folder_of(source) / "architecture.json") == before  # the search's own record stays
     kept = results4.derivation_row(found).iloc[0]
-    assert [*rows["measured_ms"], kept["measured_ms"]] == small.measured  # what was kept is measured anew
+    assert len(small.measured) == len(rows) + 1  # what was kept is measured anew
     assert kept["repairs"] == len(rows) - 1 and kept["first_error_pct"] == rows["error_pct"].iloc[0]
+    assert kept["measured_ms"] == pytest.approx(rows["measured_ms"].iloc[-1])
+
+
+def test_derivations_are_measured_side_by_side(small):
+    source = search("smoke", 0, "test", "S")
+    found = [derivation(source), derivation(source, random_seed=0), derivation(source)]
+    section4_runs.derive(found, progress=False)
+    assert all(map(is_complete, found))
+    assert all(len(names) == 2 + section4_runs.REFERENCES for names in small.measured)
+    before = [(folder_of(e) / "metrics.csv").read_bytes() for e in found]
+    section4_runs.derive(found, progress=False)  # complete: nothing is measured again
+    assert before == [(folder_of(e) / "metrics.csv").read_bytes() for e in found]
 
 
 def test_a_table_of_another_machine_is_refused(small):
@@ -184,20 +201,6 @@ def test_a_table_of_another_machine_is_refused(small):
     replace(table, conditions=replace(table.conditions, device="a board")).save(section4.table_path("smoke"))
     with pytest.raises(InputError, match="the look-up table is for a board, but this machine has .*; build one for it"):
         run(derivation(source))
-
-
-@pytest.mark.parametrize("slowdown", [1.0, 3.0])
-def test_a_latency_is_told_in_the_table_s_milliseconds(monkeypatch, slowdown):
-    table, space = linear_table(Space(8, 32, 2, 0.25), batch=4), Space(4, 32, 2, 0.25)
-    known = section4_runs.references(table, space)
-
-    def measure_many(models, **_):  # a machine that is slower today than on the day of the table
-        ms = {"it": 5.0} | {name: known[name][1] for name in models if name != "it"}
-        return {name: latency(slowdown * ms[name]) for name in models}
-
-    monkeypatch.setattr(section4_runs, "measure_many", measure_many)
-    found = section4_runs.latency_by_table(torch.nn.Identity(), table, space, torch.device("cpu"), 4)
-    assert found == pytest.approx((5.0, 0.0))
 
 
 def test_names_differ_with_every_setting(small):
@@ -365,16 +368,12 @@ def test_a_training_takes_a_published_architecture_where_no_run_is(laptop):
     run(laptop[0])
 
 
-def test_latencies_are_measured_once_per_network(laptop, monkeypatch):
-    calls = []
-
-    def measure_many(models, **_):
-        calls.append(list(models))
-        return {key: latency(7.0) for key in models}
-
-    monkeypatch.setattr(results4, "measure_many", measure_many)
+def test_latencies_are_measured_once_per_network(laptop, small):
     run(laptop[0].derivation)
+    small.measured.clear()
+    small.slowdown = 2.0
     path = results4.measure_section4("laptop")
-    assert results4.measure_section4("laptop") == path and len(calls) == 1 and len(calls[0]) == 2 + section4_runs.REFERENCES
-    found = results4.latencies("laptop")
-    assert found["median_ms"].tolist() == [7.0, 7.0] and set(found["label"]) == {"DC-NAS S", "UNet Reduced"}
+    assert results4.measure_section4("laptop") == path and [len(names) for names in small.measured] == [2 + section4_runs.REFERENCES]
+    found = results4.latencies("laptop").set_index("label")
+    assert set(found.index) == {"DC-NAS S", "UNet Reduced"} and found.loc["UNet Reduced", "median_ms"] == 14
+    assert found["slowdown"].tolist() == pytest.approx([2, 2])

@@ -180,33 +180,44 @@ def repair(
 ) -> tuple[dict[str, Architecture], dict[str, list[dict]]]:  # fmt: skip
     """Change widths until each network's *measured* latency is within the tolerance of its target, or within the noise.
 
-    `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms. Who misses is fitted to the
-    latency that `predict_ms` must be given for the measurement to come out right, and then all are measured anew. Of a network that
-    never meets its target the closest attempt is returned. With a row per network and measurement.
+    `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms. A network that misses is
+    fitted to the latency that `predict_ms` must be given for the measurement to come out right, and then all are measured anew; what
+    counts is the mean of all measurements of an architecture. Of a network that never meets its target the closest attempt is
+    returned. With a row per network and measurement.
     """
-    now, ask = dict(starts), dict(targets_ms)
-    rows: dict[str, list[dict]] = {name: [] for name in now}
-    tried: dict[str, list[tuple[float, Architecture]]] = {name: [] for name in now}
-    met: set[str] = set()
+    now, rows = dict(starts), {name: [] for name in starts}
+    tried: dict[str, dict[Architecture, list[float]]] = {name: {} for name in starts}
     for attempt in range(attempts + 1):
-        found, before = measure_ms(now), dict(now)
-        for name, (measured, noise) in found.items():
-            target, predict = targets_ms[name], predict_ms[name]
-            error = 100 * (measured / target - 1)
-            rows[name].append({
-                "attempt": attempt, "predicted_ms": predict(now[name]), "measured_ms": measured, "noise_ms": noise, "error_pct": error,
-            })  # fmt: skip
-            tried[name].append((abs(error), now[name]))
-            if abs(measured - target) <= max(tolerance_pct / 100 * target, noise):
-                met.add(name)
-                continue
-            met.discard(name)
-            ask[name] *= target / measured
-            now[name] = _towards(now[name], ask[name], predict)
-        if now == before:
+        missed = False
+        for name, (measured, noise) in measure_ms(now).items():
+            target, predict, known = targets_ms[name], predict_ms[name], tried[name]
+            row = {"attempt": attempt, "predicted_ms": predict(now[name]), "measured_ms": measured, "noise_ms": noise}
+            rows[name].append(row | {"error_pct": 100 * (measured / target - 1)})
+            known.setdefault(now[name], []).append(measured)
+            mean = {architecture: float(np.mean(found)) for architecture, found in known.items()}
+            if abs(mean[now[name]] - target) > max(tolerance_pct / 100 * target, noise):
+                changed = _towards(now[name], _ask_ms([(predict(a), ms) for a, ms in mean.items()], target), predict)
+                missed |= changed not in known
+                now[name] = changed if changed not in known else min(mean, key=lambda a: abs(mean[a] - target))  # noqa: B023
+        if not missed:
             break
-    closest = {name: min(pairs, key=lambda pair: pair[0])[1] for name, pairs in tried.items()}
-    return {name: before[name] if name in met else closest[name] for name in now}, rows
+    for name, known in tried.items():
+        now[name] = min(known, key=lambda a: abs(float(np.mean(known[a])) - targets_ms[name]))  # noqa: B023
+    return now, rows
+
+
+def _ask_ms(known: Sequence[tuple[float, float]], target_ms: float) -> float:
+    """The prediction to ask for, given pairs of predicted and measured latency: between the two that enclose the target.
+
+    Where none do, the closest pair's ratio is taken to hold. A ratio alone would go to and fro where a little width costs a lot, as
+    it does on CPUs whose kernels like some multiples of channels.
+    """
+    below = max((pair for pair in known if pair[1] < target_ms), default=None)
+    above = min((pair for pair in known if pair[1] > target_ms), default=None)
+    if below is None or above is None or below[0] >= above[0]:
+        predicted, measured = min(known, key=lambda pair: abs(pair[1] - target_ms))
+        return predicted * target_ms / measured
+    return below[0] + (target_ms - below[1]) / (above[1] - below[1]) * (above[0] - below[0])
 
 
 def _towards(architecture: Architecture, ask_ms: float, latency_ms: Callable[[Architecture], float]) -> Architecture:

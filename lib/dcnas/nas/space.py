@@ -180,13 +180,6 @@ class Architecture:
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 
 
-def start_architecture(space: Space, operators: int | list[int] = 0) -> Architecture:
-    """Every layer with the operator of that number (or of the list's numbers), at its starting width."""
-    indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
-    pairs = zip(space.layers, indices, strict=True)
-    return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))
-
-
 def random_architecture(space: Space, rng) -> Architecture:
     """Operators and hidden widths drawn uniformly, from a `numpy` generator."""
     found = []

@@ -62,7 +62,8 @@ def run_queue(
     check_device(device)
     published = published_runs()
     experiments = [e for e in experiments if e.name not in published]
-    load_mnist(progress=progress)  # once, before the workers ask for it all together
+    if any(isinstance(e, Experiment) for e in experiments):
+        load_mnist(progress=progress)  # once, before the workers ask for it all together
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     with tqdm(total=len(experiments), desc="queue", unit="run", disable=not progress, dynamic_ncols=True) as bar:
         for wave, at_once in waves(experiments, jobs):

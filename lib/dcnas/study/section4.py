@@ -64,7 +64,7 @@ SCALES4 = {
     "laptop": Scale4(
         "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
         temperature_decay=0.85, train_batch=32, train_steps=1_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
-        precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=32, upscaling=2.25,
+        precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=24, upscaling=2.35,
     ),
     "paper": Scale4(
         "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,

@@ -180,9 +180,9 @@ def repair(
 ) -> tuple[dict[str, Architecture], dict[str, list[dict]]]:  # fmt: skip
     """Change widths until each network's *measured* latency is within the tolerance of its target, or within the noise.
 
-    `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms. A network that misses is
-    fitted to the latency that `predict_ms` must be given for the measurement to come out right, and then all are measured anew; what
-    counts is the mean of all measurements of an architecture. Of a network that never meets its target the closest attempt is
+    `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms. What counts is the mean of
+    all measurements of an architecture. A network that misses is fitted to the latency that `predict_ms` must be given for the
+    measurement to come out right, and then all are measured anew. Of a network that never meets its target the closest attempt is
     returned. With a row per network and measurement.
     """
     now, rows = dict(starts), {name: [] for name in starts}

@@ -16,7 +16,6 @@ from ..errors import InputError, require_whole
 from ..latency.measure import check_device
 from .experiments import Experiment
 from .runs import is_complete, needs, obtain, published_runs
-from .section4_runs import derive
 
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
@@ -24,8 +23,11 @@ def work(experiments: list[Experiment], device: str, deadline: float | None, pro
 
     Those that measure latency are carried out together, all at once, and the deadline does not interrupt them.
     """
-    if experiments and experiments[0].measures_latency:
-        return derive(experiments, device=device, progress=progress)
+    if not all(isinstance(e, Experiment) for e in experiments):
+        from .section4_runs import derive  # here: a machine that is lent for Section 3 may lack what it imports
+
+        if experiments[0].measures_latency:
+            return derive(experiments, device=device, progress=progress)
     left, going_on = experiments, True
     while left and going_on:
         going_on = False

@@ -235,6 +235,19 @@ def test_a_limit_keeps_the_first_of_each_class(folder):
     assert len(load(folder, limit=6).labels) == 12
 
 
+def test_a_limit_keeps_test_images_of_a_set_that_names_them(folder):
+    source = images._folder(folder, folder)  # every image is there for training and again for testing
+    limited = images._limited(source, 3)
+    assert limited.test == [False] * 3 + [True] * 3 + [False] * 3 + [True] * 3
+    assert limited.names[:3] == source.names[:3] and limited.read(3) == source.read(12)
+
+
+def test_folders_without_images_are_named(folder):
+    (folder / "nothing").mkdir()
+    with pytest.warns(UserWarning, match="1 folders without images are left out as classes: nothing"):
+        assert load(folder).classes == ("bright", "dark")
+
+
 def test_stored_images_are_larger_than_the_input():
     assert [stored_side(n) for n in (32, 64, 224)] == [64, 128, 256]
 

@@ -16,6 +16,7 @@ import os
 import tempfile
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ TEST_SHARE, ALPHA_SHARE = 0.2, 0.2  # of a class, where a set has no test part o
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 VIEW = 7 / 8  # of the side is the test's centre crop, as 224 of 256
 CROP_AREA, CROP_RATIO = (0.25, 1.0), (3 / 4, 4 / 3)  # of random crops; below a quarter a stored image would be enlarged
+NAMES_SHOWN = 10  # of files and folders that are left out
 
 SOLAR_WHEEL = "elpv-dataset==1.0.0.post1"  # 2,624 photographs, CC BY-NC-SA 4.0
 SOLAR_SHA256 = "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c"
@@ -90,7 +92,8 @@ def stored_side(resolution: int) -> int:
 def load_images(name: str = "solar", resolution: int = 64, *, progress: bool = True, limit: int | None = None) -> ImageSet:
     """A set by name ("solar", "imagenette", "cifar10", "imagenet100", "folder:PATH") for a network input of `resolution` pixels.
 
-    `limit` keeps the first images of each class, for trials. `InputError` for a set that cannot be had or used.
+    `limit` keeps the first images of each class, and of its test images where the set names them, for trials.
+    `InputError` for a set that cannot be had or used.
     """
     require_whole("resolution", resolution, 32)
     if not name.startswith("folder:"):
@@ -119,17 +122,17 @@ def _check_classes(name: str, source: _Source) -> None:
 
 
 def _limited(source: _Source, limit: int) -> _Source:
-    seen, kept = dict.fromkeys(range(len(source.classes)), 0), []
-    for row, label in enumerate(source.labels):
-        seen[label] += 1
-        if seen[label] <= limit:
+    seen, kept = Counter(), []
+    tested = source.test or [False] * len(source.labels)
+    for row, key in enumerate(zip(source.labels, tested, strict=True)):
+        seen[key] += 1
+        if seen[key] <= limit:
             kept.append(row)
     pick = lambda values: [values[row] for row in kept]  # noqa: E731
     test = None if source.test is None else pick(source.test)
     read = source.read
-    return _Source(
-        source.classes, pick(source.names), pick(source.labels), test, lambda n: read(kept[n]), f"{source.identity} first {limit}"
-    )
+    identity = f"{source.identity} first {limit} of each part"
+    return _Source(source.classes, pick(source.names), pick(source.labels), test, lambda n: read(kept[n]), identity)
 
 
 def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
@@ -143,7 +146,7 @@ def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
             _decode(source, side, array, record, progress, name)
     found = json.loads(record.read_text())
     if found["skipped"]:
-        some = ", ".join(found["skipped"][:3]) + (" and others" if len(found["skipped"]) > 3 else "")
+        some = ", ".join(found["skipped"][:NAMES_SHOWN]) + (" and others" if len(found["skipped"]) > NAMES_SHOWN else "")
         warnings.warn(f"{name}: {len(found['skipped'])} files could not be read and are left out: {some}.", stacklevel=3)
     labels = torch.tensor(found["labels"])
     counts = torch.bincount(labels, minlength=len(source.classes))
@@ -297,6 +300,9 @@ def _folder(root: Path, test_root: Path | None = None, classes: Sequence[str] | 
             paths += found
             labels += [len(kept) - 1] * len(found)
             test += [is_test] * len(found)
+    if empty := [name for name in wanted if name not in kept]:
+        some = ", ".join(empty[:NAMES_SHOWN]) + (" and others" if len(empty) > NAMES_SHOWN else "")
+        warnings.warn(f"{root}: {len(empty)} folders without images are left out as classes: {some}.", stacklevel=3)
     seen = hashlib.sha256()
     for path in paths:
         state = path.stat()

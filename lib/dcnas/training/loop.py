@@ -6,7 +6,7 @@ killed goes on from its checkpoint with the very batches it would have seen, and
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -132,53 +132,76 @@ def fit(
     (time.monotonic) it writes a checkpoint and returns None: the same call goes on later. `loss` is the mean since the last row.
     """
     settings = trainer.settings
-    step, history, loss_sum, seconds, images = 0, [], torch.zeros((), device=trainer.device), 0.0, 0
+    done = _Progress(torch.zeros((), device=trainer.device))
     if (saved := checkpoint.load(folder, trainer.device)) is not None:
         trainer.restore(saved["trainer"])
-        step, history, seconds, images = saved["step"], saved["history"], saved["seconds"], saved["images"]
-        loss_sum = saved["loss_sum"].to(trainer.device)
-
-    def save() -> None:
-        if not parallel.is_first():
-            return
-        state = {"trainer": trainer.state(), "step": step, "history": history, "loss_sum": loss_sum}
-        checkpoint.save(folder, state | {"seconds": seconds + time.monotonic() - begun, "images": images})
-
-    begun = last_save = last_shown = time.monotonic()
-    bar = tqdm(total=settings.steps, initial=step, desc=label, unit="step", disable=not progress, dynamic_ncols=True)
+        done = _Progress(**{name: saved[name] for name in ("loss_sum", "step", "images", "seconds", "history")})
+    begun, before = time.monotonic(), done.seconds
+    last_save = begun
+    bar = tqdm(total=settings.steps, initial=done.step, desc=label, unit="step", disable=not progress, dynamic_ncols=True)
     with bar, _matmul_precision(settings.precision):
-        shown_step, shown_images = step, images
-        while step < settings.steps:
-            batch = draw(step)
+        show = _shown(bar, done)
+        while done.step < settings.steps:
+            batch = draw(done.step)
             loss = trainer.step(batch)
-            step, images = step + 1, images + len(batch.clean)
-            loss_sum += loss
-            if step % settings.epoch_steps == 0 or step == settings.steps:
-                steps_in_row = step - (history[-1]["step"] if history else 0)
-                elapsed = seconds + time.monotonic() - begun
-                row = {
-                    "step": step,
-                    "loss": parallel.mean(loss_sum).item() / steps_in_row,
-                    "lr": trainer.optimiser.param_groups[0]["lr"],
-                }
-                row["validation_loss"] = validate(trainer.model)
-                row |= {"images_per_s": round(images / max(elapsed, 1e-9), 1), "seconds": round(elapsed, 1)}
-                history.append(row)
-                loss_sum = torch.zeros_like(loss_sum)
-                if settings.schedule == "plateau":
-                    trainer.schedule.step(row["validation_loss"])
+            done.step, done.images = done.step + 1, done.images + len(batch.clean)
+            done.loss_sum += loss
             now = time.monotonic()
-            if now - last_shown > 0.5 or step == settings.steps:
-                bar.set_postfix_str(f"loss {loss.item():.4f}, {(images - shown_images) / (now - last_shown):.0f} images/s", False)
-                bar.update(step - shown_step)
-                last_shown, shown_step, shown_images = now, step, images
+            done.seconds = before + now - begun
+            last = done.step == settings.steps
+            if last or done.step % settings.epoch_steps == 0:
+                _end_epoch(trainer, validate, done)
+            show(now, loss, last)
             stop = deadline is not None and parallel.told(now > deadline)
-            if step < settings.steps and (stop or now - last_save > checkpoint_s):
-                save()
+            if not last and (stop or now - last_save > checkpoint_s):
+                if parallel.is_first():
+                    checkpoint.save(folder, {"trainer": trainer.state(), **vars(done)})
                 last_save = now
                 if stop:
                     return None
-    return history
+    return done.history
+
+
+@dataclass
+class _Progress:
+    """How far a training is; all of it is in the checkpoint."""
+
+    loss_sum: Tensor  # since the last row of the history
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
+def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], float], done: _Progress) -> None:
+    """A row of the history, and the plateau schedule's step."""
+    steps = done.step - (done.history[-1]["step"] if done.history else 0)
+    row = {
+        "step": done.step,
+        "loss": parallel.mean(done.loss_sum).item() / steps,
+        "lr": trainer.optimiser.param_groups[0]["lr"],
+        "validation_loss": validate(trainer.model),
+        "images_per_s": round(done.images / max(done.seconds, 1e-9), 1),
+        "seconds": round(done.seconds, 1),
+    }
+    done.history.append(row)
+    done.loss_sum = torch.zeros_like(done.loss_sum)
+    if trainer.settings.schedule == "plateau":
+        trainer.schedule.step(row["validation_loss"])
+
+
+def _shown(bar: tqdm, done: _Progress) -> Callable[[float, Tensor, bool], None]:
+    """`show(now, loss, last)`: twice a second at most, because reading a loss waits for a GPU."""
+    shown_s, step, images = time.monotonic(), done.step, done.images
+
+    def show(now: float, loss: Tensor, last: bool) -> None:
+        nonlocal shown_s, step, images
+        if now - shown_s > 0.5 or last:
+            bar.set_postfix_str(f"loss {loss.item():.4f}, {(done.images - images) / max(now - shown_s, 1e-9):.0f} images/s", False)
+            bar.update(done.step - step)
+            shown_s, step, images = now, done.step, done.images
+
+    return show
 
 
 class _matmul_precision:

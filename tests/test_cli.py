@@ -1,18 +1,22 @@
 """The command line: what users do wrong ends in one sentence on stderr and exit status 2, never in a traceback."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from dcnas import cli
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
-COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "search", "train", "study"]
+COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "search", "train", "weights", "denoise", "classify", "study"]
 
 
 @pytest.fixture
@@ -89,6 +93,54 @@ def test_a_corrupt_mnist_file(dcnas, tmp_path):
     said = refused(dcnas("data", "--folder", str(folder)))
     assert str(folder / "train-images-idx3-ubyte") in said
     assert not list(tmp_path.rglob("downloads/MNIST/raw/*"))
+
+
+@pytest.fixture
+def shipped(dcnas, tmp_path, monkeypatch):
+    """The command in a project that has the networks that ship, and nothing else."""
+    shutil.copytree(weights_dir_of(Path(__file__).parents[1]), weights_dir_of(tmp_path))
+    return dcnas
+
+
+def weights_dir_of(project: Path) -> Path:
+    return project / "data" / "weights"
+
+
+def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
+    folder = tmp_path / "own"
+    (folder / "deep").mkdir(parents=True)
+    Image.fromarray(np.full((40, 50), 90, np.uint8)).save(folder / "grey.png")
+    Image.fromarray(np.full((70, 50, 3), 90, np.uint8)).save(folder / "deep" / "colour.jpg")
+    (folder / "text.png").write_text("no picture")
+    status, out, err = shipped("denoise", str(folder), str(tmp_path / "out"), "--sigma", "0.3")
+    assert status == 0 and "Left out: text.png is not a picture that can be read" in err and "Wrote 2 pictures" in out
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert set(rows["name"]) == {"grey.png", "deep/colour.jpg"} and (rows["psnr"] > rows["noisy_psnr"]).all()
+    assert Image.open(tmp_path / "out" / "deep" / "colour.jpg.png").size == (50, 70)
+    status, out, err = shipped("classify", str(folder / "grey.png"), "--out", str(tmp_path / "found.csv"))
+    assert status == 0 and pd.read_csv(tmp_path / "found.csv")["class"].iloc[0] in range(10)
+
+
+def test_the_shipped_networks_are_listed(shipped):
+    status, out, err = shipped("weights")
+    assert (status, err) == (0, "") and "dc-net-reduced-integrated: DC-Net Reduced Integrated, trained on" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("denoise nowhere OUT", "IN is 'nowhere', but a picture, a folder or one of digits, solar was expected."),
+        ("denoise text.png OUT", "text.png is not a picture that can be read"),
+        ("denoise . OUT --weights none", "weights is 'none', but one of dc-"),
+        ("denoise text.png OUT --sigma -1", "sigma is -1.0, but a finite noise level of at least 0 was expected."),
+        ("classify text.png --weights unet-b8-d4-m1.5-c2", "weights is 'unet-b8-d4-m1.5-c2', which only denoises"),
+    ],
+)
+def test_bad_pictures(shipped, tmp_path, monkeypatch, arguments, says):
+    (tmp_path / "text.png").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    assert refused(shipped(*arguments.split())).startswith(says)
+    assert not (tmp_path / "OUT").exists()
 
 
 def test_a_store_that_cannot_be_written(dcnas, tmp_path, monkeypatch):

@@ -283,6 +283,9 @@ def test_a_reader_s_own_search_and_training(small, tmp_path, capsys, monkeypatch
     assert "accuracy" in capsys.readouterr().out
     model = section4_runs.build_network("DC-NAS", load_architecture(tmp_path / "found.json"))
     model.load_state_dict(read_tensors(tmp_path / "found.safetensors"))
+    picture = next((tmp_path / "set" / "dark").iterdir())
+    cli.app(["denoise", str(picture), str(tmp_path / "clean"), "--weights", weights, "--sigma", "0.2"], standalone_mode=False)
+    assert pd.read_csv(tmp_path / "clean" / "results.csv")["class"].iloc[0] in ("bright", "dark")
 
 
 def own(tmp_path, **changes):

@@ -296,24 +296,123 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a network of an architecture on your images and judge it at eleven noise levels; killed, it goes on where it was."""
-    import pandas as pd
-
     from .errors import require_choice
     from .nas.networks import DECODERS, NETWORKS
     from .nas.space import load_architecture
-    from .paths import shown, write_atomic
+    from .paths import shown
+    from .study.results import ship_run
+    from .study.results4 import card_of, read_runs
+    from .study.runs import obtain
     from .study.section4 import own_training
-    from .study.section4_runs import folder_of, obtain  # not from runs, which alone does not know what a training of Section 4 is
 
     require_choice("network", network, NETWORKS)
     require_choice("decoder", decoder, DECODERS)
+    require_choice("suffix of --out", out.suffix, (".safetensors",))
     begun = own_training(
         load_architecture(file), network, images, seed=seed, steps=steps, batch=batch, decoder=decoder, noisy=noisy
     )
     obtain(begun, device=device)
-    print(pd.read_csv(folder_of(begun) / "metrics.csv").round(3).to_string(index=False))
-    write_atomic(out, (folder_of(begun) / "weights.safetensors").read_bytes())
-    print(f"Wrote {shown(out)}; it fits the network {network} of {shown(file)}.")
+    rows = read_runs([begun])
+    print(rows[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis="columns").round(3).to_string(index=False))
+    card = card_of(begun, f"dcnas train {file.name} --network {network} --images {images} --steps {begun.steps} --seed {seed}")
+    ship_run(begun, out, card, rows, half=False)
+    print(f"Wrote {shown(out)} and its card; next: dcnas denoise PICTURES OUT --weights {shown(out)}")
+
+
+Weights = Annotated[str, typer.Option(help="A name that `dcnas weights` lists, or a .safetensors file with its card.")]
+Sigma = Annotated[float, typer.Option(help="Noise to add first; 0 where the pictures are noisy already.")]
+Source = Annotated[str, typer.Argument(help="A picture, a folder of pictures, or `digits` or `solar` for the study's test images.")]
+
+
+@app.command()
+def weights() -> None:
+    """List the trained networks that ship with the study: what they were trained on, and how well they do."""
+    from .shipped import load_network, names
+
+    for name in names():
+        card = load_network(name).card
+        some = [row for row in card["metrics"] if row["sigma"] in (0.2, 0.5)]
+        quality = "; ".join(_metrics_text(row) for row in some)
+        print(f"{name}: {card['label']}, trained on {card['training']}. {quality}")
+
+
+def _metrics_text(row: dict) -> str:
+    parts = [f"{row['psnr']:.1f} dB"] if "psnr" in row else []
+    parts += [f"{row['accuracy']:.1f}% right"] if "accuracy" in row else []
+    return f"sigma {row['sigma']:g}: {', '.join(parts)}"
+
+
+@app.command()
+def denoise(
+    source: Source, out: Annotated[Path, typer.Argument(help="A folder for the denoised pictures and results.csv.")],
+    weights: Weights = "dc-net-reduced-integrated", sigma: Sigma = 0.0,
+) -> None:  # fmt: skip
+    """Denoise pictures of any size with a trained network. Unreadable files are named and left out."""
+    from .apply import row_of
+    from .paths import shown, write_atomic
+    from .pictures import png_of
+    from .shipped import load_network
+
+    network = load_network(weights)
+    if not network.denoises:
+        raise InputError(f"weights is {weights!r}, which only classifies; `dcnas weights` lists others.")
+    rows = []
+    for scene, outcome in _outcomes(source, network, sigma):
+        write_atomic(out / f"{scene.name}.png", png_of(outcome.denoised))
+        rows.append(row_of(scene, network, sigma, outcome))
+    print(f"Wrote {len(rows)} pictures and {shown(_report(rows, out / 'results.csv'))}")
+
+
+@app.command()
+def classify(
+    source: Source, weights: Weights = "dc-net-reduced-integrated", sigma: Sigma = 0.0,
+    out: Annotated[Path | None, typer.Option(help="A CSV file for the results.")] = None,
+) -> None:  # fmt: skip
+    """Say what pictures show, with a trained network. Unreadable files are named and left out."""
+    from .apply import row_of
+    from .paths import shown
+    from .shipped import load_network
+
+    network = load_network(weights)
+    if not network.classes:
+        raise InputError(f"weights is {weights!r}, which only denoises; `dcnas weights` lists others.")
+    path = _report([row_of(scene, network, sigma, outcome) for scene, outcome in _outcomes(source, network, sigma)], out)
+    if path is not None:
+        print(f"Wrote {shown(path)}")
+
+
+def _outcomes(source: str, network, sigma: float):
+    """Scene and outcome of every picture of a source, with a progress bar; unreadable ones are named on stderr."""
+    from tqdm.auto import tqdm
+
+    from .apply import apply, scenes_of
+    from .data.noise import check_sigma
+
+    check_sigma(sigma)
+    scenes, skipped = scenes_of(source), 0
+    for make in tqdm(scenes.values(), desc="pictures", unit="img", disable=len(scenes) == 1):
+        try:
+            scene = make()
+        except InputError as error:
+            if len(scenes) == 1:
+                raise
+            skipped += 1
+            tqdm.write(f"Left out: {error}", file=sys.stderr)
+            continue
+        yield scene, apply(network, scene, sigma)
+    if skipped == len(scenes):
+        raise InputError(f"{source}: none of {skipped} pictures could be read.")
+
+
+def _report(rows: list[dict], path: Path | None) -> Path | None:
+    """Print results as a table, and write them as CSV where a path is given."""
+    import pandas as pd
+
+    from .paths import write_atomic
+
+    frame = pd.DataFrame(rows)
+    print(frame.drop(columns=["width", "height", "weights"]).to_string(index=False))
+    return None if path is None else write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _groups() -> dict:

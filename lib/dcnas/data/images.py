@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError, require_choice, require_whole
 from ..paths import downloads_dir, paper_dir, write_atomic
+from ..pictures import DEEP_GREY, upright
 from ..seed import generator
 from .noise import degrade
 from .wheels import Unavailable, fetch_wheel, last_line
@@ -195,7 +196,7 @@ def _all_grey(source: _Source, look: int = 16) -> bool:
     for row in range(0, len(source.names), steps):
         try:
             with Image.open(io.BytesIO(source.read(row))) as image:
-                if image.mode not in ("L", "1", "I;16", "I", "F"):
+                if image.mode not in ("L", "1", *DEEP_GREY):
                     return False
         except (UnidentifiedImageError, OSError):
             continue
@@ -203,13 +204,9 @@ def _all_grey(source: _Source, look: int = 16) -> bool:
 
 
 def decode(data: bytes, side: int, grey: bool) -> np.ndarray:
-    """The bytes of a picture as uint8 (1 or 3, side, side): turned as EXIF says, short side fitted, the middle square."""
+    """The bytes of a picture as uint8 (1 or 3, side, side): upright, short side fitted, the middle square."""
     with Image.open(io.BytesIO(data)) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I;16", "I", "F"):  # 16 bit: Pillow would clip instead of scaling
-            values = np.asarray(image, np.float32)
-            image = Image.fromarray((values * (255 / max(1.0, float(values.max())))).astype(np.uint8))
-        square = ImageOps.fit(image.convert("L" if grey else "RGB"), (side, side), Image.Resampling.BILINEAR)
+        square = ImageOps.fit(upright(image, grey)[0], (side, side), Image.Resampling.BILINEAR)
     pixels = np.asarray(square, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 

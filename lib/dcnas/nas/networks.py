@@ -26,6 +26,7 @@ from .space import (
 IMAGE_CHANNELS = 3
 DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
 NETWORKS = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
+MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
@@ -225,6 +226,15 @@ def build_network(name: str, architecture: Architecture, decoder: str = "conv", 
     if name == "D-NAS":
         return Denoiser(architecture, decoder)
     return (Joint if name == "DC-NAS" else SequentialJoint)(architecture, decoder, **regularisation)
+
+
+def build_manual(
+    name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation: float
+) -> nn.Module:  # fmt: skip
+    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) for colour images, of UNet hyper-parameters."""
+    if require_choice("network", name, MANUAL) == "UNet":
+        return OnlyDenoises(**unet)
+    return ManualJoint(classes, architecture if name == "DC-Net_tail" else None, unet, **regularisation)
 
 
 def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

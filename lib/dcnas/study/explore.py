@@ -30,6 +30,7 @@ from ..errors import InputError, require_choice
 from ..latency.measure import measure
 from ..models import CLASSIFIERS, UNETS, Classifier, UNet
 from ..paths import published_dir, weights_dir
+from ..shipped import full
 from ..training.metrics import psnr, ssim
 from . import drawing, results, timing
 from .compare import REDUCED
@@ -122,7 +123,7 @@ def trained(group: str, label: str, scale: str) -> tuple[nn.Module | None, str]:
         if path.exists():
             with torch.device("meta"):  # weights are not drawn: torch's global stream may be in use in the other thread
                 model = build(runs[0])
-            model.load_state_dict(read_tensors(path), assign=True)
+            model.load_state_dict(full(read_tensors(path)), assign=True)
             return model.eval().requires_grad_(False), origin
     return None, f"no trained {label} at scale {scale} yet"
 

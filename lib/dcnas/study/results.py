@@ -21,6 +21,7 @@ from ..data.two_digits import IMAGE_SIZE, cached
 from ..errors import InputError, require_choice, require_whole
 from ..models import count_flops
 from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
+from ..shipped import DIGITS, compact, metrics_of, ship
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_tensors
@@ -41,7 +42,7 @@ _IDENTITY = (
 )  # fmt: skip
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
 COLUMNS = ("run", *_IDENTITY, "sigma", *_PROVENANCE)  # that a published file must have, beside its format and the metrics
-LARGEST_WEIGHTS = 200_000  # bytes; networks whose images are shown are published with their weights up to this size
+SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2")  # with their weights
 
 
 def flops_of(experiment: Experiment) -> int:
@@ -213,11 +214,37 @@ def collect(progress: bool = True) -> dict[str, int]:
     merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
     merge_tensors("section3_samples", complete, runs, _sample_tensors)
     for experiment in complete:
-        weights = folder_of(experiment) / "weights.safetensors"
         best = [scale for scale in PUBLISHED_SCALES if scale in set(merged.loc[merged["label"] == experiment.label, "scale"])][0]
-        if _is_shown(experiment) and experiment.scale == best and weights.stat().st_size <= LARGEST_WEIGHTS:
-            write_atomic(weights_dir() / f"{slug(experiment.label)}.safetensors", weights.read_bytes())
+        if experiment.seed == 0 and experiment.scale == best and experiment.label in SHIPPED:
+            place = weights_dir() / f"{slug(experiment.label)}.safetensors"
+            ship_run(experiment, place, _card(experiment), merged[merged["run"] == experiment.name])
     return {"new": len(runs - set(old["run"])), "published": len(runs)}
+
+
+def _card(experiment: Experiment) -> dict:
+    """What rebuilds a network of Section 3."""
+    unet = dict(b=experiment.b, d=experiment.d, m=experiment.m, c=experiment.c)
+    network = {"kind": experiment.network, "unet": unet} | ({"classifier": "MB2.5-M"} if experiment.network == "sequential" else {})
+    return {
+        "network": network, "classes": [] if experiment.task == "denoise" else list(DIGITS), "resolution": IMAGE_SIZE,
+        "training": "generated images of two MNIST digits", "command": command_of(experiment, "section3"),
+    }  # fmt: skip
+
+
+def ship_run(experiment, path: Path, card: dict, rows: pd.DataFrame, *, half: bool = True) -> None:
+    """Write a run's weights, at half precision unless told otherwise, and their card; `rows`: the run's results."""
+    card = {"label": experiment.label} | card | {
+        "scale": experiment.scale, "seed": experiment.seed, "steps": experiment.steps, "batch": experiment.batch,
+        "parameters": int(rows["parameters"].iloc[0]), "run": experiment.name, "commit": rows["commit"].iloc[0],
+        "metrics": metrics_of(rows.to_dict("records")),
+    }  # fmt: skip
+    weights = read_tensors(folder_of(experiment) / "weights.safetensors")
+    ship(compact(weights) if half else weights, card, path)
+
+
+def command_of(experiment, group: str) -> str:
+    """What to type to repeat a run of the study."""
+    return f'dcnas run "{experiment.label}" --scale {experiment.scale} --seed {experiment.seed} --group {group}'
 
 
 def slug(label: str) -> str:

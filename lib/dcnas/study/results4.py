@@ -20,9 +20,9 @@ from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_name, device_named
 from ..latency.table import Table, load_table
 from ..models import count_flops
-from ..nas.networks import IMAGE_CHANNELS
+from ..nas.networks import IMAGE_CHANNELS, MANUAL
 from ..nas.space import Architecture, from_record
-from ..paths import latency_dir, published_dir, runs_dir, write_atomic
+from ..paths import latency_dir, published_dir, runs_dir, weights_dir, write_atomic
 from . import results as results3
 from . import section4 as lists
 from .experiments import FORMAT
@@ -30,7 +30,7 @@ from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
 from .runs import folder_of, is_complete, needs, obtain, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import TABLE_LIMIT_PCT, build_of, derive, latencies_by_table, published_architectures
+from .section4_runs import TABLE_LIMIT_PCT, architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -39,6 +39,7 @@ GROUPS: dict[str, Callable[[str], list[Training]]] = {
 SEARCHES: dict[str, Callable[[str], list[Search]]] = {
     name: getattr(lists, name) for name in ("beta_searches", "operator_searches", "gradient_searches", "searches")
 }
+SHIPPED = ("DC-NAS S", "UNet Reduced", "DC-Net Reduced")  # with their weights
 SHOWN = ("D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced")  # networks whose images are kept
 _IDENTITY = (
     "label", "network", "scale", "seed", "data", "resolution", "batch", "upscaled", "decoder", "b", "large", "noisy",
@@ -381,7 +382,27 @@ def collect() -> dict[str, int]:
     if runs:
         merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
         merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
+        rows = pd.read_csv(published_dir() / "section4.csv")
+        for e in here[Training]:
+            if e.seed == 0 and e.label in SHIPPED:
+                card = card_of(e, results3.command_of(e, "section4_trainings"))
+                place = weights_dir() / f"{results3.slug(e.label)}-{e.data}.safetensors"
+                results3.ship_run(e, place, card, rows[rows["run"] == e.name])
     return {"trainings": len(runs), "searches": len(searched), "derivations": len(kept)}
+
+
+def card_of(experiment: Training, command: str) -> dict:
+    """What rebuilds a network of Section 4, for its card."""
+    network = {"kind": experiment.network}
+    if experiment.network in MANUAL:
+        network |= {"unet": unet_of(experiment)}
+    if experiment.derivation is not None or experiment.architecture is not None:
+        network |= {"decoder": experiment.decoder, "architecture": json.loads(architecture_of(experiment).to_json())}
+    data = images_of(experiment)
+    return {
+        "network": network, "classes": [] if experiment.network in ("UNet", "D-NAS") else list(data.classes),
+        "resolution": experiment.resolution, "training": data.describe().rstrip("."), "command": command,
+    }  # fmt: skip
 
 
 def _tensors(name: str) -> Callable[[Training], dict]:

@@ -21,7 +21,7 @@ from ..latency.table import Table, load_table
 from ..models import UNETS, count_parameters
 from ..nas.derive import fit_widths, repair
 from ..nas.lut import predicted_ms
-from ..nas.networks import IMAGE_CHANNELS, NETWORKS, ManualJoint, OnlyClassifies, OnlyDenoises, build_network
+from ..nas.networks import IMAGE_CHANNELS, MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
 from ..nas.search import run_search
 from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
@@ -51,7 +51,6 @@ LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
 REFERENCES = 8
 TORCHVISION = ("ResNet-18", "MobileNetV2")
-MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
 
 
 # ---- networks of a run
@@ -91,11 +90,15 @@ def build_of(experiment: Training, architecture: Architecture | None = None) -> 
     if name in NETWORKS:
         return build_network(name, architecture, experiment.decoder, **({} if name == "D-NAS" else regular))
     if name in MANUAL:
-        unet = UNETS["reduced"] | dict(b=experiment.b) | (dict(d=5, m=2) if experiment.large else {})
-        return OnlyDenoises(**unet) if name == "UNet" else ManualJoint(classes, architecture, unet, **regular)
+        return build_manual(name, unet_of(experiment), classes, architecture, **regular)
     from torchvision.models import mobilenet_v2, resnet18  # here, because they take a second to import
 
     return OnlyClassifies((resnet18 if name == "ResNet-18" else mobilenet_v2)(num_classes=classes))
+
+
+def unet_of(experiment: Training) -> dict:
+    """Hyper-parameters of the UNet of a training of `MANUAL`."""
+    return UNETS["reduced"] | dict(b=experiment.b) | (dict(d=5, m=2) if experiment.large else {})
 
 
 def image_loss(output: tuple[Tensor | None, Tensor | None], batch: Batch) -> Tensor:

@@ -1,0 +1,183 @@
+"""Denoise and classify: what the demo and the commands `dcnas denoise` and `dcnas classify` share, so that their numbers are equal.
+
+A scene is a picture to look at; an outcome is what a network makes of it at a noise level. Test images of the study meet the very
+noise of its evaluation.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .data.images import SUFFIXES, evaluation_images, load_images
+from .data.noise import NoiseBank, check_sigma, degrade
+from .data.two_digits import cached
+from .errors import InputError, require_choice
+from .pictures import in_tiles, read_picture
+from .shipped import DIGITS, Network
+from .training.metrics import psnr, ssim
+
+SETS = ("digits", "solar")  # of test images that can be named instead of a file
+COUNT = 16  # of test images that the demo offers
+SOLAR_SIDE = 64  # of the solar cells of scale laptop
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (1 or 3, H, W) in [0, 1], with what is known of it."""
+
+    name: str
+    image: Tensor
+    notes: tuple[str, ...] = ()
+    boxes: Tensor | None = None  # (1, K, 4): where digits are
+    labels: tuple[str, ...] = ()  # of each digit, or of the picture
+    noise_id: int = 0  # its number in the bank of noise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network made of a scene. Quality is against the scene's image; probabilities are (K, classes)."""
+
+    noisy: Tensor
+    denoised: Tensor | None
+    noisy_psnr: float  # dB; infinite where nothing was added
+    noisy_ssim: float
+    psnr: float | None
+    ssim: float | None
+    before: Tensor | None  # by the noisy image
+    after: Tensor | None  # by the denoised one
+    own: Tensor | None  # the network's own answer: of the noisy image in one pass
+    ms: float  # of the pass that denoises and classifies
+
+
+def test_scene(name: str, index: int) -> Scene:
+    """A test image of the study: "digits", 96 x 96 with two of them, or "solar", a photograph of 64 x 64."""
+    require_choice("set of test images", name, SETS)
+    require_choice("test image", index, range(COUNT))
+    if name == "digits":
+        data = cached("test", COUNT)
+        labels = tuple(str(label) for label in data.labels[index].tolist())
+        return Scene(f"digits-{index}", data.images[index] / 255, (), data.boxes[index : index + 1], labels, index)
+    data = load_images("solar", SOLAR_SIDE)
+    views, labels = evaluation_images(data, "test", SOLAR_SIDE, COUNT)
+    return Scene(f"solar-{index}", views[index] / 255, (), None, (data.classes[int(labels[index])],), index)
+
+
+def file_scene(name: str, data: bytes, most_side: int | None = None) -> Scene:
+    """A picture of a user's file; `InputError` that names it for one that cannot be read."""
+    try:
+        picture = read_picture(data, most_side=most_side)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
+    return Scene(name, picture.image, picture.notes)
+
+
+def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
+    """Name to a maker of the scene: of a picture, of all pictures in a folder, or of the test images of `SETS`."""
+    if source in SETS:
+        return {f"{source}-{n}": partial(test_scene, source, n) for n in range(COUNT)}
+    place = Path(source)
+    if place.is_dir():
+        found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not found:
+            raise InputError(f"{source} holds no pictures ({', '.join(SUFFIXES)} were expected).")
+        files = {str(path.relative_to(place)): path for path in found}
+    elif place.is_file():
+        files = {place.name: place}
+    else:
+        raise InputError(f"IN is {source!r}, but a picture, a folder or one of {', '.join(SETS)} was expected.")
+    return {name: partial(_path_scene, name, path) for name, path in files.items()}
+
+
+def _path_scene(name: str, path: Path) -> Scene:
+    return file_scene(name, path.read_bytes())
+
+
+def with_noise(scene: Scene, sigma: float) -> Tensor:
+    """The scene's image with Gaussian noise, the same at every call, for every network."""
+    check_sigma(sigma)
+    if sigma == 0:
+        return scene.image
+    noise = NoiseBank().noise([scene.noise_id], sigma, tuple(scene.image.shape))
+    return degrade(scene.image[None], sigma, noise)[0]
+
+
+@torch.inference_mode()
+def apply(network: Network, scene: Scene, sigma: float = 0.0) -> Outcome:
+    """Add noise, denoise, classify before and after, and judge."""
+    noisy, clean = with_noise(scene, sigma), scene.image[None]
+    begun = time.perf_counter()
+    denoised, own = _pass(network, noisy, scene.boxes)
+    ms = 1000 * (time.perf_counter() - begun)
+    before = after = None
+    if network.classes:
+        before = _probabilities(network, noisy, scene.boxes)
+        after = (
+            own if network.kind == "sequential" else None if denoised is None else _probabilities(network, denoised, scene.boxes)
+        )
+    quality = _quality(denoised, clean)
+    return Outcome(noisy, denoised, *_quality(noisy, clean), *quality, before, after, own, ms)
+
+
+def _pass(network: Network, noisy: Tensor, boxes: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Denoised image and probabilities in one pass where image and network allow it, otherwise each for itself."""
+    if _fits(network, noisy, boxes):
+        denoised, logits = network.answer(noisy[None], boxes)
+        return None if denoised is None else denoised[0], None if logits is None else logits[0].softmax(-1)
+    denoised = in_tiles(network.denoise, noisy[None])[0] if network.denoises else None
+    if not network.classes:
+        return denoised, None
+    return denoised, network.answer(network.views(noisy))[1][0].softmax(-1)
+
+
+def _fits(network: Network, image: Tensor, boxes: Tensor | None) -> bool:
+    """Whether the image is as those that the network was trained on: then it goes through as in the study's evaluation."""
+    if len(image) != network.channels:
+        return False
+    return boxes is not None if network.of_digits else image.shape[-2:] == (network.card["resolution"],) * 2
+
+
+def _probabilities(network: Network, image: Tensor, boxes: Tensor | None) -> Tensor:
+    if network.of_digits and boxes is not None:
+        return network.classify(image[None], boxes)[0]
+    return network.classify(network.views(image))[0]
+
+
+def _quality(image: Tensor | None, clean: Tensor) -> tuple[float | None, float | None]:
+    """PSNR (dB) and SSIM of an image limited to [0, 1], as in all results of the study; SSIM needs 11 x 11 pixels."""
+    if image is None:
+        return None, None
+    limited = image[None].clamp(0, 1)
+    structure = ssim(limited, clean).item() if min(clean.shape[-2:]) >= 11 else math.nan
+    return psnr(limited, clean).item(), structure
+
+
+def said(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+    """The most probable class and its probability, for each object."""
+    best = probabilities.max(-1)
+    return [(classes[i], float(p)) for p, i in zip(best.values, best.indices, strict=True)]
+
+
+def row_of(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> dict:
+    """An outcome as a row of the CSV that the commands write, rounded as the demo prints it."""
+    row = {"name": scene.name, "width": scene.image.shape[-1], "height": scene.image.shape[-2], "weights": network.name}
+    row |= {"sigma": sigma}
+    if sigma > 0:
+        row |= {"noisy_psnr": _rounded(outcome.noisy_psnr, 2), "noisy_ssim": _rounded(outcome.noisy_ssim, 3)}
+        if outcome.denoised is not None:
+            row |= {"psnr": _rounded(outcome.psnr, 2), "ssim": _rounded(outcome.ssim, 3)}
+    if outcome.own is not None:
+        answers = said(outcome.own, network.classes)
+        row |= {"class": " ".join(name for name, _ in answers), "probability": " ".join(f"{p:.3f}" for _, p in answers)}
+    if scene.labels and (not network.of_digits or network.classes == DIGITS):
+        row |= {"true": " ".join(scene.labels)}
+    return row | {"ms": round(outcome.ms, 1)}
+
+
+def _rounded(value: float, digits: int) -> float | str:
+    return round(value, digits) if math.isfinite(value) else ("inf" if value > 0 else "")

@@ -1,0 +1,163 @@
+"""Pictures that people bring: read whatever their size, mode and state, and taken through a network in tiles without seams.
+
+The promise of the paper's introduction, a noisy picture made clear and named, tried on a picture of one's own.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import InputError
+
+DEEP_GREY = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 8 bits
+ORIENTATION = 0x0112  # of EXIF
+MOST_PIXELS = 100_000_000  # of a file; decoded it takes 12 bytes each
+STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as read: float32 (1 or 3, H, W) in [0, 1], and what was done to it, a sentence each."""
+
+    image: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
+    """An opened picture turned as EXIF says, with 8 bits, grey or in colour (as it is, if `grey` is None), and what was done."""
+    notes = []
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append(f"The first of {image.n_frames} frames is taken.")
+        image.seek(0)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append("It is turned as its camera says.")
+    grey = image.mode in ("L", "1", "LA", *DEEP_GREY) if grey is None else grey
+    if image.mode in DEEP_GREY:  # Pillow would clip instead of scaling
+        values = np.asarray(image, np.float32)
+        image = Image.fromarray((values * (255 / max(1.0, float(values.max())))).astype(np.uint8))
+        notes.append("More than 8 bits per pixel are scaled to 8.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+        notes.append("What is transparent is shown on white.")
+    return image.convert("L" if grey else "RGB"), notes
+
+
+def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
+    """The picture in the bytes of a file. One larger than `most_side` is scaled to it, with a note.
+
+    `InputError`, to be put after the file's name, for what is no picture, cut short or larger than `MOST_PIXELS`.
+    """
+    if not data:
+        raise InputError("is empty.")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                size = f"{opened.width} x {opened.height} pixels"
+                raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
+            image, notes = upright(opened)
+    except UnidentifiedImageError:
+        raise InputError("is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can).") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most.") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"is damaged or cut short ({str(error).rstrip('.')}).") from None
+    if most_side is not None and max(image.size) > most_side:
+        before = f"{image.width} x {image.height}"
+        image.thumbnail((most_side, most_side), Image.Resampling.LANCZOS)
+        notes.append(f"It is scaled from {before} to {image.width} x {image.height} pixels.")
+    pixels = np.asarray(image, np.uint8)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return Picture(torch.from_numpy(pixels.copy()).float() / 255, tuple(notes))
+
+
+def as_uint8(image: Tensor) -> np.ndarray:
+    """(1 or 3, H, W) in any range, limited to [0, 1], as uint8 (H, W) or (H, W, 3)."""
+    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+
+
+def png_of(image: Tensor) -> bytes:
+    """(1 or 3, H, W), limited to [0, 1], as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(as_uint8(image)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """(B, 1 or 3, H, W) with 1 or 3 channels: grey repeated, or colours as Rec. 601 weighs them."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    return (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def square_of(image: Tensor, side: int) -> Tensor:
+    """The middle square of (C, H, W) as (C, side, side), averaged so that nothing aliases."""
+    size = min(image.shape[-2:])
+    top, left = (image.shape[-2] - size) // 2, (image.shape[-1] - size) // 2
+    square = image[None, :, top : top + size, left : left + size]
+    return F.interpolate(square, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+# ---- tiles
+
+
+def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, tile: int = 256, overlap: int = 64, batch: int = 4) -> Tensor:
+    """`network` on images (B, C, H, W) of any size, its output of the same shape.
+
+    What fits a tile goes through whole, its edges mirrored up to a multiple of 32. What is larger goes in tiles that overlap and
+    fade into each other, so that no seam shows; memory then depends on the tile and not on the image.
+    """
+    height, width = images.shape[-2:]
+    if max(height, width) <= tile:
+        return network(_padded(images))[..., :height, :width]
+    result, weights = torch.zeros_like(images), torch.zeros(1, 1, height, width)
+    places = [(top, left) for top in _starts(height, tile, overlap) for left in _starts(width, tile, overlap)]
+    fade = _fade(min(tile, height), overlap)[:, None] * _fade(min(tile, width), overlap)
+    for image, out in zip(images, result, strict=True):
+        for first in range(0, len(places), batch):
+            some = places[first : first + batch]
+            cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])
+            found = network(_padded(cut))[..., : cut.shape[-2], : cut.shape[-1]]
+            for (top, left), piece in zip(some, found, strict=True):
+                out[:, top : top + tile, left : left + tile] += piece * fade
+    for top, left in places:
+        weights[..., top : top + tile, left : left + tile] += fade
+    return result / weights
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles of equal size begin that cover a length and overlap by at least so much."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _fade(length: int, overlap: int) -> Tensor:
+    """Weights of a tile along an axis: rising over the overlap at both ends, never zero."""
+    distance = torch.arange(length)
+    distance = torch.minimum(distance, length - 1 - distance) + 1.0
+    return (distance / (overlap + 1)).clamp(max=1)
+
+
+def _padded(images: Tensor) -> Tensor:
+    """Images mirrored at their lower and right edges up to multiples of `STRIDE`; repeated where they are too small for that."""
+    height, width = images.shape[-2:]
+    below, right = -height % STRIDE, -width % STRIDE
+    if not (below or right):
+        return images
+    mode = "reflect" if below < height and right < width else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)

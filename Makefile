@@ -14,7 +14,7 @@ UNPUBLISHED := 04_0_search_space_and_latency_table 04_1_c_nas 04_2_d_nas 04_3_dc
 LATER := $(foreach name,$(UNPUBLISHED),--ignore=notebooks/$(name).ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv data study test lint lab clean
+.PHONY: help venv data study test lint lab demo clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
@@ -32,6 +32,9 @@ test: data ## ruff, the tests, and every notebook against its stored outputs
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)
 	@cd notebooks && $(RUN) ../$(BIN)/python -m jupyterlab $(LAB_ARGS)
+
+demo: $(STAMP) ## the demo as a page in the browser (options go in DEMO_ARGS)
+	@$(RUN) $(BIN)/python -m voila notebooks/01_introduction.ipynb --show_tracebacks=True $(DEMO_ARGS)
 
 lint: $(STAMP) ## ruff alone, over .py and .ipynb
 	@$(RUN) $(BIN)/ruff check .
@@ -60,5 +63,5 @@ $(STAMP): pyproject.toml
 			{ rm -rf .venv; echo "$(PYTHON) could not create .venv; its message is above." >&2; exit 1; }; \
 	fi
 	@echo "Installing dcnas and what it needs into .venv (the first time this takes some minutes and about 5 GB)"
-	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
+	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test,demo]'
 	@touch $@

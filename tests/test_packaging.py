@@ -10,6 +10,7 @@ import dcnas
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REQUIREMENTS = [*PROJECT["dependencies"], *(line for part in PROJECT["optional-dependencies"].values() for line in part)]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
@@ -26,7 +27,7 @@ def conda_pip_section() -> list[str]:
 
 def test_environment_yml_has_the_requirements_of_pyproject():
     pip = [line for line in conda_pip_section() if not line.startswith("-e")]
-    ours = {normal(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]}
+    ours = {normal(r) for r in REQUIREMENTS}
     theirs = {normal(r) for r in pip}
     assert ours == theirs, f"only in pyproject.toml: {sorted(ours - theirs)}; only in environment.yml: {sorted(theirs - ours)}"
     assert len(pip) == len(theirs), "environment.yml lists a requirement twice"
@@ -37,7 +38,7 @@ def test_environment_yml_installs_the_package_itself():
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound():
-    for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
+    for requirement in REQUIREMENTS:
         assert ">=" in requirement and "<" in requirement and "==" not in requirement, requirement
 
 

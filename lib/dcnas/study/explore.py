@@ -67,8 +67,8 @@ def png(figure: Figure) -> bytes:
 class Panel:
     """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
 
-    `draw(**values of the controls)` gives a Figure and the status. JupyterLab calls back in two threads (so: a lock, and no
-    pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
+    `draw(**values of the controls)` gives a Figure or a PNG, and the status. JupyterLab calls back in two threads (so: a lock, and
+    no pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
     """
 
     def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn]):
@@ -87,10 +87,12 @@ class Panel:
         """Draw the picture for what the controls say now."""
         with self.lock, quiet():
             try:
-                figure, status = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.image.value = png(figure)
+                found, status = self.draw(**{name: control.value for name, control in self.controls.items()})
+                self.image.value = found if isinstance(found, bytes) else png(found)
                 self.status.value, self.error = escape(status), None
-                self._default = self._default or figure
+                self._default = self._default or found
+            except InputError as error:  # the reader's doing, told in a sentence
+                self.status.value, self.error = f"<b>{escape(str(error))}</b>", error
             except Exception as error:
                 self.status.value, self.error = f"<b>{type(error).__name__}</b>: {escape(str(error))}", error
 

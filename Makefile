@@ -34,7 +34,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)
 	@cd notebooks && $(RUN) ../$(BIN)/python -m jupyterlab $(LAB_ARGS)
 
 demo: $(STAMP) ## the demo as a page in the browser (options go in DEMO_ARGS)
-	@$(RUN) $(BIN)/python -m voila notebooks/01_introduction.ipynb --show_tracebacks=True $(DEMO_ARGS)
+	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb --show_tracebacks=True $(DEMO_ARGS)
 
 lint: $(STAMP) ## ruff alone, over .py and .ipynb
 	@$(RUN) $(BIN)/ruff check .

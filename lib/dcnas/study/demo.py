@@ -130,8 +130,8 @@ def sentence(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> 
     parts = [f"{network.label}, trained at scale {network.card.get('scale', 'own')}: {outcome.ms:.1f} ms for {size} pixels."]
     if network.of_digits and scene.boxes is None:
         parts.append("It has seen nothing but digits on grey: any other picture is beyond it.")
-    elif not network.of_digits and network.classes and not any(label in network.classes for label in scene.labels):
-        parts.append("It has seen nothing but solar cells: the class of any other picture means nothing.")
+    elif not network.of_digits and (scene.boxes is not None or not scene.labels):
+        parts.append(f"It was trained on {network.card['training'].split(':')[0]} images alone, and sees them everywhere.")
     return " ".join([*parts, *scene.notes])
 
 

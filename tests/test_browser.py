@@ -1,0 +1,225 @@
+"""The demo as a visitor meets it: in JupyterLab and by voila in a real browser, every control moved, a picture uploaded.
+
+Needs a Chromium of the system's packages and skips without one. Screenshots and repaint times go to out/browser.
+"""
+
+import io
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOTS = ROOT / "out" / "browser"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+}
+RUN = """async () => { const app = window.jupyterapp; await app.commands.execute('notebook:run-all-cells');
+  return app.shell.currentWidget.context.model.toJSON().cells }"""
+REPAINT = """async () => {
+  const image = document.querySelector('img.dcnas-demo-image'), knob = document.querySelectorAll('.dcnas-demo .noUi-handle')[1];
+  const times = [];
+  knob.focus();
+  for (let n = 0; n < 50; n++) {
+    const before = image.src, start = performance.now();
+    const key = Math.floor(n / 8) % 2 ? 'ArrowLeft' : 'ArrowRight';
+    knob.dispatchEvent(new KeyboardEvent('keydown', {key: key, bubbles: true}));
+    while (image.src === before || !image.complete) {
+      await new Promise(resolve => requestAnimationFrame(resolve));
+      if (performance.now() - start > 20000) throw new Error('no repaint within 20 s at move ' + n);
+    }
+    times.push(performance.now() - start);
+    await new Promise(resolve => setTimeout(resolve, 50));
+  }
+  return times }"""
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install the system's package chromium"),
+    pytest.mark.slow,
+]
+
+
+@contextmanager
+def served(command: list[str], place: Path, answers: str, **env: str) -> Iterator[str]:
+    """The address of a server that was started and answers; stopped afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folders = {name: str(place / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+    log = (place / "log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", *command, f"--port={port}"], cwd=place, stdout=log, stderr=log,
+        env=os.environ | folders | {"DCNAS_ROOT": str(ROOT), "PYTHONPATH": str(ROOT / "lib")} | env,
+    )  # fmt: skip
+    try:
+        for _ in range(240):
+            assert server.poll() is None, (place / "log").read_text()[-2000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{answers}", timeout=120).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def lab_page(browser, tmp_path_factory):
+    """The introduction in JupyterLab with all its cells run; on a copy, because Lab saves by itself."""
+    from playwright.sync_api import expect
+
+    place = tmp_path_factory.mktemp("lab")
+    (place / "nb").mkdir()
+    shutil.copy(ROOT / "notebooks" / "01_introduction.ipynb", place / "nb")
+    for name, values in SETTINGS.items():
+        path = place / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    options = [
+        "--no-browser", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={place / 'nb'}", "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    folders = {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+    with served(["jupyterlab", *options], place, "/api/status", **folders) as url:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{url}/lab/tree/01_introduction.ipynb?reset")
+        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
+        cells = [cell for cell in page.evaluate(RUN) if cell["cell_type"] == "code"]
+        errors = [out["evalue"] for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+        assert not errors and all(cell["execution_count"] for cell in cells)
+        yield page
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def voila_page(browser, tmp_path_factory):
+    place = tmp_path_factory.mktemp("voila")
+    begun = time.monotonic()
+    command = ["voila", str(ROOT / "demo" / "demo.ipynb"), "--no-browser", "--show_tracebacks=True"]
+    with served(command, place, "/static/", PYTHONWARNINGS="ignore") as url:
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        page.locator("img.dcnas-demo-image").wait_for()
+        note(first_picture_s=time.monotonic() - begun)
+        yield page
+        page.close()
+
+
+@pytest.fixture(params=["lab", "voila"])
+def page(request):
+    return request.getfixturevalue(f"{request.param}_page")
+
+
+def note(**values: float) -> None:
+    """Add measurements to out/browser/times.json."""
+    path = SHOTS / "times.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | values, indent=1))
+
+
+def slide(page, name: str, keys: list[str]) -> None:
+    from playwright.sync_api import expect
+
+    image = page.locator("img.dcnas-demo-image")
+    knob = page.locator(".dcnas-demo .widget-slider").filter(has_text=name).get_by_role("slider")
+    for key in keys:
+        before = image.get_attribute("src")
+        knob.focus()
+        knob.press(key)
+        expect(image).not_to_have_attribute("src", before)
+
+
+def pixels(page) -> np.ndarray:
+    """The demo's picture as it stands on the screen, grey."""
+    with Image.open(io.BytesIO(page.locator("img.dcnas-demo-image").screenshot())) as shot:
+        return np.asarray(shot.convert("L")).astype(float)
+
+
+def quarter(shot: np.ndarray, n: int) -> np.ndarray:
+    width = shot.shape[1] // 4
+    return shot[10:-10, n * width + 10 : (n + 1) * width - 20]
+
+
+def test_sigma_repaints_pictures_and_numbers(page, request):
+    from playwright.sync_api import expect
+
+    words = page.locator(".dcnas-demo-bars")
+    expect(words).to_contain_text("σ = 0.40")
+    roughness = [np.abs(np.diff(quarter(pixels(page), n))).mean() for n in range(3)]
+    assert roughness[1] > 5 * roughness[0] and roughness[2] < roughness[1] / 3  # noisy, and denoised
+    slide(page, "noise σ", ["ArrowRight", "ArrowRight"])
+    expect(words).to_contain_text("σ = 0.50")
+    slide(page, "noise σ", ["Home"])
+    expect(words).to_contain_text("σ = 0.00")
+    clean, noisy, *_ = (quarter(pixels(page), n) for n in range(4))
+    assert abs(clean.mean() - noisy.mean()) < 6
+    slide(page, "noise σ", ["End"])
+    expect(words).to_contain_text("σ = 1.00")
+    page.locator(".dcnas-demo").screenshot(path=SHOTS / f"demo_{request.node.callspec.id}.png")
+
+
+def test_picture_and_network_are_chosen(page):
+    from playwright.sync_api import expect
+
+    slide(page, "number", ["ArrowRight"])
+    network = page.locator(".dcnas-demo .widget-dropdown").filter(has_text="network").locator("select")
+    network.select_option(label="DC-Net Reduced Sequential, digits")
+    expect(page.locator(".dcnas-demo-status")).to_contain_text("DC-Net Reduced Sequential")
+    expect(page.locator(".dcnas-demo-bars")).to_contain_text("digit 2 (true: 3)")
+
+
+def test_a_picture_is_uploaded_and_a_broken_one_answered(page, request, tmp_path):
+    from playwright.sync_api import expect
+
+    status, shade = page.locator(".dcnas-demo-status"), np.tile(np.linspace(40, 220, 120).astype(np.uint8), (90, 1))
+    Image.fromarray(shade).save(tmp_path / "own.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    button = page.locator(".dcnas-demo .jupyter-widget-upload, .dcnas-demo .widget-upload").first
+    for name, says in (("broken.png", "broken.png is not a picture that can be read"), ("own.png", "for 120 x 90 pixels")):
+        with page.expect_file_chooser() as chooser:
+            button.click()
+        chooser.value.set_files(tmp_path / name)
+        expect(status).to_contain_text(says)
+    page.locator(".dcnas-demo").screenshot(path=SHOTS / f"own_{request.node.callspec.id}.png")
+    kind = page.locator(".dcnas-demo .widget-dropdown").filter(has_text="picture").locator("select")
+    kind.select_option(label="two digits")
+    network = page.locator(".dcnas-demo .widget-dropdown").filter(has_text="network").locator("select")
+    network.select_option(label="DC-Net Reduced Integrated, digits")
+    expect(page.locator(".dcnas-demo-bars")).to_contain_text("true:")
+
+
+def test_repaint_times_are_measured(page, request):
+    times = page.evaluate(REPAINT)
+    found = {"median_ms": statistics.median(times), "largest_ms": max(times), "moves": len(times)}
+    note(**{f"repaint_{request.node.callspec.id}": found})
+    assert found["median_ms"] <= 150, found

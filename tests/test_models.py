@@ -12,6 +12,7 @@ from dcnas.models import (
     JOINING,
     UNETS,
     Classifier,
+    DnCNN,
     UNet,
     build_classifier,
     build_dcnet,
@@ -93,6 +94,18 @@ def test_classifier_flops_are_near_those_of_table_6():
     rows["MB2.5-M"] = 305
     for name, thousands in rows.items():
         assert CLASSIFIER_FLOPS[name] / 1e3 == pytest.approx(thousands, rel=0.02), name
+
+
+def test_dncnn_is_that_of_its_paper():
+    """About 0.56 million parameters; it starts as whatever its noise says and keeps shape at any size."""
+    grey = DnCNN(channels=1)
+    assert count_parameters(grey) == 556_097
+    x = torch.rand(2, 1, 17, 9)
+    assert grey.eval()(x).shape == x.shape
+    nn.init.zeros_(grey.noise[-1].weight), nn.init.zeros_(grey.noise[-1].bias)
+    assert torch.equal(grey(x), x)  # no noise found: the image itself
+    with pytest.raises(InputError, match="depth is 2"):
+        DnCNN(depth=2)
 
 
 def test_counting_leaves_the_network_as_it_was():

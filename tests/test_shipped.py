@@ -29,13 +29,13 @@ def record(kind: str) -> dict:
     if kind in ("unet", "integrated", "sequential"):
         return {"kind": kind, "unet": UNETS["reduced"]} | ({"classifier": "MB2.5-M"} if kind == "sequential" else {})
     found = {"kind": kind} | ({"unet": UNETS["reduced"]} if kind in ("UNet", "DC-Net", "DC-Net_tail") else {})
-    if kind not in ("UNet", "DC-Net"):
+    if kind not in ("UNet", "DC-Net", "DnCNN"):
         found["architecture"] = json.loads(start_architecture(SPACE).to_json())
     return found
 
 
 def card(kind: str) -> dict:
-    classes = [] if kind in ("unet", "UNet", "D-NAS") else list(DIGITS) if kind in shipped.JOINING else ["a", "b", "c"]
+    classes = [] if kind in ("unet", "UNet", "DnCNN", "D-NAS") else list(DIGITS) if kind in shipped.JOINING else ["a", "b", "c"]
     return {
         "label": kind, "network": record(kind), "classes": classes, "resolution": 32, "training": "nothing", "command": "none",
         "metrics": [],

@@ -128,7 +128,7 @@ def build(record: dict, classes: int) -> nn.Module:
     architecture = from_record(record["architecture"]) if "architecture" in record else None
     if kind in NETWORKS:
         return build_network(kind, architecture, record.get("decoder", "conv"))
-    return build_manual(kind, record["unet"], classes, architecture)
+    return build_manual(kind, record.get("unet", {}), classes, architecture)
 
 
 def compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:

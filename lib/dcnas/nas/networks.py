@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import require_choice
-from ..models import UNETS, UNet
+from ..models import UNETS, DnCNN, UNet
 from .blocks import ConvNorm, Head, InvertedResidual
 from .space import (
     ENCODER_STAGES,
@@ -26,7 +26,7 @@ from .space import (
 IMAGE_CHANNELS = 3
 DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
 NETWORKS = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
-MANUAL = ("UNet", "DC-Net", "DC-Net_tail")
+MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
@@ -207,6 +207,13 @@ class OnlyDenoises(nn.Module):
         return self.unet(x), None
 
 
+class PlainDenoiser(DnCNN):
+    """DnCNN in the form of the networks above (Section 2)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return super().forward(x), None
+
+
 class OnlyClassifies(nn.Module):
     """A classifier of torchvision in the form of the networks above (Figure 7)."""
 
@@ -231,8 +238,10 @@ def build_network(name: str, architecture: Architecture, decoder: str = "conv", 
 def build_manual(
     name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation: float
 ) -> nn.Module:  # fmt: skip
-    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) for colour images, of UNet hyper-parameters."""
-    if require_choice("network", name, MANUAL) == "UNet":
+    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) of UNet hyper-parameters, or DnCNN; for colour images."""
+    if require_choice("network", name, MANUAL) == "DnCNN":
+        return PlainDenoiser()
+    if name == "UNet":
         return OnlyDenoises(**unet)
     return ManualJoint(classes, architecture if name == "DC-Net_tail" else None, unet, **regularisation)
 

@@ -20,7 +20,7 @@ from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_name, device_named
 from ..latency.table import Table, load_table
 from ..models import count_flops
-from ..nas.networks import IMAGE_CHANNELS, MANUAL
+from ..nas.networks import IMAGE_CHANNELS
 from ..nas.space import Architecture, from_record
 from ..paths import latency_dir, published_dir, runs_dir, weights_dir, write_atomic
 from . import results as results3
@@ -34,7 +34,7 @@ from .section4_runs import TABLE_LIMIT_PCT, architecture_of, build_of, derive, l
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
-    for name in ("table_8", "figure_6", "figure_7", "gradient_comparison", "table_4", "table_5", "trainings")
+    for name in ("table_8", "figure_6", "figure_7", "gradient_comparison", "table_4", "table_5", "related_work", "trainings")
 }
 SEARCHES: dict[str, Callable[[str], list[Search]]] = {
     name: getattr(lists, name) for name in ("beta_searches", "operator_searches", "gradient_searches", "searches")
@@ -394,13 +394,13 @@ def collect() -> dict[str, int]:
 def card_of(experiment: Training, command: str) -> dict:
     """What rebuilds a network of Section 4, for its card."""
     network = {"kind": experiment.network}
-    if experiment.network in MANUAL:
+    if experiment.b is not None:
         network |= {"unet": unet_of(experiment)}
     if experiment.derivation is not None or experiment.architecture is not None:
         network |= {"decoder": experiment.decoder, "architecture": json.loads(architecture_of(experiment).to_json())}
     data = images_of(experiment)
     return {
-        "network": network, "classes": [] if experiment.network in ("UNet", "D-NAS") else list(data.classes),
+        "network": network, "classes": [] if experiment.network in ("UNet", "DnCNN", "D-NAS") else list(data.classes),
         "resolution": experiment.resolution, "training": data.describe().rstrip("."), "command": command,
     }  # fmt: skip
 

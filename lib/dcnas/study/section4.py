@@ -453,6 +453,12 @@ def table_5(scale: str) -> list[Training]:
     return rows
 
 
+def related_work(scale: str) -> list[Training]:
+    """The denoisers of Section 2, trained and tested alike: DnCNN beside a UNet, D-NAS and DC-NAS."""
+    searched = [e for e in (*table_4(scale), *table_5(scale)) if e.seed == 0 and e.label in ("UNet Reduced", "D-NAS S", "DC-NAS S")]
+    return [training(scale, 0, "DnCNN", "DnCNN"), *searched]
+
+
 def decoder_ms(scale: str) -> float:
     """What the convolutional decoder adds to a network's latency, by the table, in ms."""
     table = obtain_table(scale)
@@ -461,7 +467,7 @@ def decoder_ms(scale: str) -> float:
 
 def trainings(scale: str) -> list[Training]:
     """All trainings of Section 4, each once: a seed of all before the next."""
-    groups = (table_8, figure_6, figure_7, gradient_comparison, table_4, table_5)
+    groups = (table_8, figure_6, figure_7, gradient_comparison, table_4, table_5, related_work)
     return _once([e for group in groups for e in group(scale)])
 
 

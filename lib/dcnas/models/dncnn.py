@@ -1,0 +1,23 @@
+"""DnCNN, with which denoising by networks began (Section 2, [41]): a plain chain of convolutions that finds the noise."""
+
+from torch import Tensor, nn
+
+from ..errors import require_whole
+
+
+class DnCNN(nn.Module):
+    """A noisy image (B, channels, H, W) to the denoised one, of the same shape; every layer works at full size.
+
+    A convolution with ReLU, depth - 2 of them with batch norm between, and one that gives the noise, which is taken off.
+    """
+
+    def __init__(self, channels: int = 3, depth: int = 17, width: int = 64):
+        super().__init__()
+        require_whole("depth", depth, 3)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(depth - 2):
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.noise = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.noise(x)

@@ -31,14 +31,14 @@ SETTINGS = {
 }
 RUN = """async () => { const app = window.jupyterapp; await app.commands.execute('notebook:run-all-cells');
   return app.shell.currentWidget.context.model.toJSON().cells }"""
-REPAINT = """async () => {
+MOVES = 17  # of sigma from 1.00 down, so that nothing was drawn before
+REPAINT = """async moves => {
   const image = document.querySelector('img.dcnas-demo-image'), knob = document.querySelectorAll('.dcnas-demo .noUi-handle')[1];
   const times = [];
   knob.focus();
-  for (let n = 0; n < 50; n++) {
+  for (let n = 0; n < moves; n++) {
     const before = image.src, start = performance.now();
-    const key = Math.floor(n / 8) % 2 ? 'ArrowLeft' : 'ArrowRight';
-    knob.dispatchEvent(new KeyboardEvent('keydown', {key: key, bubbles: true}));
+    knob.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}));
     while (image.src === before || !image.complete) {
       await new Promise(resolve => requestAnimationFrame(resolve));
       if (performance.now() - start > 20000) throw new Error('no repaint within 20 s at move ' + n);
@@ -153,6 +153,8 @@ def slide(page, name: str, keys: list[str]) -> None:
     image = page.locator("img.dcnas-demo-image")
     knob = page.locator(".dcnas-demo .widget-slider").filter(has_text=name).get_by_role("slider")
     for key in keys:
+        if key in ("Home", "End") and knob.get_attribute("aria-valuetext") == {"Home": "0.00", "End": "1.00"}[key]:
+            continue  # it is there already
         before = image.get_attribute("src")
         knob.focus()
         knob.press(key)
@@ -219,7 +221,11 @@ def test_a_picture_is_uploaded_and_a_broken_one_answered(page, request, tmp_path
 
 
 def test_repaint_times_are_measured(page, request):
-    times = page.evaluate(REPAINT)
+    times = []
+    for _ in range(3):  # each on a test image of its own
+        slide(page, "number", ["ArrowRight"])
+        slide(page, "noise σ", ["End"])
+        times += page.evaluate(REPAINT, MOVES)
     found = {"median_ms": statistics.median(times), "largest_ms": max(times), "moves": len(times)}
     note(**{f"repaint_{request.node.callspec.id}": found})
     assert found["median_ms"] <= 150, found

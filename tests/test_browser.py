@@ -72,6 +72,8 @@ def served(command: list[str], place: Path, answers: str, **env: str) -> Iterato
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}{answers}", timeout=120).close()
                 break
+            except urllib.error.HTTPError:  # it answers, if only that there is nothing
+                break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"

@@ -653,3 +653,24 @@ def test_each_process_has_its_share_of_a_batch(monkeypatch):
         shares.append(parallel.share(batch))
     assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]] and shares[1].labels.tolist() == [21, 23, 25]
     assert shares[0].boxes is None
+
+
+def test_workers_end_with_a_queue_that_was_killed(tmp_path):
+    """Or they would go on, unseen, and hold their runs."""
+    command = [sys.executable, "-m", "dcnas.cli", "queue", "--scale", "laptop", "--group", "table_2", "--jobs", "2"]
+    env = os.environ | {"DCNAS_RUNS": str(tmp_path), "DCNAS_ROOT": str(tmp_path), "DCNAS_DOWNLOADS": str(paths.downloads_dir())}
+    family = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob("*/config.json"))) < 2:  # both are at work
+            assert time.monotonic() < end and family.poll() is None
+            time.sleep(0.1)
+        workers = Path(f"/proc/{family.pid}/task/{family.pid}/children").read_text().split()
+        assert len(workers) >= 2
+    finally:
+        family.kill()
+        family.wait()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end, "workers outlived their queue"
+        time.sleep(0.1)

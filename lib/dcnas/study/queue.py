@@ -5,7 +5,9 @@ shared folder, may work on the same runs; a worker that dies loses nothing but i
 """
 
 import multiprocessing
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -40,6 +42,7 @@ def work(experiments: list[Experiment], device: str, deadline: float | None, pro
 
 def _worker(*arguments) -> None:
     """`work` in a process of its own: errors of users and of the machine in one sentence, exit status 2."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work(*arguments)
     except (InputError, OSError) as error:
@@ -47,6 +50,12 @@ def _worker(*arguments) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def run_queue(

@@ -150,16 +150,15 @@ def note(**values: float) -> None:
 
 
 def slide(page, name: str, keys: list[str]) -> None:
+    """Press keys on a slider, and wait for another picture after each that moves it."""
     from playwright.sync_api import expect
 
-    image = page.locator("img.dcnas-demo-image")
-    knob = page.locator(".dcnas-demo .widget-slider").filter(has_text=name).get_by_role("slider")
+    image, row = page.locator("img.dcnas-demo-image"), page.locator(".dcnas-demo .widget-slider").filter(has_text=name)
     for key in keys:
-        if key in ("Home", "End") and knob.get_attribute("aria-valuetext") == {"Home": "0.00", "End": "1.00"}[key]:
+        if (key, row.locator(".widget-readout").inner_text()) in (("Home", "0.00"), ("End", "1.00")):
             continue  # it is there already
         before = image.get_attribute("src")
-        knob.focus()
-        knob.press(key)
+        row.get_by_role("slider").press(key)
         expect(image).not_to_have_attribute("src", before)
 
 

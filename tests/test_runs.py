@@ -588,7 +588,7 @@ def test_a_failing_worker_is_told_in_one_sentence(store, capfd):
     with pytest.raises(InputError, match=r"2 of 2 workers ended with exit codes \[2, 2\]; what they said stands above"):
         queue.run_queue([QUICK["denoise"]], jobs=2, progress=False)
     said = capfd.readouterr().err
-    assert [line.startswith("dcnas: ") and str(store) in line for line in said.splitlines()] == [True, True]
+    assert [line.startswith("dcnas: ") and str(store) in line for line in said.splitlines()] == [True, True], said
 
 
 def test_a_queue_skips_what_is_published(tmp_path, monkeypatch):

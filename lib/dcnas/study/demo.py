@@ -200,7 +200,7 @@ def figure(kind: str = DIGITS_SET, index: int = 0, sigma: float = 0.4, network: 
         for n, (values, name, hatch) in enumerate(((outcome.before[k], "noisy", ""), (after[k], "denoised", "///"))):
             look = dict(color=COLOURS[("orange", "blue")[n]], edgecolor="white", hatch=hatch)
             axis.bar(places + 0.4 * n - 0.2, 100 * values.numpy(), 0.4, label=f"by the {name} image", **look)
-        axis.set_xticks(places, net.classes)
+        axis.set_xticks(places, [name.replace(", ", ",\n") for name in net.classes])
         change = f"label changes from {row['noisy']} to {row['denoised']}" if row["changed"] else f"label stays {row['noisy']}"
         axis.set(ylabel="probability (%)", ylim=(0, 105), title=f"true {row['truth']}: {change}")
         axis.legend(loc="upper right")

@@ -46,7 +46,7 @@ def _worker(*arguments) -> None:
     try:
         work(*arguments)
     except (InputError, OSError) as error:
-        print(f"dcnas: {error}", file=sys.stderr)
+        sys.stderr.write(f"dcnas: {error}\n")  # in one piece: another worker may be saying the same
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_command_line(shown):
 def test_probabilities_and_the_mark_of_a_changed_label():
     """The Sequential network's classifier has never seen noise: denoising brings labels back."""
     network = load_network("dc-net-reduced-sequential")
-    scene = apply.test_scene("digits", 3)
+    scene = apply.study_scene("digits", 3)
     outcome = apply.apply(network, scene, 0.8)
     rows = demo.verdicts(scene, network, outcome)
     assert [row["truth"] for row in rows] == list(scene.labels) and any(row["changed"] for row in rows)
@@ -112,7 +112,7 @@ def test_a_colour_network_takes_over_for_own_pictures(shown):
 
 
 def test_the_strip_holds_the_pictures_side_by_side():
-    scene, network = apply.test_scene("digits", 0), load_network("dc-net-reduced-integrated")
+    scene, network = apply.study_scene("digits", 0), load_network("dc-net-reduced-integrated")
     outcome = apply.apply(network, scene, 0.0)
     with Image.open(io.BytesIO(demo.strip(scene, network, outcome))) as image:
         pixels = np.asarray(image.convert("L")).astype(int)

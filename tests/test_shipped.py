@@ -103,7 +103,7 @@ def test_shipped_networks_do_what_was_published(name):
     published = results.archive("section3_samples")[network.card["run"]].numpy()
     for i, sigma in enumerate(SAMPLE_SIGMAS):
         for n in range(2):
-            found = as_uint8(apply.apply(network, apply.test_scene("digits", n), sigma).denoised)
+            found = as_uint8(apply.apply(network, apply.study_scene("digits", n), sigma).denoised)
             difference = np.abs(found.astype(int) - published[i, n, 0])
             assert difference.max() <= 3 and difference.mean() < 0.3
 

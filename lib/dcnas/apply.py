@@ -50,12 +50,12 @@ class Outcome:
     psnr: float | None
     ssim: float | None
     before: Tensor | None  # by the noisy image
-    after: Tensor | None  # by the denoised one
+    after: Tensor | None  # by the denoised one; the same where nothing is denoised
     own: Tensor | None  # the network's own answer: of the noisy image in one pass
     ms: float  # of the pass that denoises and classifies
 
 
-def test_scene(name: str, index: int) -> Scene:
+def study_scene(name: str, index: int) -> Scene:
     """A test image of the study: "digits", 96 x 96 with two of them, or "solar", a photograph of 64 x 64."""
     require_choice("set of test images", name, SETS)
     require_choice("test image", index, range(COUNT))
@@ -80,7 +80,7 @@ def file_scene(name: str, data: bytes, most_side: int | None = None) -> Scene:
 def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
     """Name to a maker of the scene: of a picture, of all pictures in a folder, or of the test images of `SETS`."""
     if source in SETS:
-        return {f"{source}-{n}": partial(test_scene, source, n) for n in range(COUNT)}
+        return {f"{source}-{n}": partial(study_scene, source, n) for n in range(COUNT)}
     place = Path(source)
     if place.is_dir():
         found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

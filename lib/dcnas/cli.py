@@ -118,7 +118,7 @@ def readme() -> None:
 def latency(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
-    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 30,
+    rounds: Annotated[int | None, typer.Option(help="Visits to each network, interleaved; 10 for Section 3, 30 for 4.")] = None,
     section: Annotated[int, typer.Option(help="3, or 4 for the networks that were derived, at the table's conditions.")] = 3,
     scale: Annotated[str, typer.Option(help="Of Section 4: laptop or paper.")] = "laptop",
 ) -> None:
@@ -129,11 +129,11 @@ def latency(
     if require_choice("section", section, (3, 4)) == 3:
         from .study.timing import measure_section3
 
-        path = measure_section3(device=device, threads=threads, rounds=rounds)
+        path = measure_section3(device=device, threads=threads, rounds=10 if rounds is None else rounds)
     else:
         from .study.results4 import measure_section4
 
-        path = measure_section4(scale, rounds=rounds, progress=True)
+        path = measure_section4(scale, rounds=30 if rounds is None else rounds, progress=True)
     print(f"Wrote {shown(path)}")
 
 
@@ -182,7 +182,9 @@ def lut_build(
     from .nas.space import Space
     from .paths import shown
 
-    table = build_table(Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=rounds)
+    table = build_table(
+        Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=10 if rounds is None else rounds
+    )
     share = f"{100 * table.entries / TFNAS_ENTRIES:.1f}% of the {TFNAS_ENTRIES:,} that TF-NAS lists"
     print(
         f"Wrote {shown(out)}: {table.entries} latencies ({share}), {table.conditions.device}, {table.conditions.threads} threads."

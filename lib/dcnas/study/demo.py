@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from ..apply import COUNT, Outcome, Scene, apply, file_scene, said, test_scene
+from ..apply import COUNT, Outcome, Scene, apply, file_scene, said, study_scene
 from ..errors import InputError
 from ..pictures import as_uint8
 from ..shipped import Network, load_network, names
@@ -29,7 +29,7 @@ DIGITS_SET, SOLAR_SET, OWN = "two digits", "solar cells", "own picture"
 
 @lru_cache(maxsize=64)
 def _sample(kind: str, index: int) -> Scene:
-    return test_scene({DIGITS_SET: "digits", SOLAR_SET: "solar"}[kind], index)
+    return study_scene({DIGITS_SET: "digits", SOLAR_SET: "solar"}[kind], index)
 
 
 @lru_cache(maxsize=4)
@@ -61,7 +61,7 @@ def _width(scene: Scene) -> int:
 
 
 def strip(scene: Scene, network: Network, outcome: Outcome) -> bytes:
-    """The pictures side by side as PNG, digits marked where they are: right ones green, wrong ones dashed red."""
+    """The pictures side by side as PNG, digits marked where they are: right ones green, wrong ones red with a cross."""
     found, size = pictures_of(scene, outcome), (_width(scene), HEIGHT)
     height, width = found[0][1].shape[:2]
     smooth = Image.Resampling.NEAREST if HEIGHT >= height else Image.Resampling.BOX
@@ -114,8 +114,8 @@ def verdicts(scene: Scene, network: Network, outcome: Outcome) -> list[dict]:
         return []
     truths = scene.labels if network.of_digits == (scene.boxes is not None) else ()
     rows = []
-    after = outcome.after if outcome.after is not None else outcome.before
-    for k, (first, second) in enumerate(zip(said(outcome.before, network.classes), said(after, network.classes), strict=True)):
+    pairs = zip(said(outcome.before, network.classes), said(outcome.after, network.classes), strict=True)
+    for k, (first, second) in enumerate(pairs):
         truth = truths[k] if k < len(truths) and truths[k] in network.classes else None
         rows.append({
             "noisy": first[0], "noisy_probability": first[1], "denoised": second[0], "denoised_probability": second[1],
@@ -138,7 +138,6 @@ def sentence(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> 
 def bars_html(scene: Scene, network: Network, outcome: Outcome) -> str:
     """Class probabilities as bars, by the noisy and by the denoised image, and a mark where the label changes."""
     rows, parts = verdicts(scene, network, outcome), []
-    after = outcome.after if outcome.after is not None else outcome.before
     for k, row in enumerate(rows):
         head = f"<b>{'object' if len(rows) == 1 else f'digit {k + 1}'}</b>"
         if row["truth"] is not None:
@@ -150,7 +149,7 @@ def bars_html(scene: Scene, network: Network, outcome: Outcome) -> str:
             f"<br><span class='dcnas-demo-change' style='color:{colour}'>{'⚑ ' if row['changed'] else ''}label {word} {text}</span>"
         )
         lines = []
-        for name, p, q in zip(network.classes, outcome.before[k].tolist(), after[k].tolist(), strict=True):
+        for name, p, q in zip(network.classes, outcome.before[k].tolist(), outcome.after[k].tolist(), strict=True):
             true = " ◂" if name == row["truth"] else ""
             lines.append(
                 f"<tr><td style='text-align:right;padding-right:6px;white-space:nowrap'>{escape(name)}{true}</td>"
@@ -196,8 +195,7 @@ def figure(kind: str = DIGITS_SET, index: int = 0, sigma: float = 0.4, network: 
     for k, row in enumerate(rows[:2]):
         axis = drawn.add_subplot(axes[1, 0].get_gridspec()[1, 2 * k : 2 * k + 2])
         places = np.arange(len(net.classes))
-        after = outcome.after if outcome.after is not None else outcome.before
-        for n, (values, name, hatch) in enumerate(((outcome.before[k], "noisy", ""), (after[k], "denoised", "///"))):
+        for n, (values, name, hatch) in enumerate(((outcome.before[k], "noisy", ""), (outcome.after[k], "denoised", "///"))):
             look = dict(color=COLOURS[("orange", "blue")[n]], edgecolor="white", hatch=hatch)
             axis.bar(places + 0.4 * n - 0.2, 100 * values.numpy(), 0.4, label=f"by the {name} image", **look)
         axis.set_xticks(places, [name.replace(", ", ",\n") for name in net.classes])

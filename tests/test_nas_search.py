@@ -272,6 +272,21 @@ def test_a_target_out_of_reach_is_refused_with_the_range(target):
         check_target(TINY, TABLE, settings(target_ms=target))
 
 
+def test_learned_beta_may_reach_below_all_layers():
+    """A stage may be left with its first block alone."""
+    low, high = latency_range_ms(TINY, TABLE, learn_beta=True)
+
+    def fastest(layer):
+        choices = [Choice(o, o.least_hidden(layer.in_channels)) for o in TINY.candidates]
+        return min(choices, key=lambda c: TABLE.part_ms(key_of(layer, c.operator), c.hidden))
+
+    short = Architecture(TINY, tuple(fastest(layer) if layer.block == 0 else None for layer in TINY.layers))
+    assert low == pytest.approx(predicted_ms(TABLE, short)) and low < LOW and high == HIGH
+    check_target(TINY, TABLE, settings(target_ms=(low + LOW) / 2, learn_beta=True))
+    with pytest.raises(InputError, match=f"reach {low:.2f} to"):
+        check_target(TINY, TABLE, settings(target_ms=low * 0.9, learn_beta=True))
+
+
 def test_a_table_of_fewer_operators_is_refused():
     with pytest.raises(InputError, match="no entry"):
         check_target(replace(TINY, operators=8), TABLE, settings())

@@ -242,17 +242,20 @@ class Searcher:
 def check_target(space: Space, table: Table, settings: SearchSettings) -> None:
     """Raise `InputError` unless the table knows every operator and the target lies between the fastest and the slowest network."""
     require_operators(table, space)
-    low, high = latency_range_ms(space, table, settings.network)
+    low, high = latency_range_ms(space, table, settings.network, settings.learn_beta)
     if not low <= settings.target_ms <= high:
         raise InputError(f"target_ms is {settings.target_ms:g}, but this space and table reach {low:.2f} to {high:.2f} ms.")
 
 
-def latency_range_ms(space: Space, table: Table, network: str = "C-NAS") -> tuple[float, float]:
-    """Latencies of the fastest and the slowest network of all layers."""
+def latency_range_ms(space: Space, table: Table, network: str = "C-NAS", learn_beta: bool = False) -> tuple[float, float]:
+    """Latencies of the fastest and the slowest network: of all layers, or with learned beta the fastest of one block per stage."""
     ends = []
     for name, pick in (("least_hidden", torch.min), ("most_hidden", torch.max)):
         hidden = [[getattr(o, name)(layer.in_channels) for o in space.candidates] for layer in space.layers]
-        ends.append(base_ms(table, network) + sum(float(pick(ms)) for ms in operators_ms(table, space, hidden)))
+        fastest = learn_beta and pick is torch.min
+        layers = [stage[0] for stage in space.stages] if fastest else range(len(space.layers))
+        block_ms = operators_ms(table, space, hidden)
+        ends.append(base_ms(table, network) + sum(float(pick(block_ms[i])) for i in layers))
     return ends[0], ends[1]
 
 

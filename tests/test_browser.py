@@ -47,6 +47,11 @@ REPAINT = """async moves => {
     await new Promise(resolve => setTimeout(resolve, 50));
   }
   return times }"""
+DROP = """bytes => {
+  const files = new DataTransfer(), zone = document.querySelector('.dcnas-drop');
+  files.items.add(new File([new Uint8Array(bytes)], 'dropped.png', {type: 'image/png'}));
+  for (const name of ['dragenter', 'dragover', 'drop'])
+    zone.dispatchEvent(new DragEvent(name, {dataTransfer: files, bubbles: true, cancelable: true})) }"""
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install the system's package chromium"),
@@ -201,17 +206,21 @@ def test_picture_and_network_are_chosen(page):
     expect(page.locator(".dcnas-demo-bars")).to_contain_text("digit 2 (true: 3)")
 
 
+def choose(page, path: Path) -> None:
+    """Choose a file by the browser's dialog."""
+    with page.expect_file_chooser() as chooser:
+        page.locator(".dcnas-demo .dcnas-drop").click()
+    chooser.value.set_files(path)
+
+
 def test_a_picture_is_uploaded_and_a_broken_one_answered(page, request, tmp_path):
     from playwright.sync_api import expect
 
     status, shade = page.locator(".dcnas-demo-status"), np.tile(np.linspace(40, 220, 120).astype(np.uint8), (90, 1))
     Image.fromarray(shade).save(tmp_path / "own.png")
     (tmp_path / "broken.png").write_text("no picture")
-    button = page.locator(".dcnas-demo .jupyter-widget-upload, .dcnas-demo .widget-upload").first
     for name, says in (("broken.png", "broken.png is not a picture that can be read"), ("own.png", "for 120 x 90 pixels")):
-        with page.expect_file_chooser() as chooser:
-            button.click()
-        chooser.value.set_files(tmp_path / name)
+        choose(page, tmp_path / name)
         expect(status).to_contain_text(says)
     page.locator(".dcnas-demo").screenshot(path=SHOTS / f"own_{request.node.callspec.id}.png")
     kind = page.locator(".dcnas-demo .widget-dropdown").filter(has_text="picture").locator("select")
@@ -219,6 +228,29 @@ def test_a_picture_is_uploaded_and_a_broken_one_answered(page, request, tmp_path
     network = page.locator(".dcnas-demo .widget-dropdown").filter(has_text="network").locator("select")
     network.select_option(label="DC-Net Reduced Integrated, digits")
     expect(page.locator(".dcnas-demo-bars")).to_contain_text("true:")
+
+
+def test_a_picture_is_dropped(page):
+    from playwright.sync_api import expect
+
+    shade, buffer = np.tile(np.linspace(220, 40, 70).astype(np.uint8), (50, 1)), io.BytesIO()
+    Image.fromarray(shade).save(buffer, "PNG")
+    page.evaluate(DROP, list(buffer.getvalue()))
+    expect(page.locator(".dcnas-demo-status")).to_contain_text("for 70 x 50 pixels")
+    expect(page.locator(".dcnas-drop")).to_contain_text("dropped.png")
+
+
+def test_a_photograph_of_a_camera_is_uploaded(page, request, tmp_path):
+    """48 million pixels in more bytes than a message of Jupyter may have."""
+    from playwright.sync_api import expect
+
+    grain = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8)
+    Image.fromarray(np.tile(grain, (6, 8, 1))).save(tmp_path / "camera.jpg", quality=80)
+    assert (tmp_path / "camera.jpg").stat().st_size > 10 * 2**20
+    begun = time.monotonic()
+    choose(page, tmp_path / "camera.jpg")
+    expect(page.locator(".dcnas-demo-status")).to_contain_text("scaled from 8000 x 6000 to 512 x 384")
+    note(**{f"large_picture_s_{request.node.callspec.id}": time.monotonic() - begun})
 
 
 def test_repaint_times_are_measured(page, request):

@@ -1,7 +1,6 @@
 """The demo as a visitor uses it: every control, own pictures of every kind, numbers equal to those of the command line."""
 
 import io
-from datetime import datetime
 
 import numpy as np
 import pytest
@@ -20,9 +19,11 @@ def shown():
 
 
 def upload(shown: demo.Demo, data: bytes, name: str = "own.png") -> None:
-    shown.controls["upload"].value = (
-        {"name": name, "type": "image/png", "size": len(data), "content": memoryview(data), "last_modified": datetime(2026, 1, 1)},
-    )
+    """As the browser sends it: in pieces."""
+    half = len(data) // 2
+    for n, piece in enumerate((data[:half], data[half:])):
+        message = {"name": name, "first": n == 0, "last": n == 1}
+        shown.controls["upload"]._handle_custom_msg(message, [memoryview(piece)])
 
 
 def file(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -102,6 +103,16 @@ def test_an_own_picture_is_waited_for():
     fresh = demo.Demo()
     fresh.controls["kind"].value = demo.OWN
     assert "There is no picture yet" in fresh.status.value
+
+
+def test_the_same_picture_again_is_shown_again(shown):
+    upload(shown, file(PHOTO), "twice.png")
+    shown.controls["kind"].value = demo.DIGITS_SET
+    upload(shown, b"", "half.png")  # what came before is forgotten
+    assert "half.png is empty." in shown.status.value
+    upload(shown, file(PHOTO), "twice.png")
+    assert shown.controls["kind"].value == demo.OWN and shown.error is None and "for 90 x 60 pixels" in shown.status.value
+    shown.controls["kind"].value = demo.DIGITS_SET
 
 
 def test_a_colour_network_takes_over_for_own_pictures(shown):

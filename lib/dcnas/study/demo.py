@@ -21,6 +21,7 @@ from ..pictures import as_uint8
 from ..shipped import Network, load_network, names
 from .explore import Panel
 from .figures import COLOURS, new_figure, note, picture, square, style
+from .picture_drop import PictureDrop
 
 MOST_SIDE = 512  # of an own picture; larger ones are scaled, so that a move stays quick; `dcnas denoise` takes any size
 HEIGHT, GAP = 240, 12  # of the pictures on the screen, and between them, in pixels
@@ -213,7 +214,7 @@ class Demo(Panel):
         controls = {
             "kind": W.Dropdown(options=[DIGITS_SET, SOLAR_SET, OWN], description="picture", **wide),
             "index": W.IntSlider(0, 0, COUNT - 1, description="number", **wide),
-            "upload": W.FileUpload(accept="image/*", description="own picture"),
+            "upload": PictureDrop(),
             "network": W.Dropdown(options=[(load_network(name).label + _trained_on(name), name) for name in names()], value=network,
                                   description="network", style={"description_width": "6em"}, layout=W.Layout(width="34em")),
             "sigma": W.FloatSlider(0.4, min=0, max=1, step=0.05, description="noise σ", readout_format=".2f", **wide),
@@ -236,8 +237,8 @@ class Demo(Panel):
         key = (kind, index)
         if kind == OWN:
             if not upload:
-                raise InputError("There is no picture yet: choose one with the button.")
-            key = (OWN, upload[-1]["name"], bytes(upload[-1]["content"]))
+                raise InputError("There is no picture yet: drop one on the field, or choose one there.")
+            key = (OWN, *upload[1:])
         scene, net = _scene(*key), load_network(network)
         outcome = _outcome(network, key, sigma)
         image = strip(scene, net, outcome)

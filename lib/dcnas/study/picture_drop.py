@@ -23,8 +23,9 @@ function render({ model, el }) {
   el.append(zone);
 
   async function send(file) {
-    if (file.size > model.get("most")) {
-      text.textContent = `${file.name} has ${Math.ceil(file.size / 2 ** 20)} MiB, at most ${model.get("most") / 2 ** 20} were expected`;
+    const most = model.get("most"), size = Math.ceil(file.size / 2 ** 20);
+    if (file.size > most) {
+      text.textContent = `${file.name} has ${size} MiB, at most ${most / 2 ** 20} were expected`;
       return;
     }
     const bytes = await file.arrayBuffer(), piece = model.get("piece");

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 Scale = Annotated[str, typer.Option(help="smoke (tiny), laptop (hours on a CPU) or paper (the paper's settings, a GPU).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Group = Annotated[str, typer.Option(help="Which runs: section3, section4, or a part, such as table_3; see `dcnas runs`.")]
+Group = Annotated[str, typer.Option(help="Which runs: section2, section3, section4, or a part, such as table_3; see `dcnas runs`.")]
 
 
 @app.command()
@@ -98,8 +98,9 @@ def queue(
 @app.command()
 def collect() -> None:
     """Merge complete runs of the scales laptop and paper into data/published, data/weights."""
-    from .study import results, results4
+    from .study import results, results4, section2
 
+    print(f"Section 2: {section2.collect()} runs of BM3D are published.")
     counts = results.collect()
     print(f"Section 3: {counts['published']} runs are published, {counts['new']} of them new.")
     counts = results4.collect()
@@ -118,22 +119,23 @@ def readme() -> None:
 def latency(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Visits to each network, interleaved; 10 for Section 3, 30 for 4.")] = None,
-    section: Annotated[int, typer.Option(help="3, or 4 for the networks that were derived, at the table's conditions.")] = 3,
-    scale: Annotated[str, typer.Option(help="Of Section 4: laptop or paper.")] = "laptop",
+    rounds: Annotated[int | None, typer.Option(help="Visits to each network, interleaved; 10 for Section 3, else 30.")] = None,
+    section: Annotated[int, typer.Option(help="3; 4 for what was derived, at the table's conditions; 2 for BM3D and others.")] = 3,
+    scale: Annotated[str, typer.Option(help="Of Sections 2 and 4: laptop or paper.")] = "laptop",
 ) -> None:
     """Time every network of a section and write a file in data/latency. Leave the machine alone meanwhile."""
     from .errors import require_choice
     from .paths import shown
 
-    if require_choice("section", section, (3, 4)) == 3:
+    if require_choice("section", section, (2, 3, 4)) == 3:
         from .study.timing import measure_section3
 
         path = measure_section3(device=device, threads=threads, rounds=10 if rounds is None else rounds)
     else:
-        from .study.results4 import measure_section4
+        from .study import results4, section2
 
-        path = measure_section4(scale, rounds=30 if rounds is None else rounds, progress=True)
+        measured = results4.measure_section4 if section == 4 else section2.measure
+        path = measured(scale, rounds=30 if rounds is None else rounds, progress=True)
     print(f"Wrote {shown(path)}")
 
 
@@ -419,14 +421,14 @@ def _report(rows: list[dict], path: Path | None) -> Path | None:
 
 def _groups() -> dict:
     """Every group of runs by name: lists for a scale."""
-    from .study import results, results4, section4
+    from .study import results, results4, section2, section4
 
     parts = {name: make for name, make in results4.GROUPS.items() if name != "trainings"}
     whole = {
         "section4_searches": section4.searches, "section4_derivations": section4.derivations,
         "section4_trainings": section4.trainings, "section4": section4.everything,
     }  # fmt: skip
-    return results.GROUPS | whole | parts
+    return {"section2": section2.section2} | results.GROUPS | whole | parts
 
 
 def _group(name: str):

@@ -13,7 +13,7 @@ from ..nas.space import Space
 from . import plots_nas, plots_search
 from .explore import Drawn, Panel
 from .figures import PALETTE, new_figure
-from .results4 import SHOWN
+from .results4 import samples
 from .runs import SAMPLE_SIGMAS, SAMPLES
 
 
@@ -62,13 +62,18 @@ def target(
 
 def outputs(rows: pd.DataFrame) -> Panel:
     """What the networks whose images are kept make of a test image at a noise level."""
+    return pictures(rows, samples(rows))
+
+
+def pictures(rows: pd.DataFrame, found: dict[str, np.ndarray]) -> Panel:
+    """The same for outputs that were read already, as `results4.samples` gives them."""
 
     def draw(image: int, sigma: float) -> Drawn:
-        return plots_nas.figure_9(rows, image, sigma, SHOWN), f"test image {image}, σ = {sigma:g}"
+        return plots_nas.pictures_figure(rows, found, image, sigma), f"test image {image}, σ = {sigma:g}"
 
     controls = {
         "image": W.IntSlider(0, 0, SAMPLES - 1, description="image"),
-        "sigma": W.SelectionSlider(options=SAMPLE_SIGMAS, value=0.4, description="σ"),
+        "sigma": W.SelectionSlider(options=SAMPLE_SIGMAS, value=0.4, description="noise σ"),
     }
     return Panel("outputs", controls, draw)
 

@@ -430,13 +430,17 @@ def joint_claims(rows: pd.DataFrame, psnr: Scores, ssim: Scores, accuracy: Score
 
 def figure_9(rows: pd.DataFrame, index: int, sigma: float, labels: Sequence[str] = ("DC-Net_tail Reduced", "DC-NAS S")) -> Figure:
     """One test image: clean, noisy, and the outputs of networks of `SHOWN`; below, a part of each enlarged."""
-    data, outputs = images_of_scale(rows["scale"].iloc[0]), samples(rows)
+    return pictures_figure(rows, samples(rows, labels), index, sigma)
+
+
+def pictures_figure(rows: pd.DataFrame, outputs: dict[str, np.ndarray], index: int, sigma: float) -> Figure:
+    """One test image: clean, noisy, and the outputs, as `samples` gives them; below, a part of each enlarged."""
+    data = images_of_scale(rows["scale"].iloc[0])
     views, _ = evaluation_images(data, "test", int(rows["resolution"].iloc[0]), SAMPLES)
     shown = {"clean": views[index] / 255, "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0]}
     pictures = {name: image.permute(1, 2, 0).numpy().clip(0, 1) for name, image in shown.items()}
-    for label in labels:
-        if label in outputs:
-            pictures[label] = outputs[label][SAMPLE_SIGMAS.index(sigma), index].transpose(1, 2, 0) / 255
+    for label, images in outputs.items():
+        pictures[label] = images[SAMPLE_SIGMAS.index(sigma), index].transpose(1, 2, 0) / 255
     figure, grid = figures.new_figure(min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures))
     side = views.shape[-1]
     corner, zoom = side // 4, side // 3

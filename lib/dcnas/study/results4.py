@@ -40,7 +40,7 @@ SEARCHES: dict[str, Callable[[str], list[Search]]] = {
     name: getattr(lists, name) for name in ("beta_searches", "operator_searches", "gradient_searches", "searches")
 }
 SHIPPED = ("DC-NAS S",)  # with their weights, which are nearly all that 5 MB hold
-SHOWN = ("D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced")  # networks whose images are kept
+SHOWN = ("D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced", "DnCNN")  # networks whose images are kept
 _IDENTITY = (
     "label", "network", "scale", "seed", "data", "resolution", "batch", "upscaled", "decoder", "b", "large", "noisy",
 )  # fmt: skip
@@ -215,10 +215,10 @@ def architectures(rows: pd.DataFrame) -> dict[tuple[str, int], Architecture]:
     return result
 
 
-def samples(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """label to the outputs of seed 0 for the first test images, of networks in `SHOWN`: uint8 (sigmas, images, 3, H, W)."""
-    runs = rows.loc[(rows["seed"] == 0) & rows["label"].isin(SHOWN), ["run", "label", "source"]].drop_duplicates()
-    found = archive("section4_samples") if "published" in set(runs["source"]) else {}
+def samples(rows: pd.DataFrame, shown: Sequence[str] = SHOWN, published_as: str = "section4_samples") -> dict[str, np.ndarray]:
+    """label to the outputs of seed 0 for the first test images, of networks in `shown`: uint8 (sigmas, images, 3, H, W)."""
+    runs = rows.loc[(rows["seed"] == 0) & rows["label"].isin(shown), ["run", "label", "source"]].drop_duplicates()
+    found = archive(published_as) if "published" in set(runs["source"]) else {}
     return {
         label: (found[run] if source == "published" else read_tensors(runs_dir() / run / "samples.safetensors")["denoised"]).numpy()
         for run, label, source in runs.itertuples(index=False)

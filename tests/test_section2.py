@@ -1,0 +1,159 @@
+"""BM3D beside the networks: that it denoises, goes on where it was, and is compared on the same images and noise."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dcnas.data.noise import SIGMAS
+from dcnas.errors import InputError
+from dcnas.latency.measure import Latency
+from dcnas.study import plots_related, queue, results4, section2, section4
+from dcnas.study.runs import folder_of, is_complete, obtain, published_runs
+from dcnas.training.metrics import psnr
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Scale smoke on three made-up pictures of each of two classes, 32 x 32; runs and published results in folders of their own."""
+    for name in ("RUNS", "DOWNLOADS", "ROOT"):
+        monkeypatch.setenv(f"DCNAS_{name}", str(tmp_path / name.lower()))
+    shade = np.add.outer(np.arange(32), np.arange(32)) * 3.0
+    for name, level in (("dark", 20), ("bright", 60)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.fromarray(np.repeat((shade + level + n)[..., None], 3, 2).astype(np.uint8)).save(
+                tmp_path / "set" / name / f"{n}.png"
+            )
+    sizes = replace(section4.SCALES4["smoke"], data=f"folder:{tmp_path / 'set'}", limit=None, resolution=32)
+    monkeypatch.setitem(section4.SCALES4, "smoke", sizes)
+
+
+class Halves(nn.Module):
+    """In BM3D's place where its answer does not matter."""
+
+    def __init__(self, sigma, grey=False):
+        super().__init__()
+
+    def forward(self, noisy):
+        return noisy / 2
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_bm3d_denoises_at_the_scale_of_the_image(grey):
+    pytest.importorskip("bm3d")
+    clean = torch.linspace(0.2, 0.8, 32).expand(1, 3, 32, 32).contiguous()
+    noisy = clean + 0.2 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    cleaned = section2.BM3D(0.2, grey)(noisy)
+    assert cleaned.shape == clean.shape and cleaned.dtype == torch.float32
+    assert psnr(cleaned, clean).item() > psnr(noisy, clean).item() + 8  # with sigma on the scale of 0 to 255 hardly anything goes
+    assert not grey or (cleaned[:, 0] == cleaned[:, 2]).all()
+
+
+def test_the_mean_of_equal_channels_is_easier_to_clean():
+    pytest.importorskip("bm3d")
+    clean = torch.linspace(0.2, 0.8, 32).expand(1, 3, 32, 32).contiguous()
+    noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    colour, grey = (psnr(section2.BM3D(0.4, grey)(noisy), clean).item() for grey in (False, True))
+    assert grey > colour
+
+
+def test_without_noise_nothing_is_done():
+    image = torch.rand(2, 3, 16, 16)
+    assert torch.equal(section2.BM3D(0.0)(image), image)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm3d", None)
+    with pytest.raises(InputError, match="pip install bm3d"):
+        section2.BM3D(0.1)(torch.rand(1, 3, 16, 16))
+
+
+def test_a_run_goes_on_with_the_levels_that_are_left(tiny, monkeypatch):
+    run, seen, clock = section2.filters("smoke")[0], [], iter(range(100))
+
+    class Counted(Halves):
+        def __init__(self, sigma, grey=False):
+            super().__init__(sigma, grey)
+            seen.append(sigma)
+
+    monkeypatch.setattr(section2, "BM3D", Counted)
+    monkeypatch.setattr(section2, "monotonic", lambda: next(clock))
+    assert not obtain(run, progress=False, deadline=3.5)
+    assert seen == list(SIGMAS[:4]) and not is_complete(run)
+    assert obtain(run, progress=False)
+    assert seen[: len(SIGMAS)] == list(SIGMAS) and is_complete(run)
+    metrics = pd.read_csv(folder_of(run) / "metrics.csv")
+    assert list(metrics["sigma"]) == list(SIGMAS) and metrics["psnr"].is_monotonic_decreasing
+    assert not list(folder_of(run).glob("checkpoint*"))
+
+
+def test_the_queue_works_on_filters_too(tiny, monkeypatch):
+    monkeypatch.setattr(section2, "BM3D", Halves)
+    queue.work(section2.filters("smoke"), "cpu", None)
+    assert all(map(is_complete, section2.filters("smoke")))
+
+
+NAMES = (plots_related.COLOUR, plots_related.GREY, plots_related.UNET, plots_related.DNCNN)
+
+
+@pytest.fixture
+def found(tiny, monkeypatch):
+    """Published runs of BM3D, networks that are 1 dB better on twice as many images, made-up latencies."""
+    monkeypatch.setattr(section2, "BM3D", Halves)
+    monkeypatch.setattr(section2, "PUBLISHED_SCALES", ("smoke",))
+    monkeypatch.setattr(results4, "published_scale", lambda: "smoke")
+    section4.table_path("smoke").parent.mkdir(parents=True, exist_ok=True)
+    section4.table_path("smoke").write_text("{}")
+    for run in section2.filters("smoke"):
+        obtain(run, progress=False)
+    assert section2.collect() == 2 == section2.collect()
+    level = np.linspace(40, 20, len(SIGMAS))[:, None] + np.array([0.0, 9.0])
+    networks = pd.DataFrame(
+        [{"label": label, "network": "x", "seed": 0, "scale": "smoke", "sigma": sigma, "psnr": 1.0, "parameters": 1e5,
+          "images": 9, "latency_ms": 1.0, "q25_ms": 1.0, "q75_ms": 1.0, "passes": 3, "source": "runs"}
+         for label in NAMES[2:] for sigma in SIGMAS]
+    )  # fmt: skip
+    monkeypatch.setattr(results4, "results", lambda *_, **__: networks)
+    monkeypatch.setattr(results4, "per_image", lambda rows, metric: {(label, 0): level + n for n, label in enumerate(NAMES[2:])})
+    how = dict(batch=1, passes=30, warmup=1, threads=1, device="", torch_version="", memory_format="", precision="")
+    rows = []
+    for label, ms in zip(NAMES, (900.0, 300.0, 3.0, 30.0), strict=True):
+        rows.append({"label": label} | Latency(ms, ms, 0.9 * ms, 1.1 * ms, ms, None, **how).as_row())
+    path = section2.latency_path("smoke")
+    path.write_text(pd.DataFrame(rows).to_csv(index=False))
+    return section2.results("published")
+
+
+def test_all_are_compared_on_the_same_images(found, tiny):
+    rows, scores = found
+    assert published_runs() >= {run.name for run in section2.filters("smoke")}
+    assert {values.shape[1] for values in scores["psnr"].values()} == {1}  # BM3D saw one image alone
+    assert rows.groupby("label")["latency_ms"].first()[[*NAMES]].tolist() == [900, 300, 3, 30]
+    table = plots_related.denoisers_table(rows, scores)
+    assert list(table["is told σ"]) == ["yes", "yes", "no", "no"] and table.loc[plots_related.DNCNN, "PSNR at σ = 1"] == 21.0
+
+
+def test_claims_have_ratios_with_intervals_and_sentences(found):
+    table = plots_related.claims_table(*found)
+    faster = table.loc["Networks denoise faster than BM3D"]
+    assert list(faster["effect"]) == [30, 10, 300, 100]  # DnCNN, then UNet
+    assert (faster["verdict"] == "reproduced").all()
+    low, high = map(float, faster["95% interval"].iloc[1].split(" to "))
+    assert low < 10 < high and low * high == pytest.approx(100, rel=0.05)
+    deep = table.loc["Encoder-decoders extract features efficiently"]
+    assert list(deep["effect"]) == [10, -1] and list(deep["verdict"]) == ["reproduced", "not reproduced"]
+    text = plots_related.claims_text(table)
+    assert text.count("\n") == 2 and "of 4 comparisons 4 reproduced (effects from 10 to 300)" in text
+
+
+def test_missing_latencies_are_asked_for(tiny, monkeypatch):
+    with pytest.raises(InputError, match="dcnas latency --section 2 --scale laptop"):
+        section2.latencies("laptop")

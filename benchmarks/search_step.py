@@ -12,16 +12,20 @@ import argparse
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dcnas.latency.measure import device_name
 from dcnas.latency.table import Conditions, Curve, Table
 from dcnas.nas.lut import key_of
 from dcnas.nas.search import Searcher, SearchSettings
 from dcnas.nas.space import Space
+from dcnas.paths import write_atomic
 from dcnas.training.tasks import Batch
 
 CLASSES = 100
@@ -31,7 +35,7 @@ def flat_table(space: Space) -> Table:
     """A table in which everything costs 1 ms: the search's arithmetic does not depend on the values."""
     keys = {key_of(layer, o): layer.in_channels for layer in space.layers for o in space.candidates}
     curves = {key: Curve((0, 9 * n), (1.0, 1.0), (0.0, 0.0), (1, 1)) for key, n in keys.items()}
-    curves |= {key: Curve((0,), (1.0,), (0.0,), (1,)) for key in ("stem.first", "stem.second", "head")}
+    curves |= {key: Curve((0,), (1.0,), (0.0,), (1,)) for key in ("stem.first", "stem.second", "head", "decoder conv")}
     conditions = Conditions("", 1, 1, space.resolution, 1.0, "channels_last", "float32", torch.__version__, "")
     return Table(conditions, curves)
 
@@ -114,6 +118,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--out", type=Path, help="also write a CSV; 04_1 shows data/latency/search-step.csv"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -132,16 +139,23 @@ def main() -> None:
             if turn >= 2:
                 times[name].append((middle - start, time.perf_counter() - middle))
     cost = {name: np.array(rows) @ [1.0, 0.5] for name, rows in times.items()}
-    limits = {"ours": 0.75, "ours, two operators": 0.5}
+    limits, lines = {"ours": 0.75, "ours, two operators": 0.5}, []
     print(f"batch {args.batch}, {args.resolution} px, {args.threads} threads, {args.rounds} rounds, medians")
     for name, rows in times.items():
         ratios = cost[name] / cost["TF-NAS"]  # of the same round
         low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         weights, alphas = np.median(rows, 0)
+        lines.append({
+            "search": name, "weights_s": weights, "alphas_s": alphas, "ratio": ratio, "ratio_q25": low, "ratio_q75": high,
+            "batch": args.batch, "resolution": args.resolution, "threads": args.threads, "rounds": args.rounds,
+            "device": device_name(), "torch": torch.__version__,
+        })  # fmt: skip
         limit = f", at most {limits[name]} asked" if name in limits else ""
         print(
             f"{name:22s} weights {weights:.3f} s, alphas {alphas:.3f} s; step / TF-NAS {ratio:.2f} ({low:.2f} to {high:.2f}){limit}"
         )
+    if args.out:
+        write_atomic(args.out, pd.DataFrame(lines).round(4).to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

@@ -382,3 +382,13 @@ def shares_text(architectures: dict[str, Architecture]) -> str:
         chance = len(small & set(space.candidates)) / space.operators
         lines.append(f"- {name}: {100 * np.mean(chosen):.0f}% of the layers, by chance {100 * chance:.0f}%.")
     return "Operators of the smallest space (without squeeze-and-excitation) in networks of the larger ones:\n\n" + "\n".join(lines)
+
+
+def step_table(steps: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of a step that trains weights and of one that trains alphas, and the cost of both in ratio to TF-NAS's."""
+    first = steps.iloc[0]
+    ratios = [f"{row.ratio:.2f} ({row.ratio_q25:.2f} to {row.ratio_q75:.2f})" for row in steps.itertuples()]
+    columns = {"weights (s)": steps["weights_s"].round(3), "alphas (s)": steps["alphas_s"].round(3)}
+    table = pd.DataFrame(columns | {"step / TF-NAS (quartiles)": ratios})
+    name = f"batch {first['batch']}, {first['resolution']} px, {first['threads']} threads"
+    return table.set_index(pd.Index(steps["search"], name=name))

@@ -267,6 +267,11 @@ def latencies(scale: str) -> pd.DataFrame:
     return pd.DataFrame(columns=["label", "seed", *(f.name for f in fields(Latency)), "spread_ms", "slowdown"])
 
 
+def search_steps() -> pd.DataFrame:
+    """What a search step costs, ours and TF-NAS's, as `benchmarks/search_step.py --out` wrote it."""
+    return pd.read_csv(latency_dir() / "search-step.csv")
+
+
 def latency_path(scale: str) -> Path:
     """Where the latencies of all networks of a scale lie."""
     return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"

@@ -53,6 +53,41 @@ DROP = """bytes => {
   for (const name of ['dragenter', 'dragover', 'drop'])
     zone.dispatchEvent(new DragEvent(name, {dataTransfer: files, bubbles: true, cancelable: true})) }"""
 
+# Every slider of every panel: there and back by the keyboard, a new picture after each move. A row per slider.
+WALK = """async moves => {
+  const found = [], wait = () => new Promise(resolve => requestAnimationFrame(resolve));
+  for (const image of document.querySelectorAll('img[class*="dcnas-"]')) {
+    const name = [...image.classList].find(n => n.startsWith('dcnas-')).slice(6, -6);
+    const panel = image.closest(`.dcnas-${name}`), status = panel.querySelector(`.dcnas-${name}-status`);
+    for (const slider of panel.querySelectorAll('.widget-slider')) {
+      const knob = slider.querySelector('.noUi-handle'), times = [];
+      const label = slider.querySelector('.widget-label').textContent;
+      const [low, high] = ['aria-valuemin', 'aria-valuemax'].map(a => +knob.getAttribute(a));
+      knob.focus();
+      let key = 'ArrowRight';
+      for (let n = 0; n < moves; n++) {
+        const now = +knob.getAttribute('aria-valuenow');
+        if (now >= high) key = 'ArrowLeft';
+        if (now <= low) key = 'ArrowRight';
+        const before = [image.src, status.textContent].join(), start = performance.now();
+        knob.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        while ([image.src, status.textContent].join() === before || !image.complete) {
+          await wait();
+          if (performance.now() - start > 20000) throw new Error(`${name}, ${label}: no answer within 20 s to ${key} at ${now}`);
+        }
+        times.push(performance.now() - start);
+        await new Promise(resolve => setTimeout(resolve, 30));
+      }
+      found.push({panel: name, slider: label, times, status: status.textContent, width: image.naturalWidth});
+    }
+  }
+  return found }"""
+PANELS = {  # sliders of each notebook's Explore section
+    "02_related_work": 2, "03_0_dataset_and_settings": 2, "03_1_efficient_classification": 2, "03_2_efficient_denoising": 4,
+    "03_3_joint_dcnet": 2, "04_0_search_space_and_latency_table": 1, "04_1_c_nas": 2, "04_2_d_nas": 3, "04_3_dc_nas": 3,
+    "A_classification_scaling": 2, "B_search_space": 1, "C_learned_beta": 1,
+}  # fmt: skip
+
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install the system's package chromium"),
     pytest.mark.slow,
@@ -99,32 +134,50 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def lab_page(browser, tmp_path_factory):
-    """The introduction in JupyterLab with all its cells run; on a copy, because Lab saves by itself."""
-    from playwright.sync_api import expect
-
+def lab(tmp_path_factory):
+    """The address of a JupyterLab with copies of all notebooks, because Lab saves by itself."""
     place = tmp_path_factory.mktemp("lab")
-    (place / "nb").mkdir()
-    shutil.copy(ROOT / "notebooks" / "01_introduction.ipynb", place / "nb")
+    shutil.copytree(ROOT / "notebooks", place / "notebooks", ignore=shutil.ignore_patterns(".*"))
     for name, values in SETTINGS.items():
         path = place / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     options = [
         "--no-browser", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={place / 'nb'}", "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={place / 'notebooks'}", "--LabApp.expose_app_in_browser=True", "--ServerApp.disable_check_xsrf=True",
     ]  # fmt: skip
     folders = {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
     with served(["jupyterlab", *options], place, "/api/status", **folders) as url:
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.goto(f"{url}/lab/tree/01_introduction.ipynb?reset")
-        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
-        cells = [cell for cell in page.evaluate(RUN) if cell["cell_type"] == "code"]
-        errors = [out["evalue"] for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
-        assert not errors and all(cell["execution_count"] for cell in cells)
+        yield url
+
+
+@contextmanager
+def opened(browser, url: str, stem: str):
+    """A notebook in JupyterLab with all its cells run; its kernel ends with it."""
+    from playwright.sync_api import expect
+
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(120_000)
+    page.goto(f"{url}/lab/tree/{stem}.ipynb?reset")
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
+    cells = [cell for cell in page.evaluate(RUN) if cell["cell_type"] == "code"]
+    errors = [out["evalue"] for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+    assert not errors and all(cell["execution_count"] for cell in cells)
+    try:
         yield page
+    finally:
         page.close()
+        with urllib.request.urlopen(f"{url}/api/kernels") as answer:
+            kernels = [kernel["id"] for kernel in json.load(answer)]
+        for kernel in kernels:
+            urllib.request.urlopen(urllib.request.Request(f"{url}/api/kernels/{kernel}", method="DELETE")).close()
+
+
+@pytest.fixture(scope="module")
+def lab_page(browser, lab):
+    """The introduction."""
+    with opened(browser, lab, "01_introduction") as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +315,25 @@ def test_repaint_times_are_measured(page, request):
     found = {"median_ms": statistics.median(times), "largest_ms": max(times), "moves": len(times)}
     note(**{f"repaint_{request.node.callspec.id}": found})
     assert found["median_ms"] <= 150, found
+
+
+@pytest.mark.parametrize("stem", PANELS)
+def test_every_slider_answers(browser, lab, stem):
+    """Each at once, and with a line that says what is shown."""
+    with opened(browser, lab, stem) as page:
+        found = page.evaluate(WALK, 12)
+        for panel in dict.fromkeys(row["panel"] for row in found):
+            page.locator(f".dcnas-{panel}").screenshot(path=SHOTS / f"{stem}_{panel}.png")
+    assert len(found) == PANELS[stem]
+    for row in found:
+        assert row["width"] > 300 and row["status"] and "Error" not in row["status"], row
+        note(
+            **{
+                f"{stem}, {row['panel']}, {row['slider']}": {
+                    "median_ms": statistics.median(row["times"]),
+                    "moves": len(row["times"]),
+                }
+            }
+        )
+    times = [t for row in found for t in row["times"]]
+    assert statistics.median(times) <= 150, found

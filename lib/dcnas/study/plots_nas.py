@@ -279,6 +279,8 @@ def gradient_table(searched: list[Searched], accuracy: Scores) -> pd.DataFrame:
     """The faithful gradient of the alphas beside the cheaper one: accuracy of what was found, seed by seed."""
     table = {}
     for s in searched:
+        if (s.label, s.seed) not in accuracy:
+            continue
         key = "two sampled operators" if s.label == TWO_SAMPLED else "all operators"
         level = mean_score({(s.label, s.seed): accuracy[s.label, s.seed]}, s.label, CLEAN)
         table.setdefault(key, {})[f"seed {s.seed} (%)"] = round(level.mean, 1)

@@ -53,6 +53,19 @@ DROP = """bytes => {
   for (const name of ['dragenter', 'dragover', 'drop'])
     zone.dispatchEvent(new DragEvent(name, {dataTransfer: files, bubbles: true, cancelable: true})) }"""
 
+# Forty keys at once: how many pictures came, and how long after the last key the last one.
+DRAG = """async () => {
+  const image = document.querySelector('img.dcnas-demo-image'), knob = document.querySelectorAll('.dcnas-demo .noUi-handle')[1];
+  let shown = 0, last = performance.now(), before = image.src;
+  knob.focus();
+  for (let n = 0; n < 40; n++)
+    knob.dispatchEvent(new KeyboardEvent('keydown', {key: n < 20 || n % 2 ? 'ArrowLeft' : 'ArrowRight', bubbles: true}));
+  const end = performance.now();
+  while (performance.now() - Math.max(end, last) < 1500) {
+    await new Promise(resolve => requestAnimationFrame(resolve));
+    if (image.src !== before) { before = image.src; shown++; last = performance.now() }
+  }
+  return [shown, last - end] }"""
 # Every slider of every panel: there and back by the keyboard, a new picture after each move. A row per slider.
 WALK = """async moves => {
   const found = [], wait = () => new Promise(resolve => requestAnimationFrame(resolve));
@@ -167,10 +180,10 @@ def opened(browser, url: str, stem: str):
         yield page
     finally:
         page.close()
-        with urllib.request.urlopen(f"{url}/api/kernels") as answer:
-            kernels = [kernel["id"] for kernel in json.load(answer)]
-        for kernel in kernels:
-            urllib.request.urlopen(urllib.request.Request(f"{url}/api/kernels/{kernel}", method="DELETE")).close()
+        with urllib.request.urlopen(f"{url}/api/sessions") as answer:
+            sessions = [session["id"] for session in json.load(answer) if session["path"] == f"{stem}.ipynb"]
+        for session in sessions:
+            urllib.request.urlopen(urllib.request.Request(f"{url}/api/sessions/{session}", method="DELETE")).close()
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +211,21 @@ def voila_page(browser, tmp_path_factory):
 @pytest.fixture(params=["lab", "voila"])
 def page(request):
     return request.getfixturevalue(f"{request.param}_page")
+
+
+def memory_mib(word: str) -> float:
+    """Of the process with `word` in its command line that these tests started, and of all that it started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:  # it has ended
+            continue
+    own = {pid for pid, parent in parents.items() if parent == os.getpid() and word in Path(f"/proc/{pid}/cmdline").read_text()}
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in own]
+    return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def note(**values: float) -> None:
@@ -315,6 +343,40 @@ def test_repaint_times_are_measured(page, request):
     found = {"median_ms": statistics.median(times), "largest_ms": max(times), "moves": len(times)}
     note(**{f"repaint_{request.node.callspec.id}": found})
     assert found["median_ms"] <= 150, found
+
+
+def test_repaint_times_of_a_large_picture(page, request, tmp_path):
+    """224 x 224, the paper's size, through DC-NAS."""
+    from playwright.sync_api import expect
+
+    rng, times = np.random.default_rng(0), []
+    for n in range(3):
+        Image.fromarray(rng.integers(0, 255, (28, 28, 3), np.uint8)).resize((224, 224)).save(tmp_path / f"{n}.png")
+        choose(page, tmp_path / f"{n}.png")
+        expect(page.locator(".dcnas-demo-status")).to_contain_text("DC-NAS S")
+        expect(page.locator(".dcnas-demo-status")).to_contain_text("for 224 x 224 pixels")
+        expect(page.locator(".dcnas-drop")).to_contain_text(f"{n}.png")
+        slide(page, "noise σ", ["End"])
+        times += page.evaluate(REPAINT, MOVES)
+    found = {"median_ms": statistics.median(times), "largest_ms": max(times), "moves": len(times)}
+    note(**{f"repaint_224_{request.node.callspec.id}": found})
+    assert found["median_ms"] <= 400, found
+
+
+def test_frames_are_dropped_and_never_queued(page):
+    """A slider that is dragged faster than pictures can be drawn ends at once with the picture of where it is."""
+    slide(page, "noise σ", ["End"])
+    shown, late_ms = page.evaluate(DRAG)
+    sigma = page.locator(".dcnas-demo .widget-slider").filter(has_text="noise σ").locator(".widget-readout").inner_text()
+    assert f"σ = {sigma}" in page.locator(".dcnas-demo-bars").inner_text()
+    assert 1 <= shown < 40 and late_ms < 2000, (shown, late_ms)
+
+
+def test_the_demo_is_small(voila_page):
+    """The page's server and its kernel; of memory that processes share, each is given its part."""
+    found = memory_mib("voila")
+    note(memory_mib=found)
+    assert 100 < found < 1536
 
 
 @pytest.mark.parametrize("stem", PANELS)

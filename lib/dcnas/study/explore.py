@@ -7,6 +7,7 @@ kernel. All that they show comes from the `draw_...` functions, which work witho
 import io
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -20,6 +21,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
@@ -42,6 +44,8 @@ from .scales import SCALES
 SHOWN = 16  # test images that can be chosen
 CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
 JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")
+CHOICE = dict(color="black", linestyle="--", label="this network")
+NEAREST = dict(color="black", marker="o", markersize=13, markerfacecolor="none", linestyle="", label="nearest trained")
 Drawn = tuple[Figure, str]  # with the text of the status line
 
 
@@ -75,6 +79,7 @@ class Panel:
         self.controls, self.draw, self.lock = controls, draw, threading.Lock()
         self.error: Exception | None = None
         self._default: Figure | None = None
+        self._places: list | None = None
         self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
         self.view = W.VBox([W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap")), self.status, self.image])
         for widget, part in ((self.view, name), (self.status, f"{name}-status"), (self.image, f"{name}-image")):
@@ -88,13 +93,24 @@ class Panel:
         with self.lock, quiet():
             try:
                 found, status = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.image.value = found if isinstance(found, bytes) else png(found)
+                self.image.value = found if isinstance(found, bytes) else png(self._laid_out(found))
                 self.status.value, self.error = escape(status), None
                 self._default = self._default or found
             except InputError as error:  # the reader's doing, told in a sentence
                 self.status.value, self.error = f"<b>{escape(str(error))}</b>", error
             except Exception as error:
                 self.status.value, self.error = f"<b>{type(error).__name__}</b>: {escape(str(error))}", error
+
+    def _laid_out(self, figure: Figure) -> Figure:
+        """The figure with the places of the first one's axes: finding them anew would double the time to draw."""
+        if self._places is None:
+            figure.draw_without_rendering()
+            self._places = [axes.get_position() for axes in figure.axes]
+        elif len(self._places) == len(figure.axes):
+            figure.set_layout_engine("none")
+            for axes, place in zip(figure.axes, self._places, strict=True):
+                axes.set_position(place)
+        return figure
 
     @property
     def figure(self) -> Figure:
@@ -269,7 +285,9 @@ def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple
     """A test image clean, noisy and denoised, with both digits' predictions and class probabilities."""
     clean, noisy, boxes, labels = scene(index, sigma)
     network, origin = load(model)
+    begun = time.perf_counter()
     denoised, logits = (None, None) if network is None else network(noisy, boxes)
+    ms = 1000 * (time.perf_counter() - begun)
     figure, axes = drawing.fixed(11.5, 3.2, 1, 4, right=0.94, bottom=0.15, top=0.84, width_ratios=[1, 1, 1, 1.25])
     _show(axes[0], f"clean\ntest image {index}", clean)
     _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
@@ -290,27 +308,50 @@ def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple
     axes[3].set(xticks=range(10), ylim=(0, 112), yticks=range(0, 101, 25), xlabel="class (▼ true)")
     _finish(axes[3], "probability (%)", 1)
     right = (logits[0].argmax(-1) == labels).sum().item()
-    ms = measure(network, noisy, boxes, warmup=1, passes=3).median_ms
-    return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, median of 3 passes)."
+    return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, this pass)."
 
 
-def _scatter(axes: Axes, found: pd.DataFrame, flops: int, near: pd.Series | None, unit: str, ylabel: str) -> None:
-    """Quality against FLOPs of all trained networks (bars: lowest and highest seed); the choice as a line, its nearest ringed."""
-    size = {"K": 1e3, "M": 1e6}[unit]
-    for mb, marker, colour, name in ((False, "o", "blue", "conv"), (True, "s", "red", "MBConv")):
-        part = found[found["mb"] == mb]
-        if len(part):
-            bars = [part["mean"] - part["min"], part["max"] - part["mean"]]
-            axes.errorbar(part["flops"] / size, part["mean"], bars, fmt=marker, color=COLOURS[colour], label=name, markersize=5)
-    axes.axvline(flops / size, color="black", linestyle="--", label="this network")
-    if near is None:
-        axes.text(0.5, 0.5, "no trained network\nof this kind yet", ha="center", va="center", transform=axes.transAxes)
-    else:
-        axes.plot(near["flops"] / size, near["mean"], "ko", markersize=13, markerfacecolor="none", label="nearest trained")
-    low, high, ticks = {"K": (30, 4_000, (30, 100, 300, 1_000, 3_000)), "M": (0.3, 20_000, (1, 10, 100, 1_000, 10_000))}[unit]
-    axes.set(xlabel=f"FLOPs ({unit})", xscale="log", xlim=(low, high))
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    _finish(axes, ylabel, 2 if unit == "M" else 4, "left")
+class Scatter:
+    """Quality against FLOPs of all trained networks (bars: lowest and highest seed), on a part of a figure of fixed layout.
+
+    It is the same for every choice, so it is drawn once, as pixels; a move adds the choice as a line, and its nearest ringed.
+    """
+
+    def __init__(self, found: Callable[[], tuple[pd.DataFrame, str]], unit: str, ylabel: str, make: Callable):
+        """`make()` gives the figure and its two axes, of which the second is for this one."""
+        self.rows, self.why = found()
+        self.make, self.size = make, {"K": 1e3, "M": 1e6}[unit]
+        figure, (left, self.axes) = make()
+        left.remove()
+        for mb, marker, colour, name in ((False, "o", "blue", "conv"), (True, "s", "red", "MBConv")):
+            part = self.rows[self.rows["mb"] == mb]
+            if len(part):
+                bars = [part["mean"] - part["min"], part["max"] - part["mean"]]
+                look = dict(fmt=marker, color=COLOURS[colour], label=name, markersize=5)
+                self.axes.errorbar(part["flops"] / self.size, part["mean"], bars, **look)
+        for look in (CHOICE, NEAREST):
+            self.axes.plot([], [], **look)
+        low, high, ticks = {"K": (30, 4_000, (30, 100, 300, 1_000, 3_000)), "M": (0.3, 20_000, (1, 10, 100, 1_000, 10_000))}[unit]
+        self.axes.set(xlabel=f"FLOPs ({unit})", xscale="log", xlim=(low, high))
+        self.axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        _finish(self.axes, ylabel, 2 if unit == "M" else 4, "left")
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        self.pixels = np.array(canvas.buffer_rgba())
+
+    def paint(self, flops: int, near: pd.Series | None) -> tuple[Figure, Axes]:
+        """A figure with the pixels and the choice; and the axes beside them, to draw on."""
+        figure, (axes, right) = self.make()
+        right.remove()
+        figure.figimage(self.pixels, zorder=-1)
+        place = dict(transform=self.axes.get_xaxis_transform())
+        figure.add_artist(Line2D([flops / self.size] * 2, [0, 1], **place, **CHOICE))
+        if near is None:
+            text = "no trained network\nof this kind yet"
+            figure.text(0.5, 0.5, text, ha="center", va="center", transform=self.axes.transAxes)
+        else:
+            figure.add_artist(Line2D([near["flops"] / self.size], [near["mean"]], transform=self.axes.transData, **NEAREST))
+        return figure, axes
 
 
 def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.Series | None, why: str, metric: str) -> str:
@@ -324,27 +365,25 @@ def _status(size: drawing.Size, unit: str, latency: tuple[float, str], near: pd.
     return text + f"{which}, trained: {near['mean']:.1f}{spread}{metric}, seeds: {near['count']}, scale {near['scale']}."
 
 
-def draw_classifier(first: int, second: int, expansion: float | None, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
+def draw_classifier(first: int, second: int, expansion: float | None, scatter: Callable[[], Scatter]) -> Drawn:
     """A classifier's drawing above the accuracy of all trained ones."""
-    rows, why = found()
+    trained_ones = scatter()
     size = drawing.classifier_size(first, second, expansion)
-    near = nearest(rows, size.flops, expansion is not None)
+    near = nearest(trained_ones.rows, size.flops, expansion is not None)
     latency = measured(Classifier, (first, second, expansion), BOX_SIZE, 1)
-    figure, axes = drawing.fixed(7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.2)
-    drawing.classifier(first, second, expansion, axes=axes[0])
-    _scatter(axes[1], rows, size.flops, near, "K", "accuracy (%)")
-    return figure, _status(size, "K", latency, near, why, "% accuracy over 11 noise levels")
+    figure, axes = trained_ones.paint(size.flops, near)
+    drawing.classifier(first, second, expansion, axes=axes)
+    return figure, _status(size, "K", latency, near, trained_ones.why, "% accuracy over 11 noise levels")
 
 
-def draw_unet(b: int, d: int, m: float, c: int, block: str, found: Callable[[], tuple[pd.DataFrame, str]]) -> Drawn:
+def draw_unet(b: int, d: int, m: float, c: int, block: str, scatter: Callable[[], Scatter]) -> Drawn:
     """A UNet's drawing beside the PSNR at sigma 0.8 of all trained ones (Figure 3)."""
-    rows, why = found()
+    trained_ones = scatter()
     size = drawing.unet_size(b, d, m, c, block)
-    near = nearest(rows, size.flops, block == "mbconv")
-    figure, axes = drawing.fixed(11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
-    drawing.unet(b, d, m, c, block, axes=axes[0])
-    _scatter(axes[1], rows, size.flops, near, "M", "PSNR at σ = 0.8 (dB)")
-    return figure, _status(size, "M", unet_latency(b, d, m, c, block), near, why, " dB PSNR at σ = 0.8")
+    near = nearest(trained_ones.rows, size.flops, block == "mbconv")
+    figure, axes = trained_ones.paint(size.flops, near)
+    drawing.unet(b, d, m, c, block, axes=axes)
+    return figure, _status(size, "M", unet_latency(b, d, m, c, block), near, trained_ones.why, " dB PSNR at σ = 0.8")
 
 
 # The panels
@@ -377,8 +416,11 @@ def classifier(scale: str) -> Panel:
         "second": _control(W.IntSlider, "second layer (channels)", value=24, min=4, max=48),
         "expansion": _control(W.Dropdown, "MBConv expansion rate", options=rates, value=2.5),
     }
-    found = cache(partial(networks, ("tables_1_and_6",), scale, "accuracy"))
-    return Panel("classifier", controls, partial(draw_classifier, found=found))
+    found = partial(networks, ("tables_1_and_6",), scale, "accuracy")
+    make = partial(drawing.fixed, 7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.2)
+    return Panel(
+        "classifier", controls, partial(draw_classifier, scatter=cache(partial(Scatter, found, "K", "accuracy (%)", make)))
+    )
 
 
 def unet(scale: str) -> Panel:
@@ -390,8 +432,10 @@ def unet(scale: str) -> Panel:
         "c": _control(W.IntSlider, "c: blocks per level", value=2, min=1, max=3),
         "block": _control(W.Dropdown, "block", options=(("3×3 conv", "conv"), ("MBConv", "mbconv")), value="conv"),
     }
-    found = cache(partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8))
-    return Panel("unet", controls, partial(draw_unet, found=found))
+    found = partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8)
+    make = partial(drawing.fixed, 11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
+    scatter = cache(partial(Scatter, found, "M", "PSNR at σ = 0.8 (dB)", make))
+    return Panel("unet", controls, partial(draw_unet, scatter=scatter))
 
 
 def joint(scale: str) -> Panel:

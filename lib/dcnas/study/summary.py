@@ -1,14 +1,19 @@
-"""The README's table: the paper's numbers of Section 3 beside ours, generated from the published results alone."""
+"""The README's table: the paper's numbers beside ours, generated from the published results alone.
+
+Section 4 has other images than the paper, so of its networks only differences stand beside the paper's.
+"""
 
 import pandas as pd
 
+from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
-from . import paper
+from . import paper, plots_nas, results4
 from .claims import overall
-from .compare import TABLE_2, flops_by_label, mean_score
+from .compare import TABLE_2, contrast, difference, flops_by_label, mean_score
 from .figures import provenance_line
 from .plots_classifier import TABLE_1
+from .plots_nas import CLEAN
 from .results import per_image, results
 from .stats import Interval
 
@@ -48,11 +53,38 @@ def summary_rows() -> list[dict]:
             found.append(_row(f"{label}: accuracy, mean of 11 (%)", line["accuracy_pct"], mean_score(accuracy, label), 1, link))
             alone = rows.loc[rows["label"] == label, "seed"].nunique() == 1
             lines += [row | {"ours": row["ours"] + " ¹" * alone} for row in found]
+    return [*lines, *section4_rows()]
+
+
+def section4_rows() -> list[dict]:
+    """Differences between networks of Section 4, at equal latency where the paper's have equal latency."""
+    beta = paper.table("table8_beta").groupby("beta")["accuracy_pct"].mean()
+    denoisers, joint = (paper.table(name).set_index("model") for name in ("table4_dnas", "table5_dcnas"))
+    rows = {group: results4.results(group, "published") for group in ("table_8", "table_4", "table_5")}
+    unet, tail = plots_nas.manual_label(rows["table_4"], "UNet"), plots_nas.manual_label(rows["table_5"], "DC-Net_tail")
+    c, d, dc = (
+        f"[{name[:n]}](notebooks/{name}.ipynb)" for name, n in (("C_learned_beta", 1), ("04_2_d_nas", 4), ("04_3_dc_nas", 4))
+    )
+    gain = denoisers["psnr"]["D-NAS S"] - denoisers["psnr"]["UNet Reduced"]
+    effects = [
+        ("table_8", "accuracy", plots_nas.REMOVED, plots_nas.LEARNED, beta["removed"] - beta["learned"], CLEAN, c),
+        ("table_4", "psnr", "D-NAS S", unet, gain, SIGMAS, d),
+    ]
+    for a, b, other in (("DC-NAS L", "DC-NAS_seq L", "DC-NAS_seq L"), ("DC-NAS S", tail, "DC-Net_tail")):
+        for metric, column in (("psnr", "psnr"), ("accuracy", "accuracy_pct")):
+            effects.append(("table_5", metric, a, b, joint[column][a] - joint[column][other], SIGMAS, dc))
+    lines = []
+    for group, metric, a, b, theirs, sigmas, link in effects:
+        scores = results4.per_image(rows[group], metric)
+        if found := contrast(scores, difference(a, b), sigmas):
+            what = {"psnr": "PSNR (dB)", "accuracy": "accuracy (points)"}[metric]
+            line = _row(f"{a} minus {b}: {what}", theirs, found[0], 1, link)
+            lines.append(line | {"ours": line["ours"] + " ¹" * (found[1] == 1)})
     return lines
 
 
 def verdicts_line() -> str:
-    """How the claims of Section 3 were judged, in one sentence, from the tables that the notebooks wrote."""
+    """How the claims were judged, in one sentence, from the tables that the notebooks wrote."""
     tables = [pd.read_csv(path) for path in sorted(figures_dir().glob("*_claims.csv"))]
     if not tables:
         return ""
@@ -67,6 +99,7 @@ def summary_markdown() -> str:
     head = list(lines[0])
     table = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(line.values())} |" for line in lines)]
     notes = {name: provenance_line(results(group, "published")) for name, group in _SOURCES.items()}
+    notes["Section 4"] = f"{provenance_line(results4.results('trainings', 'published'))} Photographs of solar cells."
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
     brackets = "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images alone, and too narrow."
     return "\n".join([*table, "", brackets, "", verdicts_line(), "", notes_text])

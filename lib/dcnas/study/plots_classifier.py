@@ -16,7 +16,7 @@ from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, UNETS, UNet, build_classifier, count_flops
 from . import figures, paper, results
-from .claims import latency_difference, verdict_table
+from .claims import latency_difference
 from .compare import LATENCIES, Scores, claim_rows, contrast, difference, latency_table, mean_score, mean_scores
 from .experiments import tables_1_and_6
 from .figures import LINES, style
@@ -156,8 +156,8 @@ def _better(accuracy: Scores, claim: str, a: str, b: str, **asked) -> list[dict]
     return claim_rows(accuracy, claim, {comparison: difference(a, b)}, **asked)
 
 
-def claims_of_table_1(accuracy: Scores) -> pd.DataFrame:
-    """C01 to C03: verdicts with paired differences."""
+def claims_of_table_1(accuracy: Scores) -> list[dict]:
+    """C01 to C03 as comparisons for `claims.verdict_table`: paired differences."""
     flops, theirs = classifier_flops(), paper.networks()["accuracy_pct"]
     table = []
     for name in ("MB2.5-M", "MB4-L"):
@@ -171,11 +171,11 @@ def claims_of_table_1(accuracy: Scores) -> pd.DataFrame:
     table += _better(accuracy, "C02", "MB1-S", "Conv-L", threshold=loss, direction="about", margin=ABOUT_POINTS)
     comparison = "latency of MB2.5-M minus Conv-L (ms per batch of 32)"
     table.append({"claim": "C03", "comparison": comparison, "effect": latency_difference("MB2.5-M", "Conv-L"), "decimals": 3})
-    return verdict_table(table)
+    return table
 
 
-def claims_of_table_6(accuracy: Scores) -> pd.DataFrame:
-    """C04 and C05: verdicts with paired differences."""
+def claims_of_table_6(accuracy: Scores) -> list[dict]:
+    """C04 and C05 as comparisons for `claims.verdict_table`: paired differences."""
     pairs = [("C04", "MB2.5-S", "MB1-S"), ("C04", "MB2.5-S", "MB4-S")]
     pairs += [("C05", name, "Conv-S") for name in ("MB1-S", "MB2.5-S", "MB4-S")] + [("C05", "MB2.5-M", "Conv-M")]
-    return verdict_table([row for claim, a, b in pairs for row in _better(accuracy, claim, a, b)])
+    return [row for claim, a, b in pairs for row in _better(accuracy, claim, a, b)]

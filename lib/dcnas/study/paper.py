@@ -35,6 +35,11 @@ def claims() -> pd.DataFrame:
     return pd.read_csv(paper_dir() / "claims.csv").set_index("id")
 
 
+def inconsistencies() -> pd.DataFrame:
+    """What does not fit together in the paper: where, what it says, why it cannot be, what stands here, in which notebook."""
+    return pd.read_csv(paper_dir() / "inconsistencies.csv").set_index("where")
+
+
 def beside(ours: dict[str, Interval | float], paper: dict[str, float], decimals: int, exact: bool = False) -> pd.DataFrame:
     """Our numbers beside the paper's: a row per name with ours, its interval, the paper's, the difference and a verdict.
 

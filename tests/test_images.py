@@ -49,6 +49,12 @@ def test_parts_are_disjoint_stratified_and_always_the_same(folder):
         assert torch.bincount(data.labels[found]).tolist() == [len(found) // 2] * 2
 
 
+def test_the_parts_do_not_depend_on_how_a_path_is_spelled(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    plain, other = (load_images(f"folder:{path}", 48) for path in (folder, f"./{folder.name}"))
+    assert all(torch.equal(plain.rows[part], other.rows[part]) for part in plain.rows)
+
+
 def test_a_set_s_own_test_part_is_respected():
     labels, test = torch.tensor([0, 1] * 20), [n >= 30 for n in range(40)]
     rows = split_rows(labels, test, "x")

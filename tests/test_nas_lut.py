@@ -117,6 +117,8 @@ def test_a_table_is_measured_and_a_killed_build_goes_on(tmp_path):
     with patch.object(lut, "_measure", dies), pytest.raises(KeyboardInterrupt):
         lut.build_table(TINY, path, batch=1, threads=1, rounds=2, passes=1, progress=False)
     assert not path.exists() and json.loads((tmp_path / "t.json.part").read_text())["rounds"] == 1
+    with pytest.raises(InputError, match="was begun with batch 1 instead of 2; remove it, or use the settings it had"):
+        lut.build_table(TINY, path, batch=2, threads=1, rounds=2, passes=1, progress=False)
     calls.clear()
     with patch.object(lut, "_measure", lambda *args: (calls.append(1), real(*args))):
         table = lut.build_table(TINY, path, batch=1, threads=1, rounds=2, passes=1, progress=False)

@@ -1,5 +1,6 @@
 """Running notebooks strictly, and the form of the notebooks of the study."""
 
+import time
 from pathlib import Path
 
 import nbformat
@@ -114,6 +115,24 @@ def test_run_study(project, monkeypatch):
     calls.clear()
     run_study("published", ["02"])
     assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {})]  # the default injects no cell
+
+
+def test_where_latency_counts_notebooks_run_one_after_the_other(project, monkeypatch):
+    at_work, most = [], []
+
+    def fake(source, *_, **__):
+        at_work.append(source)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        at_work.remove(source)
+
+    monkeypatch.setattr(notebooks, "execute", fake)
+    for name in ("01", "02", "03"):
+        write(project / "notebooks" / f"{name}.ipynb")
+    run_study("laptop", jobs=3)
+    assert max(most) == 1
+    run_study("smoke", jobs=3)
+    assert max(most) == 3
 
 
 def test_a_failing_notebook_fails_the_study(project, monkeypatch):

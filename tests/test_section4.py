@@ -12,7 +12,7 @@ from made_up import linear_table
 from PIL import Image
 
 from dcnas.errors import InputError
-from dcnas.latency.measure import Latency
+from dcnas.latency.measure import Latency, device_name
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
@@ -70,7 +70,7 @@ class Device:
 
 
 def latency(ms: float) -> Latency:
-    return Latency(ms, ms, ms, ms, ms, None, 4, 3, 1, 1, "made up", "", "channels_last", "float32")
+    return Latency(ms, ms, ms, ms, ms, None, 4, 3, 1, 1, device_name(), "", "channels_last", "float32")
 
 
 def run(experiment) -> None:
@@ -304,11 +304,11 @@ def test_bad_input_is_told_in_one_sentence_before_anything_runs(small, tmp_path)
     with pytest.raises(InputError, match="never validated"):
         path = own(tmp_path)
         linear_table(Space(8, 32, 2, 0.25)).save(path)
-        results4.table_at(section4.own_search(path, images, 5.0), None)
+        results4.table_at(section4.own_search(path, images, 5.0), measured=False)
     with pytest.raises(InputError, match="median error is 1.0%, but at most 0.5% was expected"):
-        results4.table_at(section4.own_search(own(tmp_path), images, 2.0), "cpu", limit_pct=0.5)
-    with pytest.raises(InputError, match="measured with device = another one, but .* was expected"):
-        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 2.0), "cpu")
+        results4.table_at(section4.own_search(own(tmp_path), images, 2.0), measured=True, limit_pct=0.5)
+    with pytest.raises(InputError, match="the look-up table is for another one, but this machine has"):
+        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 2.0), measured=True)
     architecture = section4_runs.random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(0))
     with pytest.raises(InputError, match="the architecture is for 3 classes, but folder:.* has 2"):
         run(section4.own_training(architecture, "C-NAS", images))
@@ -382,3 +382,29 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     found = results4.latencies("laptop").set_index("label")
     assert set(found.index) == {"DC-NAS S", "UNet Reduced"} and found.loc["UNet Reduced", "median_ms"] == 14
     assert found["slowdown"].tolist() == pytest.approx([2, 2])
+
+
+def test_latencies_of_another_device_are_measured_anew(laptop, small):
+    path = results4.measure_section4("laptop")
+    other = pd.read_csv(path).assign(device="another one")
+    path.write_text(other.to_csv(index=False))
+    small.measured.clear()
+    results4.measure_section4("laptop")
+    assert len(small.measured) == 1 and set(results4.latencies("laptop")["device"]) != {"another one"}
+
+
+def test_a_row_has_the_latency_of_its_very_network_or_none(laptop, small):
+    run(laptop[0].derivation)
+    results4.measure_section4("laptop")
+    keys = {e.label: results4._network_key(e) for e in laptop}
+    rows = pd.DataFrame([
+        {"label": e.label, "seed": e.seed, "scale": "laptop", "network": e.network, "decoder": e.decoder, "large": e.large,
+         "derivation": e.derivation and e.derivation.name, "b": e.b, "upscaled": e.upscaled} for e in laptop
+    ]).astype({"b": "Int64"})  # fmt: skip
+    known = pd.read_csv(results4.latency_path("laptop")).set_index("network")
+    found = results4._with_latency(rows).set_index("label")["latency_ms"]
+    for label, key in keys.items():
+        assert found[label] == pytest.approx(known.loc[key, "median_ms"] / known.loc[key, "slowdown"])
+    changed = rows.assign(derivation=rows["derivation"].where(rows["derivation"].isna(), "another"))
+    with pytest.raises(InputError, match="the latency of DC-NAS S was not measured .* `dcnas latency --section 4 --scale laptop`"):
+        results4._with_latency(changed)

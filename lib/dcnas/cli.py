@@ -184,9 +184,7 @@ def lut_build(
     from .nas.space import Space
     from .paths import shown
 
-    table = build_table(
-        Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=10 if rounds is None else rounds
-    )
+    table = build_table(Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=rounds)
     share = f"{100 * table.entries / TFNAS_ENTRIES:.1f}% of the {TFNAS_ENTRIES:,} that TF-NAS lists"
     print(
         f"Wrote {shown(out)}: {table.entries} latencies ({share}), {table.conditions.device}, {table.conditions.threads} threads."
@@ -197,7 +195,7 @@ def lut_build(
 @lut.command("validate")
 def lut_validate(
     file: TableFile,
-    networks: Annotated[int, typer.Option(help="Random whole networks to measure.")] = 60,
+    networks: Annotated[int, typer.Option(min=30, help="Random whole networks to measure.")] = 60,
     rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 10,
     device: Device = "cpu",
 ) -> None:
@@ -234,7 +232,11 @@ def search(
     loss: Annotated[str, typer.Option(help="ce: a classifier; both: a joint model, whose decoder the target includes.")] = "ce",
     noisy: Annotated[bool, typer.Option(help="Search on noisy images.")] = False,
     learn_beta: Annotated[bool, typer.Option(help="Search the depth of the stages too, as TF-NAS does.")] = False,
+    elasticity: Annotated[bool, typer.Option(help="Hidden widths follow the target after every epoch.")] = True,
+    rebuild_optimisers: Annotated[bool, typer.Option(help="New optimisers every epoch, as TF-NAS has them.")] = False,
     alpha_gradient: Annotated[str, typer.Option(help="all operators, or two sampled ones: cheaper.")] = "all",
+    alpha_lr: Annotated[float | None, typer.Option(help="As at scale laptop if not given; the paper's is 0.01.")] = None,
+    temperature_decay: Annotated[float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5 on.")] = None,
     epochs: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
     steps_per_epoch: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
     batch: Batch = None,
@@ -258,9 +260,11 @@ def search(
         raise InputError("loss is 'both', which denoises as well; add --noisy, or there is no noise to take away.")
     begun = own_search(
         table, images, target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch, batch=batch,
-        loss=loss, noisy=noisy, learn_beta=learn_beta, alpha_gradient=alpha_gradient, threads=threads or torch.get_num_threads(),
+        alpha_lr=alpha_lr, temperature_decay=temperature_decay, loss=loss, noisy=noisy, learn_beta=learn_beta,
+        elasticity=elasticity, rebuild_optimisers=rebuild_optimisers, alpha_gradient=alpha_gradient,
+        threads=threads or torch.get_num_threads(),
     )  # fmt: skip
-    known, network = table_at(begun, device if measure else None, table_limit_pct), begun.settings.network
+    known, network = table_at(begun, measured=measure, limit_pct=table_limit_pct), begun.settings.network
     obtain(begun, device=device)
     found = read_search(begun)
     print(f"Search: {found.verdict}; {found.reason}.")
@@ -300,6 +304,8 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a network of an architecture on your images and judge it at eleven noise levels; killed, it goes on where it was."""
+    import torch
+
     from .errors import require_choice
     from .nas.networks import DECODERS, NETWORKS
     from .nas.space import load_architecture
@@ -313,8 +319,9 @@ def train(
     require_choice("decoder", decoder, DECODERS)
     require_choice("suffix of --out", out.suffix, (".safetensors",))
     begun = own_training(
-        load_architecture(file), network, images, seed=seed, steps=steps, batch=batch, decoder=decoder, noisy=noisy
-    )
+        load_architecture(file), network, images, seed=seed, steps=steps, batch=batch, decoder=decoder, noisy=noisy,
+        threads=threads or torch.get_num_threads(),
+    )  # fmt: skip
     obtain(begun, device=device)
     rows = read_runs([begun])
     print(rows[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis="columns").round(3).to_string(index=False))

@@ -156,7 +156,7 @@ def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
         raise InputError(
             f"{name}: the class {few!r} has {int(counts.min())} readable images, but at least {len(PARTS)} were expected."
         )
-    rows = split_rows(labels, found["test"], name)
+    rows = split_rows(labels, found["test"], name.partition(":")[0])  # however a folder's path is spelled
     return ImageSet(name, source.classes, np.load(array, mmap_mode="r"), labels, rows, tuple(found["skipped"]))
 
 

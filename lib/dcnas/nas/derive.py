@@ -20,6 +20,7 @@ WIDTH_STEPS = 9  # hidden widths per operator in the knapsack, from the smallest
 WIDTH_VALUE = 0.1  # value of a doubled hidden width, in units of log alpha
 BINS = 4000  # milliseconds are rounded up to the range of latencies divided by this
 TOLERANCE_PCT = 2.0  # a measured latency may differ by so much from its target
+FIT_PCT = 0.5  # and a prediction from what is asked for, before operators are changed
 
 
 def argmax_architecture(space: Space, alphas: Sequence[np.ndarray], hidden: Sequence[Sequence[int]], depths=None) -> Architecture:
@@ -106,8 +107,8 @@ class Frontier:
         correction = self.table.correction
         budget = int(((target_ms - correction.offset_ms) / correction.scale - self.base_ms) / self.bin_ms + 1e-9)
         budget = min(budget, self.values.shape[1] - 1)
-        if budget < 0 or not np.isfinite(self.values[-1, budget]):
-            low, high = self.range_ms
+        low, high = self.range_ms
+        if budget < 0 or not np.isfinite(self.values[-1, budget]) or target_ms > high:
             raise InputError(f"target_ms is {target_ms:g}, but this space and table reach {low:.2f} to {high:.2f} ms.")
         choices = []
         for i in reversed(range(len(self.options))):
@@ -223,7 +224,7 @@ def _ask_ms(known: Sequence[tuple[float, float]], target_ms: float) -> float:
 def _towards(architecture: Architecture, ask_ms: float, latency_ms: Callable[[Architecture], float]) -> Architecture:
     """The widths fitted to what is asked; where they cannot reach it, one operator after the other is changed as well."""
     architecture = fit_widths(architecture, ask_ms, latency_ms)
-    while abs(latency_ms(architecture) / ask_ms - 1) > TOLERANCE_PCT / 400:
+    while abs(latency_ms(architecture) / ask_ms - 1) > FIT_PCT / 100:
         changed = _closest_operator_change(architecture, ask_ms, latency_ms)
         if changed == architecture:
             break

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError, require_whole
 from ..latency.measure import check_device, device_name, measure_many
 from ..latency.table import Conditions, Correction, Curve, Table
-from ..paths import write_atomic
+from ..paths import shown, write_atomic
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
 from .space import ENCODER_STAGES, Architecture, Choice, Layer, Operator, Space, random_architecture
 
@@ -168,14 +168,18 @@ def _keys(architecture: Architecture, decoder: str) -> dict[str, str]:
 
 
 def _resume(part: Path, head: dict) -> tuple[dict, int]:
-    """The samples of a call that was killed, if its conditions (but for the date) were those of this one."""
+    """The samples of a call that was killed, and its rounds; `InputError` if its conditions (but for the date) were others."""
     try:
         record = json.loads(part.read_text())
-        if {**record["conditions"], "date": ""} == {**head, "date": ""}:
-            return record["samples"], record["rounds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return {}, 0
+        before, samples, done = record["conditions"], record["samples"], record["rounds"]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or what is there is of no use
+        return {}, 0
+    changed = [
+        f"{name} {before.get(name)} instead of {now}" for name, now in head.items() if name != "date" and before.get(name) != now
+    ]
+    if changed:
+        raise InputError(f"{shown(part)} was begun with {', '.join(changed)}; remove it, or use the settings it had.")
+    return samples, done
 
 
 def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:

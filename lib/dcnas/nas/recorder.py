@@ -51,7 +51,7 @@ def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: 
     operator is the cheapest one at the end."""
     trained = epochs[epochs["alphas_trained"]]
     if len(trained) < 3:
-        return Verdict("oscillating", f"only {len(trained)} epochs trained alphas, too few to settle")
+        return Verdict("undecided", f"only {len(trained)} epochs trained alphas, too few to settle")
     tail = trained.tail(max(2, int(len(trained) * TAIL)))
     last = float(tail["argmax_ms"].iloc[-1])
     if cheapest >= COLLAPSE_SHARE and last < 0.9 * target_ms:

@@ -53,7 +53,7 @@ def target(
 
     middle = round((low + high) / 2, 2)
     slider = W.FloatSlider(
-        middle, min=round(low, 2), max=round(high, 2), step=round((high - low) / 100, 3), description="target (ms)",
+        middle, min=round(low, 2), max=np.floor(100 * high) / 100, step=round((high - low) / 100, 3), description="target (ms)",
         style={"description_width": "initial"}, layout=W.Layout(width="420px"),
     )  # fmt: skip
     choice = W.Dropdown(options=list(searches), description="search")

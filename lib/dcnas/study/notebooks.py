@@ -61,9 +61,13 @@ def execute(source: Path, target: Path, parameters: dict, *, progress: bool = Tr
 def run_study(
     scale: str, names: Sequence[str] = (), *, jobs: int = 1, progress: bool = True, device: str = "cpu"
 ) -> tuple[list[Path], dict[str, float]]:
-    """Execute the notebooks at `scale` into `out/SCALE`; the figure and table files they wrote, and seconds by notebook."""
+    """Execute the notebooks at `scale` into `out/SCALE`; the figure and table files they wrote, and seconds by notebook.
+
+    At the scales laptop and paper one after the other, because latency is not measured while something else trains.
+    """
     require_choice("scale", scale, SCALES)
     require_whole("jobs", jobs)
+    jobs = 1 if scale in ("laptop", "paper") else jobs
     begun = time.time()
     seconds = {}
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import Latency, device_name, device_named
+from ..latency.measure import Latency, device_named
 from ..latency.table import Table, load_table
 from ..models import count_flops
 from ..nas.networks import IMAGE_CHANNELS
@@ -164,12 +164,20 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
 
 
 def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
-    known = latencies(rows["scale"].iloc[0])
+    """With the latency of each row's very network: another one of the same label has another."""
+    scale = rows["scale"].iloc[0]
+    known = latencies(scale)
     for name in ("median_ms", "q25_ms", "q75_ms"):  # in the milliseconds of the table, which targets are in
         known[name] /= known["slowdown"]
-    known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
-    columns = ["label", "seed", "latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]
-    return rows.merge(known[columns].astype({"seed": int}), on=["label", "seed"], how="left", validate="many_to_one")
+    known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"}).drop_duplicates("network")
+    known = known.set_index("network")[["latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]]
+    keys = [_network_key(row) for row in rows.astype(object).where(rows.notna(), None).itertuples()]
+    if missing := sorted({label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}):
+        raise InputError(
+            f"the latency of {', '.join(missing)} was not measured on this scale's device; with nothing else running, run "
+            f"`dcnas latency --section 4 --scale {scale}`."
+        )
+    return rows.join(known.loc[keys].set_axis(rows.index))
 
 
 def read_runs(experiments: Sequence[Training]) -> pd.DataFrame:
@@ -230,10 +238,12 @@ def table_of(scale: str) -> Table:
     return lists.obtain_table(published_scale() if scale == "published" else scale)
 
 
-def table_at(found: Search, device: str | None, limit_pct: float = TABLE_LIMIT_PCT) -> Table:
-    """The look-up table of a search; `InputError` if its error is above the limit or, where one is given, it is not of a device."""
+def table_at(found: Search, *, measured: bool, limit_pct: float = TABLE_LIMIT_PCT) -> Table:
+    """The look-up table of a search; `InputError` if its error is above the limit or, to be `measured`, its device is not here."""
     table = load_table(lists.table_file(found)).require_accuracy(limit_pct)
-    return table if device is None else table.require(device=device_name(device))
+    if measured:
+        device_named(table.conditions.device)
+    return table
 
 
 def validation_of(scale: str) -> pd.DataFrame:
@@ -277,10 +287,13 @@ def latency_path(scale: str) -> Path:
     return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"
 
 
-def _network_key(experiment: Training) -> str:
-    """What two trainings of one network have in common: the network, where its architecture comes from, and its variant."""
-    e = experiment
-    parts = (e.network, e.derivation and e.derivation.name, e.decoder, e.b and f"b={e.b}", e.large and "large", e.upscaled)
+def _network_key(e: Training | tuple) -> str:
+    """What two trainings of one network have in common: the network, where its architecture comes from, and its variant.
+
+    Of a training, or of its row in the results.
+    """
+    source = e.derivation.name if isinstance(e.derivation, Derivation) else e.derivation
+    parts = (e.network, source, e.decoder, e.b and f"b={e.b}", e.large and "large", e.upscaled)
     return " ".join(str(part) for part in parts if part)
 
 
@@ -300,7 +313,8 @@ def measure_section4(
         ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed", "network"])
+        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed", "network", "device"])
+        known = known[known["device"] == table.conditions.device]  # of another one, nothing may stay beside what is measured now
         there = set(known["network"])
         wanted = [e for e in experiments if _network_key(e) not in there]
         if not wanted:

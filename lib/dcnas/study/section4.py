@@ -279,7 +279,8 @@ def _digest(*contents: bytes) -> str:
 
 def own_search(
     table: Path, data: str, target: float, *, operators: int = 4, seed: int = 0, epochs: int | None = None,
-    steps_per_epoch: int | None = None, batch: int | None = None, **changes,
+    steps_per_epoch: int | None = None, batch: int | None = None, alpha_lr: float | None = None,
+    temperature_decay: float | None = None, **changes,
 ) -> Search:  # fmt: skip
     """A search on a reader's own table and images; sizes as at scale `laptop` where they are not given.
 
@@ -292,7 +293,8 @@ def own_search(
     found = Search(
         f"own search, {digest}", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
         str(Path(table).resolve()), epochs, weight_epochs, s.steps_per_epoch if steps_per_epoch is None else steps_per_epoch,
-        s.alpha_lr, TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)), **changes,
+        s.alpha_lr if alpha_lr is None else alpha_lr,
+        TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)) if temperature_decay is None else temperature_decay, **changes,
     )  # fmt: skip
     check_target(Space(operators, c.resolution, 2, c.width), known, found.settings)
     return found

@@ -118,9 +118,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--out", type=Path, help="also write a CSV; 04_1 shows data/latency/search-step.csv"
-    )
+    parser.add_argument("--out", type=Path, help="also write a CSV; 04_1 shows data/latency/search-step.csv")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

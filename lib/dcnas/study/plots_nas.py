@@ -82,6 +82,31 @@ def prediction_table(rows: pd.DataFrame, found: dict[tuple[str, int], Architectu
     return pd.DataFrame([*means.values()], index=index, columns=["table (ms)", "measured (ms)", "error of the table (%)"])
 
 
+def predictions_text(predictions: pd.DataFrame) -> str:
+    """How far the table is off for networks with the usual decoder, and for those with another one."""
+    error = predictions["error of the table (%)"].abs()
+    other = [", mb" in label for label, _ in predictions.index]
+    usual = error[[not o for o in other]]
+    text = f"With convolutional decoders the table is {usual.median():.1f}% off at the median, {usual.max():.1f}% at most"
+    if not any(other):
+        return f"{text}."
+    return (
+        f"{text}; with MBConv decoders {error[other].min():.0f} to {error[other].max():.0f}%, so of these believe the measurement "
+        "alone. No search uses their entries."
+    )
+
+
+def latency_text(latency: pd.DataFrame) -> str:
+    """In which milliseconds latencies of networks are given, and how far that is from the clock's."""
+    slow = latency["slowdown"]
+    span = f"{slow.min():.2f}" if slow.min() == slow.max() else f"{slow.min():.2f} to {slow.max():.2f}"
+    return (
+        "Latencies of networks are given in the table's milliseconds, in which targets are: every measurement has eight reference "
+        "networks in it, and what the clock says is divided by how many times as long these take as the table says "
+        f"(here {span})."
+    )
+
+
 def same_latency_rows(rows: pd.DataFrame, claim: str, a: str, b: str, within_pct: float = 5.0) -> list[dict]:
     """Whether two networks that are compared at the same latency have it, as a row for `claims.verdict_table`."""
     if not {a, b} <= set(rows["label"]):
@@ -296,7 +321,7 @@ def gradient_table(searched: list[Searched], accuracy: Scores) -> pd.DataFrame:
 
 
 def manual_label(rows: pd.DataFrame, prefix: str) -> str:
-    """The manual network that is about as fast as the searched one: of equal latency where there is one, else the reduced one."""
+    """The manual network that is about as fast as the searched one: with more channels where there is one, else the reduced one."""
     labels = [label for label in dict.fromkeys(rows["label"]) if label.startswith(f"{prefix} b=") and "d=5" not in label]
     return labels[0] if labels else f"{prefix} Reduced"
 

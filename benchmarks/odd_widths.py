@@ -1,4 +1,4 @@
-"""Do hidden widths that are no multiples of 8 cost extra? The same random networks with both, in turns, beside the table's prediction.
+"""Do hidden widths that are no multiples of 8 cost extra? The same random networks with both, in turns, beside the table.
 
 The look-up table measures its entries at round widths, and a search moves widths channel by channel.
 
@@ -44,11 +44,10 @@ def main() -> None:
     models = {key: (build_network("C-NAS", architecture), (image,)) for key, architecture in found.items()}
     options = dict(rounds=args.rounds, warmup=1, passes=1, threads=c.threads, device=device_named(c.device), progress=True)
     measured = {key: latency.median_ms for key, latency in measure_many(models, **options).items()}
+    predicted = {key: predicted_ms(table, architecture) for key, architecture in found.items()}
     for remainder, text in ((4, "multiples of 4, not of 8"), (3, "odd")):
         ratios = [
-            (measured[n, remainder] / measured[n, 0])
-            / (predicted_ms(table, found[n, remainder]) / predicted_ms(table, found[n, 0]))
-            for n in range(args.networks)
+            (measured[n, remainder] / measured[n, 0]) / (predicted[n, remainder] / predicted[n, 0]) for n in range(args.networks)
         ]
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         print(f"{text}: {middle:.3f} ({low:.3f} to {high:.3f}) times what the table predicts relative to multiples of 8")

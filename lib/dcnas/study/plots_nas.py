@@ -11,6 +11,7 @@ from math import hypot
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ..data.images import evaluation_images
 from ..data.noise import SIGMAS
@@ -369,6 +370,9 @@ def latency_quality(rows: pd.DataFrame, scores: Scores, name: str, sigmas: Seque
             _axes_with_bars(axes, [latency[label]], [level], i, label)
     if latency.max() > 4 * latency.min():
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=_latency_axis(rows), ylabel=name)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return figures.caption(figure, rows, "Bars: 95% over test images and seeds.")

@@ -258,19 +258,18 @@ def reasons_text(searches: Sequence[Searched]) -> str:
 
 def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) -> Figure:
     """Expected and argmax latency, entropy of the alphas and flips of the best operator over the epochs of several searches."""
-    figure, grid = figures.new_figure(13, 4, 1, 3)
+    figure, grid = figures.new_figure(13, 4.6, 1, 3)
     for i, (name, frame) in enumerate(epochs.items()):
         look = dict(color=PALETTE[i])
-        grid[0].plot(frame["epoch"], frame["argmax_ms"], label=f"{name}, argmax", **look)
-        grid[0].plot(frame["epoch"], frame["expected_ms"], linestyle=":", label=f"{name}, expected", **look)
+        grid[0].plot(frame["epoch"], frame["argmax_ms"], linestyle=figures.LINES[i], **look)
+        grid[0].plot(frame["epoch"], frame["expected_ms"], linestyle=":", linewidth=1, **look)
         grid[1].plot(frame["epoch"], frame["entropy"], label=name, linestyle=figures.LINES[i], **look)
         grid[2].plot(frame["epoch"], frame["flips"], label=name, linestyle=figures.LINES[i], **look)
     grid[0].axhline(target_ms, color="0.4", linewidth=1)
     grid[0].set(xlabel="epoch", ylabel="latency by the table (ms)")
     grid[1].set(xlabel="epoch", ylabel="entropy of the alphas (1: undecided)")
     grid[2].set(xlabel="epoch", ylabel="layers whose best operator changed")
-    for axes in grid:
-        axes.legend(fontsize=8)
+    figure.legend(*grid[1].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figures.note(figure, text)
 
 

@@ -206,6 +206,7 @@ def test_runs_lists_the_runs(dcnas):
 def test_collecting_nothing(dcnas, tmp_path):
     status, out, err = dcnas("collect")
     assert (status, err) == (0, "") and out.splitlines() == [
+        "Section 2: 0 runs of BM3D are published.",
         "Section 3: 0 runs are published, 0 of them new.",
         "Section 4: published are 0 trainings, 0 searches, 0 derivations.",
     ]

@@ -100,11 +100,10 @@ def collect() -> None:
     """Merge complete runs of the scales laptop and paper into data/published, data/weights."""
     from .study import results, results4, section2
 
-    print(f"Section 2: {section2.collect()} runs of BM3D are published.")
-    counts = results.collect()
-    print(f"Section 3: {counts['published']} runs are published, {counts['new']} of them new.")
-    counts = results4.collect()
-    print(f"Section 4: published are {', '.join(f'{count} {what}' for what, count in counts.items())}.")
+    third, fourth, second = results.collect(), results4.collect(), section2.collect()
+    print(f"Section 2: {second} runs of BM3D are published.")
+    print(f"Section 3: {third['published']} runs are published, {third['new']} of them new.")
+    print(f"Section 4: published are {', '.join(f'{count} {what}' for what, count in fourth.items())}.")
 
 
 @app.command()
@@ -435,7 +434,7 @@ def _groups() -> dict:
         "section4_searches": section4.searches, "section4_derivations": section4.derivations,
         "section4_trainings": section4.trainings, "section4": section4.everything,
     }  # fmt: skip
-    return {"section2": section2.section2} | results.GROUPS | whole | parts
+    return results.GROUPS | whole | parts | {"section2": section2.section2}
 
 
 def _group(name: str):

@@ -274,7 +274,7 @@ def latencies(scale: str) -> pd.DataFrame:
         measure_section4(scale, [e for e in lists.trainings(scale) if e.derivation is None], rounds=1, passes=1)
     if path.exists():
         return pd.read_csv(path)
-    return pd.DataFrame(columns=["label", "seed", *(f.name for f in fields(Latency)), "spread_ms", "slowdown"])
+    return pd.DataFrame(columns=["label", "seed", "network", *(f.name for f in fields(Latency)), "spread_ms", "slowdown"])
 
 
 def search_steps() -> pd.DataFrame:

@@ -390,17 +390,17 @@ def collect() -> dict[str, int]:
         found[Training] += lists.trainings(scale)
     here = {kind: [e for e in runs if is_complete(e)] for kind, runs in found.items()}
     order = {e.name: i for runs in found.values() for i, e in enumerate(runs)}
-    searched = _merge("section4_searches.csv", pd.DataFrame(map(_search_row, here[Search])), order)
+    searched = merge_rows("section4_searches.csv", pd.DataFrame(map(_search_row, here[Search])), order)
     for name in ("epochs.csv", "alphas.csv.gz"):
         frames = [pd.read_csv(folder_of(e) / name.removesuffix(".gz")).assign(run=e.name) for e in here[Search]]
-        _merge(f"section4_{name}", pd.concat(frames) if frames else pd.DataFrame(), order, searched)
+        merge_rows(f"section4_{name}", pd.concat(frames) if frames else pd.DataFrame(), order, searched)
     frames = [derivation_row(e) for e in here[Derivation]]
-    kept = _merge("section4_derivations.csv", pd.concat(frames) if frames else pd.DataFrame(), order)
+    kept = merge_rows("section4_derivations.csv", pd.concat(frames) if frames else pd.DataFrame(), order)
     _merge_architectures([*here[Search], *here[Derivation]], searched | kept)
-    runs = _merge("section4.csv", read_runs(here[Training]), order)
+    runs = merge_rows("section4.csv", read_runs(here[Training]), order)
     if runs:
-        merge_tensors("section4_per_image", here[Training], runs, _tensors("per_image"))
-        merge_tensors("section4_samples", here[Training], runs, lambda e: _sample(e) if e.label in SHOWN and e.seed == 0 else {})
+        merge_tensors("section4_per_image", here[Training], runs, run_tensors("per_image"))
+        merge_tensors("section4_samples", here[Training], runs, lambda e: output_of(e) if e.label in SHOWN and e.seed == 0 else {})
         rows = pd.read_csv(published_dir() / "section4.csv")
         for e in here[Training]:
             if e.seed == 0 and e.label in SHIPPED:
@@ -424,11 +424,13 @@ def card_of(experiment: Training, command: str) -> dict:
     }  # fmt: skip
 
 
-def _tensors(name: str) -> Callable[[Training], dict]:
+def run_tensors(name: str) -> Callable[[Training], dict]:
+    """What `merge_tensors` takes of a run's file of that name."""
     return lambda e: {f"{e.name}/{key}": t for key, t in read_tensors(folder_of(e) / f"{name}.safetensors").items()}
 
 
-def _sample(experiment: Training) -> dict:
+def output_of(experiment: Training) -> dict:
+    """What `merge_tensors` takes of a run's outputs for the first test images."""
     return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
 
 
@@ -439,7 +441,7 @@ def _keys(rows: pd.DataFrame) -> list[tuple]:
     return [*rows[[name for name in _KEY if name in rows]].astype(str).itertuples(index=False, name=None)]
 
 
-def _merge(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[str] | None = None) -> set[str]:
+def merge_rows(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[str] | None = None) -> set[str]:
     """Write a published file: what it held, with fresh rows in place of those of the same run or the same key. The runs it now has.
 
     With `runs`, which another file has kept, what it held of other runs goes.

@@ -43,7 +43,6 @@ from .runs import (
     needs,
     obtain,
     perform,
-    read_tensors,
     write_per_image,
 )
 from .scales import SCALES
@@ -234,20 +233,9 @@ def measure(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
 def collect() -> int:
     """Merge complete runs of BM3D into `data/published`; how many it has now."""
     runs = [e for scale in PUBLISHED_SCALES if lists.table_path(scale).exists() for e in filters(scale)]
-    here, path = [e for e in runs if is_complete(e)], published_dir() / "section2.csv"
-    old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["run"])
-    frames = [frame for frame in (old[~old["run"].isin([e.name for e in here])], read_filters(here)) if len(frame)]
-    if not frames:
-        return 0
-    rows = pd.concat(frames, ignore_index=True)
-    write_atomic(path, rows.to_csv(index=False, lineterminator="\n"))
-
-    def tensors(e: Filter) -> dict[str, Tensor]:
-        return {f"{e.name}/{key}": t for key, t in read_tensors(folder_of(e) / "per_image.safetensors").items()}
-
-    def pictures(e: Filter) -> dict[str, Tensor]:
-        return {e.name: read_tensors(folder_of(e) / "samples.safetensors")["denoised"]}
-
-    merge_tensors("section2_per_image", here, set(rows["run"]), tensors)
-    merge_tensors("section2_samples", here, set(rows["run"]), pictures)
-    return rows["run"].nunique()
+    here = [e for e in runs if is_complete(e)]
+    kept = results4.merge_rows("section2.csv", read_filters(here), {e.name: i for i, e in enumerate(runs)})
+    if kept:
+        merge_tensors("section2_per_image", here, kept, results4.run_tensors("per_image"))
+        merge_tensors("section2_samples", here, kept, results4.output_of)
+    return len(kept)

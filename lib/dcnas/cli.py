@@ -248,12 +248,12 @@ def search(
     """Search a network for a target latency on your table and images; killed, the same command goes on where it was."""
     import torch
 
-    from .nas.space import load_architecture, save_architecture
+    from .nas.space import save_architecture
     from .paths import shown, write_atomic
     from .study import figures, plots_search
-    from .study.results4 import derivation_row, read_search, table_at
-    from .study.runs import folder_of, obtain
-    from .study.section4 import derivation, own_search
+    from .study.results4 import read_search, table_at
+    from .study.runs import obtain
+    from .study.section4 import own_search
 
     if loss == "both" and not noisy:
         raise InputError("loss is 'both', which denoises as well; add --noisy, or there is no noise to take away.")
@@ -270,22 +270,30 @@ def search(
     architecture = found.architecture
     print(f"By the table: {found.predicted_ms:.2f} ms of {target_ms:.2f} ms.")
     if measure:
-        made = derivation(begun, network, target_ms)
-        obtain(made, device=device)
-        row = derivation_row(made).iloc[0]
-        print(
-            f"Measured: {row['measured_ms']:.2f} ± {row['noise_ms']:.2f} ms after {row['repairs']} repairs, "
-            f"{row['error_pct']:+.1f}% of the target ({row['first_error_pct']:+.1f}% before)."
-        )
-        if abs(row["error_pct"]) > 3:
-            print(
-                "It misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again."
-            )
-        architecture = load_architecture(folder_of(made) / "architecture.json")
+        architecture = _measured_and_repaired(begun, network, target_ms, device)
     save_architecture(architecture, out)
     drawing = figures.png_bytes(plots_search.architecture_figure(architecture, network, network, known))
     print(f"Wrote {shown(out)} and {shown(write_atomic(out.with_suffix('.png'), drawing))}")
     print(f"Next: dcnas train {shown(out)} --network {network} --images {images} --out FILE")
+
+
+def _measured_and_repaired(begun, network: str, target_ms: float, device: str):
+    """What a search found, measured on the table's device and repaired where it misses; says how well it does."""
+    from .nas.space import load_architecture
+    from .study.results4 import derivation_row
+    from .study.runs import folder_of, obtain
+    from .study.section4 import derivation
+
+    made = derivation(begun, network, target_ms)
+    obtain(made, device=device)
+    row = derivation_row(made).iloc[0]
+    print(
+        f"Measured: {row['measured_ms']:.2f} ± {row['noise_ms']:.2f} ms after {row['repairs']} repairs, "
+        f"{row['error_pct']:+.1f}% of the target ({row['first_error_pct']:+.1f}% before)."
+    )
+    if abs(row["error_pct"]) > 3:
+        print("It misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again.")
+    return load_architecture(folder_of(made) / "architecture.json")
 
 
 @app.command()

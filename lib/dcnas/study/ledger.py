@@ -162,7 +162,7 @@ def glance(rows: Sequence[dict], text: str = "", limit: float = 4.0) -> Figure:
     axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-limit - 0.3, limit + 0.3))
     axes.set_xlabel("how clearly the effect is where the claim says, in half widths of its 95% interval")
     handles = [Line2D([], [], color=COLOURS[c], marker=m, linestyle="", label=word) for word, (c, m) in VERDICT_LOOK.items()]
-    handles.append(Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="one seed"))
+    handles.append(Line2D([], [], color=COLOURS["orange"], marker="s", linestyle="", markerfacecolor="white", label="one seed"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     return figures.note(figure, text)
 

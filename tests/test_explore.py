@@ -205,6 +205,12 @@ def test_values_out_of_range(quick):
         explore.unet("smoke").controls["b"].value = 5
 
 
+def ahead(panel) -> None:
+    """Wait for what is drawn ahead."""
+    if panel._next is not None and not panel._next.cancelled():
+        panel._next.exception(timeout=60)
+
+
 def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
     panel = explore.classifier("smoke")
     threads, drawing_now, draw = torch.get_num_threads(), [], panel.draw
@@ -231,6 +237,7 @@ def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
         worker.start()
     for worker in workers:
         worker.join(timeout=120)
+    ahead(panel)
     assert not any(worker.is_alive() for worker in workers) and not panel.lock.locked()
     assert errors == [None] * 10
     shown = panel.image.value
@@ -238,6 +245,81 @@ def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
     assert panel.error is None and panel.image.value == shown
     assert f"{drawing.classifier_size(5, 12, 2.5).parameters:,} parameters" in panel.status.value
     assert torch.get_num_threads() == threads
+
+
+def counted(drawn: list, seconds: float = 0.0):
+    """A panel of one slider that writes down what it draws."""
+
+    def draw(sigma):
+        drawn.append(sigma)
+        time.sleep(seconds)
+        return drawing.classifier(6, 24), f"σ = {sigma:g}"
+
+    return explore.Panel("test", {"sigma": W.FloatSlider(value=0.4, max=1.0, step=0.1)}, draw)
+
+
+def test_pictures_are_kept_and_the_next_step_is_drawn_ahead():
+    panel = counted(drawn := [])
+    slider = panel.controls["sigma"]
+    assert drawn == [0.4]  # nothing before somebody moves
+    slider.value = 0.5
+    ahead(panel)
+    assert drawn == [0.4, 0.5, 0.6] and panel.status.value == "σ = 0.5"
+    slider.value = 0.6000000000000001  # as a browser adds
+    assert panel.status.value == "σ = 0.6"
+    ahead(panel)
+    assert drawn == [0.4, 0.5, 0.6, 0.7]
+    slider.value = 0.5
+    assert panel.status.value == "σ = 0.5"
+    ahead(panel)
+    slider.value = 1.0
+    ahead(panel)
+    assert drawn == [0.4, 0.5, 0.6, 0.7, 1.0]  # back is known, and after the end there is nothing
+
+
+def test_no_more_pictures_are_kept_than_said(monkeypatch):
+    monkeypatch.setattr(explore.Panel, "KEPT", 2)
+    panel = counted(drawn := [])
+    for value in (1.0, 0.0, 1.0, 0.4):
+        panel.controls["sigma"].value = value
+        ahead(panel)
+    assert len(panel._known) == 2 and drawn == [0.4, 1.0, 0.0, 0.4, 0.3]
+
+
+def test_an_error_ahead_is_told_where_it_is_met():
+    def draw(sigma):
+        if sigma > 0.55:
+            raise InputError("too much noise.")
+        return drawing.classifier(6, 24), f"σ = {sigma:g}"
+
+    panel = explore.Panel("test", {"sigma": W.FloatSlider(value=0.4, max=1.0, step=0.1)}, draw)
+    panel.controls["sigma"].value = 0.5
+    ahead(panel)
+    assert panel.error is None and panel.status.value == "σ = 0.5" and not panel.lock.locked()
+    panel.controls["sigma"].value = 0.6
+    assert panel.status.value == "<b>too much noise.</b>"
+
+
+def test_a_late_picture_does_not_replace_a_newer_one():
+    panel = counted([], seconds=0.3)
+    slow = threading.Thread(target=setattr, args=(panel.controls["sigma"], "value", 0.9))
+    slow.start()
+    time.sleep(0.1)
+    panel.controls["sigma"].value = 0.4  # known, so shown at once
+    assert panel.status.value == "σ = 0.4"
+    slow.join(60)
+    assert panel.status.value == "σ = 0.4"
+
+
+@pytest.mark.parametrize("control, old, new, following", [
+    (W.IntSlider(3, 1, 6), 2, 3, 4), (W.IntSlider(1, 1, 6), 2, 1, None),
+    (W.FloatSlider(0.1, min=0, max=1, step=0.1), 0.2, 0.1, 0.0),
+    (W.SelectionSlider(options=(1, 1.25, 2), value=1.25), 1, 1.25, 2),
+    (W.SelectionSlider(options=(1, 1.25, 2), value=1), 2, 1, None),
+    (W.Checkbox(True), False, True, None), (W.Dropdown(options=[1, 2, 3]), 1, 2, None),
+])  # fmt: skip
+def test_where_a_slider_goes_next(control, old, new, following):
+    assert explore._following(control, old, new) == following
 
 
 def test_a_panel_is_ready_for_keyboard_browser_tests_and_static_readers(quick):

@@ -221,7 +221,7 @@ class Demo(Panel):
         }  # fmt: skip
         self.words = W.HTML()
         self.words.add_class("dcnas-demo-bars")
-        super().__init__("demo", controls, self._show)
+        super().__init__("demo", controls, self._show, keep=False)  # it keeps outcomes
         self.view.children = (*self.view.children, self.words)
         controls["upload"].observe(self._uploaded, names="value")
 

@@ -9,10 +9,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import cache, lru_cache, partial
 from html import escape
+from itertools import count
 
 import ipywidgets as W
 import numpy as np
@@ -71,35 +73,82 @@ def png(figure: Figure) -> bytes:
 class Panel:
     """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
 
-    `draw(**values of the controls)` gives a Figure or a PNG, and the status. JupyterLab calls back in two threads (so: a lock, and
-    no pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
+    `draw(**values of the controls)` gives a Figure or a PNG, and the status. With `keep` it depends on nothing else, so pictures
+    are kept, and where a slider would go next is drawn ahead while the reader looks. JupyterLab calls back in two threads (so:
+    locks, and no pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in
+    `error`.
     """
 
-    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn]):
-        self.controls, self.draw, self.lock = controls, draw, threading.Lock()
+    KEPT = 64
+    lock = threading.Lock()  # of all panels: matplotlib's fonts and torch's number of threads are shared
+    _ahead = ThreadPoolExecutor(1, "dcnas-ahead")
+
+    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn], *, keep: bool = True):
+        self.controls, self.draw, self.keep = controls, draw, keep
         self.error: Exception | None = None
         self._default: Figure | None = None
         self._places: list | None = None
+        self._known: dict[tuple, tuple[bytes, str]] = {}
+        self._asked, self._shown, self._showing = count(), -1, threading.Lock()
+        self._next: Future | None = None
         self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
         self.view = W.VBox([W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap")), self.status, self.image])
         for widget, part in ((self.view, name), (self.status, f"{name}-status"), (self.image, f"{name}-image")):
             widget.add_class(f"dcnas-{part}")
         for control in controls.values():
-            control.observe(self.refresh, names="value")
+            control.observe(self._moved, names="value")
         self.refresh()
 
     def refresh(self, *_) -> None:
-        """Draw the picture for what the controls say now."""
-        with self.lock, quiet():
-            try:
-                found, status = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.image.value = found if isinstance(found, bytes) else png(self._laid_out(found))
-                self.status.value, self.error = escape(status), None
-                self._default = self._default or found
-            except InputError as error:  # the reader's doing, told in a sentence
-                self.status.value, self.error = f"<b>{escape(str(error))}</b>", error
-            except Exception as error:
-                self.status.value, self.error = f"<b>{type(error).__name__}</b>: {escape(str(error))}", error
+        """Show the picture for what the controls say now; one that is late never replaces a newer one."""
+        number, values = next(self._asked), self._values()
+        found = self._known.get(_key(values))
+        error = None
+        if found is None:
+            with self.lock:
+                number, values = next(self._asked), self._values()  # by now
+                try:
+                    found = self._picture(values)
+                except InputError as failed:  # the reader's doing, told in a sentence
+                    error, text = failed, f"<b>{escape(str(failed))}</b>"
+                except Exception as failed:
+                    error, text = failed, f"<b>{type(failed).__name__}</b>: {escape(str(failed))}"
+        with self._showing:
+            if number > self._shown:
+                self._shown, self.error = number, error
+                if error is None:
+                    self.image.value, text = found[0], escape(found[1])
+                self.status.value = text
+
+    def _values(self) -> dict:
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _picture(self, values: dict) -> tuple[bytes, str]:
+        """The PNG and the status for these values, drawn where they are not known; the lock is held."""
+        if (key := _key(values)) in self._known:
+            return self._known[key]
+        with quiet():
+            found, status = self.draw(**values)
+            picture = found if isinstance(found, bytes) else png(self._laid_out(found))
+        self._default = self._default or found
+        if self.keep:
+            self._known[key] = picture, status
+            for old in list(self._known)[: -self.KEPT]:
+                del self._known[old]
+        return picture, status
+
+    def _moved(self, change: dict) -> None:
+        self.refresh()
+        following = _following(change["owner"], change["old"], change["new"])
+        if self.keep and self.error is None and following is not None:
+            name = next(name for name, control in self.controls.items() if control is change["owner"])
+            if self._next is not None:
+                self._next.cancel()
+            self._next = self._ahead.submit(self._draw_ahead, self._values() | {name: following})
+
+    def _draw_ahead(self, values: dict) -> None:
+        with self.lock:
+            self._picture(values)
 
     def _laid_out(self, figure: Figure) -> Figure:
         """The figure with the places of the first one's axes: finding them anew would double the time to draw."""
@@ -118,6 +167,23 @@ class Panel:
         if self._default is None:
             raise self.error
         return self._default
+
+
+def _key(values: dict) -> tuple:
+    """Values of controls to look pictures up by: the browser's fractions may differ from ours in their last bits."""
+    return tuple(round(value, 9) if isinstance(value, float) else value for value in values.values())
+
+
+def _following(control: W.ValueWidget, old, new):
+    """Where a slider that went from `old` to `new` goes with the next step in this direction; None at its end, or for no slider."""
+    if isinstance(control, W.SelectionSlider):
+        values = [value for _, value in control._options_full]
+        at = values.index(new) + (1 if values.index(new) > values.index(old) else -1)
+        return values[at] if 0 <= at < len(values) else None
+    if isinstance(control, (W.IntSlider, W.FloatSlider)):
+        value = round(new + math.copysign(control.step, new - old), 9)
+        return value if control.min <= value <= control.max else None
+    return None
 
 
 # What has been trained

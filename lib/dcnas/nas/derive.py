@@ -177,7 +177,7 @@ def repair(
     starts: Mapping[str, Architecture], targets_ms: Mapping[str, float],
     predict_ms: Mapping[str, Callable[[Architecture], float]],
     measure_ms: Callable[[Mapping[str, Architecture]], Mapping[str, tuple[float, float]]],
-    *, attempts: int = 4, tolerance_pct: float = TOLERANCE_PCT,
+    *, attempts: int = 8, tolerance_pct: float = TOLERANCE_PCT,
 ) -> tuple[dict[str, Architecture], dict[str, list[dict]]]:  # fmt: skip
     """Change widths until each network's *measured* latency is within the tolerance of its target, or within the noise.
 

@@ -250,44 +250,6 @@ def test_the_queue_runs_derivations_alone(small):
 # a reader's own table and images
 
 
-def test_a_reader_s_own_search_and_training(small, tmp_path, capsys, monkeypatch):
-    from dcnas import cli
-
-    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
-    path, out, weights = (str(tmp_path / name) for name in ("own.json", "found.json", "found.safetensors"))
-    table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "own.json")
-    images = section4.SCALES4["smoke"].data
-    monkeypatch.setitem(section4.SCALES4, "laptop", replace(section4.SCALES4["smoke"], name="laptop"))
-    target = f"{target_ms('smoke', 'M'):.2f}"
-    arguments = [
-        "search",
-        path,
-        "--target-ms",
-        target,
-        "--images",
-        images,
-        "--out",
-        out,
-        "--epochs",
-        "2",
-        "--steps-per-epoch",
-        "1",
-        "--batch",
-        "4",
-    ]
-    cli.app(arguments, standalone_mode=False)
-    told = capsys.readouterr().out
-    assert "Measured:" in told and (tmp_path / "found.png").exists()
-    assert predicted_ms(table, load_architecture(tmp_path / "found.json")) == pytest.approx(float(target), rel=0.03)
-    cli.app(["train", out, "--images", images, "--steps", "2", "--batch", "4", "--out", weights], standalone_mode=False)
-    assert "accuracy" in capsys.readouterr().out
-    model = section4_runs.build_network("DC-NAS", load_architecture(tmp_path / "found.json"))
-    model.load_state_dict(read_tensors(tmp_path / "found.safetensors"))
-    picture = next((tmp_path / "set" / "dark").iterdir())
-    cli.app(["denoise", str(picture), str(tmp_path / "clean"), "--weights", weights, "--sigma", "0.2"], standalone_mode=False)
-    assert pd.read_csv(tmp_path / "clean" / "results.csv")["class"].iloc[0] in ("bright", "dark")
-
-
 def own(tmp_path, **changes):
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table = replace(table, conditions=replace(table.conditions, **changes))

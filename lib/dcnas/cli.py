@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from . import cli_own
 from .errors import InputError
 
 app = typer.Typer(
@@ -216,125 +217,8 @@ def lut_validate(
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
 
 
-Images = Annotated[str, typer.Option(help="solar, imagenette, cifar10, imagenet100, or folder:PATH with a folder per class.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as PyTorch chooses if not given.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
-
-
-@app.command()
-def search(
-    table: TableFile,
-    target_ms: Annotated[float, typer.Option(help="Latency of a batch on the table's device, in ms.")],
-    out: Annotated[Path, typer.Option(help="The architecture's JSON file to write; a drawing goes beside it.")],
-    images: Images = "solar",
-    operators: Annotated[int, typer.Option(help="4, 6 or 8 (Table 7).")] = 4,
-    loss: Annotated[str, typer.Option(help="ce: a classifier; both: a joint model, whose decoder the target includes.")] = "ce",
-    noisy: Annotated[bool, typer.Option(help="Search on noisy images.")] = False,
-    learn_beta: Annotated[bool, typer.Option(help="Search the depth of the stages too, as TF-NAS does.")] = False,
-    elasticity: Annotated[bool, typer.Option(help="Hidden widths follow the target after every epoch.")] = True,
-    rebuild_optimisers: Annotated[bool, typer.Option(help="New optimisers every epoch, as TF-NAS has them.")] = False,
-    alpha_gradient: Annotated[str, typer.Option(help="all operators, or two sampled ones: cheaper.")] = "all",
-    alpha_lr: Annotated[float | None, typer.Option(help="As at scale laptop if not given; the paper's is 0.01.")] = None,
-    temperature_decay: Annotated[float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5 on.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
-    steps_per_epoch: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
-    batch: Batch = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-    table_limit_pct: Annotated[float, typer.Option(help="Refuse a table whose validated median error is larger.")] = 5.0,
-    measure: Annotated[bool, typer.Option(help="Measure what was found on this device and repair it where it misses.")] = True,
-) -> None:
-    """Search a network for a target latency on your table and images; killed, the same command goes on where it was."""
-    import torch
-
-    from .nas.space import save_architecture
-    from .paths import shown, write_atomic
-    from .study import figures, plots_search
-    from .study.results4 import read_search, table_at
-    from .study.runs import obtain
-    from .study.section4 import own_search
-
-    if loss == "both" and not noisy:
-        raise InputError("loss is 'both', which denoises as well; add --noisy, or there is no noise to take away.")
-    begun = own_search(
-        table, images, target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch, batch=batch,
-        alpha_lr=alpha_lr, temperature_decay=temperature_decay, loss=loss, noisy=noisy, learn_beta=learn_beta,
-        elasticity=elasticity, rebuild_optimisers=rebuild_optimisers, alpha_gradient=alpha_gradient,
-        threads=threads or torch.get_num_threads(),
-    )  # fmt: skip
-    known, network = table_at(begun, measured=measure, limit_pct=table_limit_pct), begun.settings.network
-    obtain(begun, device=device)
-    found = read_search(begun)
-    print(f"Search: {found.verdict}; {found.reason}.")
-    architecture = found.architecture
-    print(f"By the table: {found.predicted_ms:.2f} ms of {target_ms:.2f} ms.")
-    if measure:
-        architecture = _measured_and_repaired(begun, network, target_ms, device)
-    save_architecture(architecture, out)
-    drawing = figures.png_bytes(plots_search.architecture_figure(architecture, network, network, known))
-    print(f"Wrote {shown(out)} and {shown(write_atomic(out.with_suffix('.png'), drawing))}")
-    print(f"Next: dcnas train {shown(out)} --network {network} --images {images} --out FILE")
-
-
-def _measured_and_repaired(begun, network: str, target_ms: float, device: str):
-    """What a search found, measured on the table's device and repaired where it misses; says how well it does."""
-    from .nas.space import load_architecture
-    from .study.results4 import derivation_row
-    from .study.runs import folder_of, obtain
-    from .study.section4 import derivation
-
-    made = derivation(begun, network, target_ms)
-    obtain(made, device=device)
-    row = derivation_row(made).iloc[0]
-    print(
-        f"Measured: {row['measured_ms']:.2f} ± {row['noise_ms']:.2f} ms after {row['repairs']} repairs, "
-        f"{row['error_pct']:+.1f}% of the target ({row['first_error_pct']:+.1f}% before)."
-    )
-    if abs(row["error_pct"]) > 3:
-        print("It misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again.")
-    return load_architecture(folder_of(made) / "architecture.json")
-
-
-@app.command()
-def train(
-    file: Annotated[Path, typer.Argument(help="An architecture's JSON file.")],
-    out: Annotated[Path, typer.Option(help="The safetensors file with the weights to write.")],
-    network: Annotated[str, typer.Option(help="C-NAS, D-NAS, DC-NAS or DC-NAS_seq.")] = "DC-NAS",
-    images: Images = "solar",
-    decoder: Annotated[str, typer.Option(help="conv, mb, mb 1-op or mb 3-lay (Table 5).")] = "conv",
-    noisy: Annotated[bool, typer.Option(help="Train on noisy images.")] = True,
-    steps: Annotated[int | None, typer.Option(help="As at scale laptop if not given.")] = None,
-    batch: Batch = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-) -> None:
-    """Train a network of an architecture on your images and judge it at eleven noise levels; killed, it goes on where it was."""
-    import torch
-
-    from .errors import require_choice
-    from .nas.networks import DECODERS, NETWORKS
-    from .nas.space import load_architecture
-    from .paths import shown
-    from .study.results import ship_run
-    from .study.results4 import card_of, read_runs
-    from .study.runs import obtain
-    from .study.section4 import own_training
-
-    require_choice("network", network, NETWORKS)
-    require_choice("decoder", decoder, DECODERS)
-    require_choice("suffix of --out", out.suffix, (".safetensors",))
-    begun = own_training(
-        load_architecture(file), network, images, seed=seed, steps=steps, batch=batch, decoder=decoder, noisy=noisy,
-        threads=threads or torch.get_num_threads(),
-    )  # fmt: skip
-    obtain(begun, device=device)
-    rows = read_runs([begun])
-    print(rows[["sigma", "psnr", "ssim", "accuracy"]].dropna(axis="columns").round(3).to_string(index=False))
-    card = card_of(begun, f"dcnas train {file.name} --network {network} --images {images} --steps {begun.steps} --seed {seed}")
-    ship_run(begun, out, card, rows, half=False)
-    print(f"Wrote {shown(out)} and its card; next: dcnas denoise PICTURES OUT --weights {shown(out)}")
+for command in (cli_own.search, cli_own.train, cli_own.evaluate):
+    app.command()(command)
 
 
 Weights = Annotated[str, typer.Option(help="A name that `dcnas weights` lists, or a .safetensors file with its card.")]

@@ -106,6 +106,16 @@ def load_images(name: str = "solar", resolution: int = 64, *, progress: bool = T
         return _decoded(name, source, stored_side(resolution), progress)
 
 
+def set_named(text: str) -> str:
+    """What a user calls a set, as `load_images` takes it: a name or "folder:PATH" as it is, and a path as "folder:PATH"."""
+    if text in NAMED:
+        return text
+    place = Path(text.removeprefix("folder:")).expanduser()
+    if not text.startswith("folder:") and not place.exists():
+        raise InputError(f"data is {text!r}, but a folder of class folders or one of {', '.join(NAMED)} was expected.")
+    return f"folder:{place.resolve()}"
+
+
 def identity_of(name: str) -> str:
     """A text that changes with the files of a set."""
     if not name.startswith("folder:"):

@@ -1,0 +1,121 @@
+"""One's own network: a folder from search to evaluation, by the command line, on made-up pictures and a made-up device."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_section4 import own as own_table
+from test_section4 import small  # noqa: F401, a fixture
+
+from dcnas import cli, shipped
+from dcnas.errors import InputError
+from dcnas.nas.space import load_architecture
+from dcnas.study import own, section4, section4_runs
+from dcnas.study.section4 import target_ms
+
+
+@pytest.fixture
+def way(small, tmp_path, monkeypatch):  # noqa: F811
+    """`call(command, ...)` with what every search needs: a table, images, a target, few steps."""
+    sizes = replace(section4.SCALES4["smoke"], name="laptop", train_steps=2)
+    monkeypatch.setitem(section4.SCALES4, "laptop", sizes)
+    table, target = own_table(tmp_path), f"{target_ms('smoke', 'M'):.2f}"
+    tiny = ["--epochs", "2", "--steps-per-epoch", "1", "--batch", "4", "--loss", "ce"]
+
+    def call(command: str, *arguments: str) -> None:
+        search = ["--lut", str(table), "--target-ms", target, "--data", str(tmp_path / "set"), *tiny]
+        cli.app([command, *(search if command == "search" else []), *map(str, arguments)], standalone_mode=False)
+
+    return call
+
+
+def images_in(page: Path) -> int:
+    return page.read_text().count("data:image/png;base64,")
+
+
+def test_the_whole_way(way, tmp_path, capsys):
+    out = tmp_path / "mine"
+    way("search", "--out", out, "--noisy", "--train-steps", "0")
+    told, record = capsys.readouterr().out, own.read_record(out)
+    assert "Measured:" in told and "report.html" in told and abs(record["error_pct"]) < 3
+    assert record["conditions"]["device"] and record["parameters"] > 0 and record["flops"] > 0
+    assert images_in(out / "report.html") == 2 and "Not trained yet" in (out / "report.html").read_text()
+
+    way("train", out, "--network", "DC-NAS", "--batch", "4")
+    told = capsys.readouterr().out
+    assert "accuracy" in told and "noisy_psnr" in told
+    page = (out / "report.html").read_text()
+    assert images_in(out / "report.html") == 4 and "Not trained yet" not in page and "95% bootstrap" in page
+    model = section4_runs.build_network("DC-NAS", load_architecture(out / "architecture.json"))
+    model.load_state_dict(shipped.load_file(out / "weights.safetensors"))
+
+    before = (out / "metrics.csv").read_text()
+    way("evaluate", out)
+    assert (out / "metrics.csv").read_text() == before and "wrote" in capsys.readouterr().out
+    picture = next((tmp_path / "set" / "dark").iterdir())
+    way("denoise", picture, tmp_path / "clean", "--weights", out / "weights.safetensors", "--sigma", "0.2")
+    assert pd.read_csv(tmp_path / "clean" / "results.csv")["class"].iloc[0] in ("bright", "dark")
+
+
+def test_the_report_says_what_the_files_say(way, tmp_path):
+    out = tmp_path / "mine"
+    way("search", "--out", out)  # trains as well
+    record, metrics, page = own.read_record(out), pd.read_csv(out / "metrics.csv"), (out / "report.html").read_text()
+    card = json.loads((out / "weights.card.json").read_text())
+    assert f"{record['measured_ms']:.2f}" in page and f"{record['parameters']:,}" in page
+    assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)  # the run's own evaluation
+    row = metrics.iloc[3]
+    assert f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})" in page
+    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all() and (metrics["accuracy"] <= metrics["accuracy_high"]).all()
+    assert np.isinf(metrics["noisy_psnr"][0]) and metrics["noisy_psnr"][1:].is_monotonic_decreasing
+    assert "<script" not in page and "http" not in page  # one file, nothing fetched
+
+
+def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypatch):
+    out = tmp_path / "mine"
+    way("search", "--out", out, "--train-steps", "0")
+    monkeypatch.setattr(section4_runs, "run_search", None)  # it would be called again
+    way("search", "--out", out, "--train-steps", "0")
+    with pytest.raises(InputError, match="holds another search .*name another folder"):
+        way("search", "--out", out, "--seed", "1")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file, which is a file"):
+        way("search", "--out", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
+    out = tmp_path / "mine"
+    way("search", "--out", out)
+    page = (out / "report.html").read_text()
+    for name in ("bright", "dark"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.new("RGB", (40, 40), (50 * n, 9, 9)).save(tmp_path / "other" / name / f"{n}.png")
+    way("evaluate", out, "--data", tmp_path / "other")
+    assert pd.read_csv(out / "metrics-other.csv")["images"].tolist() == [6] * 11
+    assert (out / "report.html").read_text() == page and pd.read_csv(out / "metrics.csv")["images"][0] < 6
+    (tmp_path / "other" / "dark").rename(tmp_path / "other" / "dim")
+    with pytest.raises(InputError, match="has the classes bright, dim, but the network knows bright, dark"):
+        way("evaluate", out, "--data", tmp_path / "other")
+
+
+def test_bad_input_is_one_sentence(way, tmp_path):
+    with pytest.raises(InputError, match="data is 'nowhere', but a folder of class folders or one of solar"):
+        way("search", "--out", tmp_path / "mine", "--data", "nowhere")
+    with pytest.raises(InputError, match="search.json does not exist; `dcnas search --out"):
+        way("train", tmp_path / "mine")
+    with pytest.raises(InputError, match="weights.safetensors does not exist; `dcnas train"):
+        way("evaluate", tmp_path / "mine")
+    with pytest.raises(InputError, match="there is none to take away"):
+        way("search", "--out", tmp_path / "mine", "--loss", "both", "--no-noisy")
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine").mkdir()
+    for text, says in (("{", "is not JSON"), ("[]", "network, data"), ('{"format": 1}', "no record of a search")):
+        (tmp_path / "mine" / "search.json").write_text(text)
+        with pytest.raises(InputError, match=says):
+            own.read_record(tmp_path / "mine")

@@ -217,7 +217,7 @@ def lut_validate(
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
 
 
-for command in (cli_own.search, cli_own.train, cli_own.evaluate):
+for command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):
     app.command()(command)
 
 

@@ -150,3 +150,38 @@ def evaluate(folder: Folder, data: OwnData = None) -> None:
     known = other is None or other == own.trained(folder).card.get("data")
     path = folder / own.METRICS if known else own.other_metrics(folder, other)
     print(f"{metrics['images'].iloc[0]:,} images; wrote {shown(path)}")
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="DIR of `dcnas train`, a .safetensors file, or a name of `dcnas weights`.")],
+    format: Annotated[str, typer.Option(help="onnx: one file, batch norm folded, batch and size dynamic.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="An 8-bit copy too, and what it costs in dB and points.")] = False,
+    data: Annotated[str | None, typer.Option(help="Images to compare and calibrate on; the training's if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The .onnx file; in DIR, or here, if not given.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Export a trained network for a board, check it in ONNX Runtime against PyTorch, and time both at batch 1."""
+    from .data.images import set_named
+    from .paths import shown
+    from .study import own
+
+    require_choice("format", format, ("onnx",))
+    network, data, folder = own.source(source, None if data is None else set_named(data))
+    out = out or folder / f"{network.name if network.name != 'weights' else network.kind.lower()}.onnx"
+    require_choice("suffix of --out", out.suffix, (".onnx",))
+    found = own.write_export(network, data, out, int8=int8, threads=threads)
+    for name, mib in found["mib"].items():
+        print(f"Wrote {shown(out.with_name(name))}, {mib:.1f} MiB")
+    print(f"Largest difference from PyTorch: {found['largest_difference']:.1g}")
+    times = found["latency_ms"]
+    for name, t in times.items():
+        ratio = f", {times['PyTorch']['median'] / t['median']:.2f} times as fast as PyTorch" if name != "PyTorch" else ""
+        print(
+            f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {found['size_px']} px, "
+            f"{found['threads']} threads{ratio}"
+        )
+    if int8:
+        import pandas as pd
+
+        print("int8 minus float, mean over the test images:")
+        print(pd.DataFrame(found["int8_cost"]).round(2).to_string(index=False))

@@ -9,14 +9,18 @@ Runs are carried out in the run store, where they go on after a kill; what they 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from .. import export
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
+from ..data.two_digits import IMAGE_SIZE, cached
 from ..errors import InputError
 from ..latency.table import Table
 from ..models import count_parameters
@@ -35,6 +39,8 @@ from .section4 import Derivation, Search, Training
 from .stats import bootstrap
 
 FORMAT = 1
+CALIBRATION = 64  # images
+DIGITS = "digits"
 RECORD, ARCHITECTURE, WEIGHTS, METRICS = "search.json", "architecture.json", "weights.safetensors", "metrics.csv"
 _FIELDS = {"network": str, "data": str, "target_ms": (int, float), "predicted_ms": (int, float), "run": str}
 
@@ -113,7 +119,7 @@ def write_training(folder: Path, training: Training) -> pd.DataFrame:
     rows = read_runs([training])
     network = f" --network {training.network}" + (f" --decoder '{training.decoder}'" if training.decoder != "conv" else "")
     command = f"dcnas train DIR{network} --data {training.data} --steps {training.steps} --seed {training.seed}"
-    ship_run(training, folder / WEIGHTS, card_of(training, command) | {"data": training.data}, rows, half=False)
+    ship_run(training, folder / WEIGHTS, card_of(training, command), rows, half=False)
     return write_evaluation(folder)
 
 
@@ -158,16 +164,86 @@ def other_metrics(folder: Path, data: str) -> Path:
 
 def judge(network: Network, images: ImageSet, *, progress: bool = False) -> pd.DataFrame:
     """A row per noise level: PSNR of the noisy images (dB), PSNR, SSIM and accuracy (%) with 95% intervals over the images."""
-    views, labels = evaluation_images(images, "test", network.card["resolution"])
-    boxes, noisy = torch.zeros(len(views), 1, 4), bank_noisy(views)
-    found = evaluate(lambda x, _: network.answer(x), views, boxes, labels, noisy, SIGMAS, progress=progress)
-    before = evaluate(lambda x, _: (x, None), views, boxes, labels, noisy, SIGMAS)["psnr"]
+    found = per_image(network.answer, images, network.card["resolution"], progress=progress)
+    before = per_image(lambda x: (x, None), images, network.card["resolution"])["psnr"]
     rows = []
     for i, sigma in enumerate(SIGMAS):
-        row = {"sigma": sigma, "images": len(views), "noisy_psnr": before[i].mean().item()}
+        row = {"sigma": sigma, "images": before.shape[1], "noisy_psnr": before[i].mean().item()}
         for name, tensor in found.items():
             name, scale = ("accuracy", 100) if name == "correct" else (name, 1)
             interval = bootstrap({0: scale * tensor[i].flatten().double().numpy()})
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def per_image(answer: Callable, images: ImageSet, resolution: int, *, progress: bool = False) -> dict[str, Tensor]:
+    """Metrics of each test image at each noise level (`training.evaluate`) of `answer(noisy)`, which gives denoised and logits."""
+    views, labels = evaluation_images(images, "test", resolution)
+    boxes = torch.zeros(len(views), 1, 4)
+    return evaluate(lambda x, _: answer(x), views, boxes, labels, bank_noisy(views), SIGMAS, progress=progress)
+
+
+# ---- export
+
+
+def source(name: str, data: str | None) -> tuple[Network, str, Path]:
+    """The network to export by its folder, its file or its name, the set that it is compared on, and the folder for the files."""
+    folder = Path(name)
+    network = trained(folder) if folder.is_dir() else load_network(name)
+    data = data or network.card.get("data") or (DIGITS if network.of_digits else None)
+    if data is None:
+        raise InputError(f"the card of {name} does not name its images; --data says which ones to compare on.")
+    return network, data, folder if folder.is_dir() else Path(name).parent if name.endswith(".safetensors") else Path()
+
+
+def write_export(network: Network, data: str, path: Path, *, int8: bool = False, threads: int | None = None) -> dict:
+    """The network as an ONNX file (and `-int8` beside it), compared and timed; what was found, also in a JSON file beside it."""
+    if int8 and network.of_digits:
+        raise InputError(f"int8 is for networks of Section 4, but {network.name} is of Section 3.")
+    size = IMAGE_SIZE if network.of_digits else network.card["resolution"]
+    if network.of_digits:
+        real = cached("test", CALIBRATION).images / 255
+    else:
+        images = test_images(network, data)
+        real = _noisy_training_images(images, size)
+    files = {"ONNX Runtime": path}
+    found = {"format": FORMAT, "network": network.label, "largest_difference": export.export_onnx(network, path, real[:8])}
+    if int8:
+        files["ONNX Runtime, int8"] = path.with_name(f"{path.stem}-int8.onnx")
+        export.quantise(path, files["ONNX Runtime, int8"], real)
+        found["int8_cost"] = _cost(network, export.Session(files["ONNX Runtime, int8"], threads), images, size)
+    times = export.timed(network, files, size=size, threads=threads)
+    found |= {"size_px": size, "threads": times["PyTorch"].threads, "device": times["PyTorch"].device}
+    found["latency_ms"] = {name: {"median": t.median_ms, "q25": t.q25_ms, "q75": t.q75_ms} for name, t in times.items()}
+    found["mib"] = {file.name: file.stat().st_size / 2**20 for file in files.values()}
+    write_atomic(path.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _noisy_training_images(images: ImageSet, size: int) -> Tensor:
+    """Images to calibrate on: of the training part, at noise levels spread over 0 to 1."""
+    views, _ = evaluation_images(replace(images, rows={"test": images.rows["weights"]}), "test", size, CALIBRATION)
+    noisy = bank_noisy(views)
+    return torch.cat([noisy(range(n, n + 1), n / max(1, len(views) - 1)) for n in range(len(views))])
+
+
+def _cost(network: Network, session: export.Session, images: ImageSet, size: int) -> list[dict]:
+    """What 8 bits cost at each noise level: PSNR (dB) and accuracy (points), quantised minus float, with 95% intervals."""
+    before = per_image(network.answer, images, size)
+    after = per_image(lambda x: _with_classes(session(x)), images, size)
+    rows = []
+    for i, sigma in enumerate(SIGMAS):
+        row = {"sigma": sigma}
+        for name, scale, unit in (("psnr", 1, "psnr_db"), ("correct", 100, "accuracy_points")):
+            if name in before:
+                gap = scale * (after[name][i].flatten().double() - before[name][i].flatten().double())
+                interval = bootstrap({0: gap.numpy()})
+                row |= {unit: interval.mean, f"{unit}_low": interval.low, f"{unit}_high": interval.high}
+        rows.append(row)
+    return rows
+
+
+def _with_classes(found: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+    denoised, logits = found
+    return denoised, None if logits is None else logits[:, None]

@@ -420,7 +420,8 @@ def card_of(experiment: Training, command: str) -> dict:
     data = images_of(experiment)
     return {
         "network": network, "classes": [] if experiment.network in ("UNet", "DnCNN", "D-NAS") else list(data.classes),
-        "resolution": experiment.resolution, "training": data.describe().rstrip("."), "command": command,
+        "resolution": experiment.resolution, "data": experiment.data, "training": data.describe().rstrip("."),
+        "command": command,
     }  # fmt: skip
 
 

@@ -1,0 +1,131 @@
+"""Networks as ONNX files: equal to PyTorch's in ONNX Runtime, dynamic, batch norm folded, quantised at a known cost."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dcnas import cli, export, shipped
+from dcnas.errors import InputError
+from dcnas.nas.networks import build_manual, build_network
+from dcnas.nas.space import Space, random_architecture
+from dcnas.shipped import Network
+from dcnas.study import own
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+def made_up(kind: str, operators: int = 8) -> Network:
+    """A small network whose batch norms have seen something."""
+    torch.manual_seed(0)
+    architecture = random_architecture(Space(operators, 32, 3, 0.25), np.random.default_rng(1))
+    model = build_network(kind, architecture)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-0.5, 0.5)
+            norm.momentum = None  # the statistics are those of what follows, or the signal would die away
+        model(torch.rand(16, 3, 64, 64))
+    classes = [] if kind == "D-NAS" else ["a", "b", "c"]
+    card = {"label": kind, "network": {"kind": kind}, "classes": classes, "resolution": 32, "metrics": []}
+    return Network(kind.lower(), card, model.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "joint.onnx"
+    network = made_up("DC-NAS")
+    return network, path, export.export_onnx(network, path)
+
+
+def test_two_outputs_dynamic_and_without_batch_norm(joint):
+    network, path, largest = joint
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [x.name for x in model.graph.input] == ["noisy"] and [x.name for x in model.graph.output] == ["denoised", "logits"]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node} and 0 < largest <= export.TOLERANCE
+    session = export.Session(path)
+    for shape in ((1, 3, 32, 32), (5, 3, 96, 64)):
+        inputs = (torch.rand(shape),)
+        denoised, logits = session(*inputs)
+        assert denoised.shape == shape and logits.shape == (shape[0], 3)
+        assert export.difference(network, session, [inputs]) <= export.TOLERANCE
+    assert {path.name} == {p.name for p in path.parent.iterdir()}  # one file, nothing beside it
+
+
+def test_folding_changes_nothing_but_the_layers(joint):
+    network, x = joint[0], torch.rand(2, 3, 64, 64)
+    model = export.folded(network.model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.model.modules())  # the caller's is as it was
+    assert network.model(x)[1].std(0).mean() > 1e-2  # what is compared depends on the image
+    for ours, theirs in zip(model(x), network.model(x), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def small_denoiser() -> Network:
+    torch.manual_seed(0)
+    card = {"label": "UNet", "network": {"kind": "UNet"}, "classes": [], "resolution": 32, "metrics": []}
+    return Network("unet", card, build_manual("UNet", dict(b=4, d=2, m=1, c=1), 0).eval().requires_grad_(False))
+
+
+def test_networks_with_one_output(tmp_path):
+    for network, names in ((made_up("C-NAS", 4), ["logits"]), (small_denoiser(), ["denoised"])):
+        export.export_onnx(network, tmp_path / "one.onnx")
+        assert export.Session(tmp_path / "one.onnx").names == names
+
+
+def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
+    folded = export.folded
+
+    def broken(model):
+        model = folded(model)
+        [m for m in model.modules() if isinstance(m, nn.Conv2d)][-1].bias.add_(1e-3)
+        return model
+
+    monkeypatch.setattr(export, "folded", broken)
+    (tmp_path / "found.onnx").write_bytes(b"of before")
+    with pytest.raises(InputError, match="was not written: ONNX Runtime differs from PyTorch by"):
+        export.export_onnx(small_denoiser(), tmp_path / "found.onnx")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"of before"]
+
+
+def test_eight_bits_are_near_and_smaller(joint, tmp_path):
+    network, path, _ = joint
+    images = torch.rand(16, 3, 32, 32)
+    export.quantise(path, tmp_path / "int8.onnx", images)
+    inputs = (images[:4],)
+    gap = export.difference(network, export.Session(tmp_path / "int8.onnx"), [inputs])
+    scale = max(out.abs().max().item() for out in network.model(*inputs))
+    assert 1e-4 < gap < 0.5 * scale
+    assert (tmp_path / "int8.onnx").stat().st_size < path.stat().st_size
+    names = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= names
+
+
+def test_the_command_on_a_network_that_ships(tmp_path, capsys):
+    """The joint network of Section 3: with boxes, at batch 1."""
+    out = tmp_path / "digits.onnx"
+    cli.app(["export", "dc-net-reduced-integrated", "--out", str(out)], standalone_mode=False)
+    told, found = capsys.readouterr().out, json.loads(out.with_suffix(".json").read_text())
+    assert "times as fast as PyTorch" in told and found["largest_difference"] <= export.TOLERANCE
+    assert found["latency_ms"].keys() == {"PyTorch", "ONNX Runtime"}
+    with pytest.raises(InputError, match="int8 is for networks of Section 4, but dc-net-reduced-integrated is of Section 3"):
+        own.write_export(shipped.load_network("dc-net-reduced-integrated"), "digits", out, int8=True)
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    for arguments, says in (
+        (["dc-nas-s-solar", "--format", "tflite"], "format is 'tflite', but one of onnx"),
+        (["dc-nas-s-solar", "--out", str(tmp_path / "x.txt")], "suffix of --out is '.txt'"),
+        ([str(tmp_path)], "weights.safetensors does not exist; `dcnas train"),
+        (["nothing"], "weights is 'nothing', but one of"),
+    ):
+        with pytest.raises(InputError, match=says):
+            cli.app(["export", *arguments], standalone_mode=False)
+    assert not list(tmp_path.iterdir())

@@ -106,7 +106,7 @@ def _size(architecture: Architecture, network: str) -> dict:
 
 
 def _curves(found: Searched):
-    text = f"Grey: the target. {found.verdict}: {found.reason}."
+    text = "Latency: solid of the most probable operators, dotted the expected one, grey the target."
     return plots_search.search_curves({"search": found.epochs}, found.target_ms, text)
 
 

@@ -14,7 +14,7 @@ UNPUBLISHED := 02_related_work
 LATER := $(foreach name,$(UNPUBLISHED),--ignore=notebooks/$(name).ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv data study test lint lab demo clean
+.PHONY: help venv data study test lint lab demo book clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
@@ -35,6 +35,11 @@ lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)
 
 demo: $(STAMP) ## the demo as a page in the browser (options go in DEMO_ARGS)
 	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb --show_tracebacks=True $(DEMO_ARGS)
+
+book: $(STAMP) ## the stored notebooks as a site with navigation and search, in out/book
+	@rm -rf out/book
+	@$(RUN) $(BIN)/python -m sphinx -q -n -W --keep-going -E -c book -d out/doctrees notebooks out/book
+	@echo "The book is made: open out/book/index.html in a browser, or serve it: $(BIN)/python -m http.server --directory out/book"
 
 lint: $(STAMP) ## ruff alone, over .py and .ipynb
 	@$(RUN) $(BIN)/ruff check .
@@ -63,5 +68,5 @@ $(STAMP): pyproject.toml
 			{ rm -rf .venv; echo "$(PYTHON) could not create .venv; its message is above." >&2; exit 1; }; \
 	fi
 	@echo "Installing dcnas and what it needs into .venv (the first time this takes some minutes and about 5 GB)"
-	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test,demo,related]'
+	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test,demo,related,book]'
 	@touch $@

@@ -1,0 +1,166 @@
+"""The site of `make book`: built as a reader builds it, every page and link looked at, and read in a real browser.
+
+Needs make and the tools of the extra `book`, the last tests also a Chromium. Screenshots go to out/browser.
+"""
+
+import csv
+import functools
+import http.server
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import test_browser
+
+from dcnas.study import paper
+from dcnas.study.notebooks import notebook_paths
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "out" / "book"
+MISSING = [name for name in ("sphinx", "myst_nb", "furo", "bs4") if importlib.util.find_spec(name) is None]
+MISSING += [] if shutil.which("make") else ["make"]
+LIMIT_S = 120
+WRONG = re.compile(r"Traceback \(most recent call last\)|(?:Box|Slider|Dropdown)\((?:children|description|value)=")
+STEMS = [path.stem for path in notebook_paths()]
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)} here: pip install 'dcnas[book]'"),
+    pytest.mark.slow,
+]
+browser = test_browser.browser
+
+
+@pytest.fixture(scope="module")
+def told() -> tuple[str, float]:
+    """What `make book` says, by the environment that runs the tests, and how long it takes in s."""
+    begun = time.monotonic()
+    command = ["make", "--no-print-directory", "-o", ".venv/.installed", "book", f"BIN={Path(sys.executable).parent}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"MAKEFLAGS": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr, time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def pages(told) -> dict:
+    """All pages, parsed, by their paths."""
+    from bs4 import BeautifulSoup
+
+    return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(BOOK.rglob("*.html"))}
+
+
+def test_is_built_in_time_and_says_where(told):
+    words, seconds = told
+    assert seconds < LIMIT_S
+    assert words.count("\n") == 1 and "out/book/index.html" in words, "the build says more than where the book is"
+
+
+def test_every_notebook_has_its_page_in_reading_order(pages):
+    for path in (BOOK / "index.html", *(BOOK / f"{stem}.html" for stem in STEMS)):
+        tree = pages[path].select(".sidebar-tree a")
+        names = [path.name if link["href"] == "#" else link["href"] for link in tree]
+        assert names == [f"{stem}.html" for stem in STEMS]
+        assert path.stem == "index" or len(pages[path].select("div.cell")) > 4
+    parts = [part.get_text() for part in pages[BOOK / "index.html"].select(".sidebar-tree .caption")]
+    assert len(parts) == 5 and parts[-2:] == ["Conclusion", "Appendices"]
+
+
+def test_no_page_shows_an_error_or_a_widget_as_text(pages):
+    for path, page in pages.items():
+        assert not page.select(".output.traceback, .output.stderr, .system-message, .problematic"), path.name
+        wrong = WRONG.search(page.get_text())
+        assert not wrong, (path.name, wrong)
+
+
+def test_every_link_leads_somewhere_and_nothing_is_fetched_from_elsewhere(pages):
+    marks = {path: {tag["id"] for tag in page.select("[id]")} for path, page in pages.items()}
+    looked_at = 0
+    for path, page in pages.items():
+        for tag in page.select("[href], [src]"):
+            url = urlsplit(tag.get("href") or tag.get("src", ""))
+            if url.scheme == "data" or (url.scheme in ("http", "https") and tag.name == "a"):
+                continue
+            assert not url.scheme and not url.netloc, f"{path.name} fetches {url.geturl()}"
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            assert target.is_file() and target.is_relative_to(BOOK), f"{path.name} has a dead link: {url.geturl()}"
+            assert not url.fragment or unquote(url.fragment) in marks[target], f"{path.name} has a dead link: {url.geturl()}"
+            looked_at += 1
+    assert looked_at > 20 * len(STEMS)
+
+
+def test_the_first_page_has_the_ledger(pages):
+    page = pages[BOOK / "index.html"]
+    with (ROOT / "figures" / "section_5_summary.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == list(paper.claims().index) and len(rows) == 27
+    (table,) = page.select("table")
+    shown = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
+    assert [row[:1] + row[-1:] for row in shown] == [row[:1] + row[-1:] for row in rows]
+    assert all(row[-1] for row in shown) and head[-1] == "verdict"
+    assert page.select("img[src$='section_5_glance.png']")
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def site(told):
+    """The address of a server of the book on this machine."""
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=BOOK)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.skipif(test_browser.CHROMIUM is None, reason="no Chromium here: install the system's package chromium")
+@pytest.mark.parametrize("width", [1400, 400])
+def test_is_read_in_a_browser(browser, site, width):
+    from playwright.sync_api import expect
+
+    page, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith((site, "data:")) else wrong.append(asked.url))
+    page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
+
+    def picture(name: str) -> None:
+        fits = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=test_browser.SHOTS / f"book_{name}_{width}.png", full_page=True)
+        assert fits, f"{name} is wider than {width} pixels"
+
+    def sidebar() -> None:
+        if width < 1000:  # folded away
+            page.locator("header .nav-overlay-icon").click()
+
+    page.goto(f"{site}/index.html")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("dcnas")
+    assert page.evaluate("(t => t.offsetWidth <= t.parentElement.clientWidth)(document.querySelector('table.ledger'))")
+    expect(page.locator("table.ledger td:last-child").first).to_be_visible()
+    picture("index")
+    sidebar()
+    page.locator(".sidebar-tree a[href='04_1_c_nas.html']").click()
+    page.wait_for_url("**/04_1_c_nas.html")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("4.1")
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    picture("notebook")
+    sidebar()
+    page.locator(".sidebar-search").fill("supernet")
+    page.locator(".sidebar-search").press("Enter")
+    results = page.locator("#search-results li")
+    expect(results.first).to_be_visible()
+    expect(page.locator("#search-results")).to_contain_text("matching the search query")
+    assert results.count() >= 2
+    picture("search")
+    results.get_by_role("link").first.click()
+    expect(page.locator("article")).to_contain_text("supernet")
+    expect(page.get_by_role("heading", level=1)).not_to_contain_text("Search")
+    page.close()
+    assert not wrong

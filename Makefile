@@ -68,5 +68,5 @@ $(STAMP): pyproject.toml
 			{ rm -rf .venv; echo "$(PYTHON) could not create .venv; its message is above." >&2; exit 1; }; \
 	fi
 	@echo "Installing dcnas and what it needs into .venv (the first time this takes some minutes and about 5 GB)"
-	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test,demo,related,book]'
+	@$(RUN) $(BIN)/python -m pip install --disable-pip-version-check -e '.[test,demo,related,book,ray,export]'
 	@touch $@

@@ -64,6 +64,9 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("queue --jobs 0", "jobs is 0, but a whole number of at least 1 was expected."),
         ("queue --jobs -2", "jobs is -2, but a whole number of at least 1 was expected."),
         ("queue --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
+        ("queue --engine spark", "engine is 'spark', but one of local, ray was expected."),
+        ("run Conv-S --scale smoke --engine spark", "engine is 'spark', but one of local, ray was expected."),
+        ("queue --address 10.0.0.1:6379", "address is '10.0.0.1:6379', but the engine is local, which has none; add --engine ray."),
         ("queue --group figures", "group is 'figures', but one of "),
         ("queue --scale tiny", "scale is 'tiny', but one of "),
         ("latency --rounds 0", "rounds is 0, but a whole number of at least 1 was expected."),
@@ -79,7 +82,7 @@ def test_bad_input(dcnas, arguments, why):
     assert refused(dcnas(*arguments.split())).startswith(why)
 
 
-@pytest.mark.parametrize("arguments", ["nothing", "run", "runs --bogus", "queue --minutes soon", "queue --jobs 1.5", "run a b"])
+@pytest.mark.parametrize("arguments", ["nothing", "runs --bogus", "queue --minutes soon", "queue --jobs 1.5", "run a b"])
 def test_bad_usage(dcnas, arguments):
     status, out, err = dcnas(*arguments.split())
     assert (status, out) == (2, "") and "Usage: " in err and "Traceback" not in err
@@ -201,6 +204,15 @@ def test_runs_lists_the_runs(dcnas):
     assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith(
         "0 of 4 complete here, 0 published. Groups: tables_1_and_6, "
     )
+
+
+def test_without_a_label_run_is_the_queue(dcnas, monkeypatch):
+    calls = []
+    monkeypatch.setattr("dcnas.study.queue.run_queue", lambda *arguments, **options: calls.append((arguments, options)) or 1)
+    options = "--scale smoke --group table_3 --engine ray --address auto".split()
+    assert dcnas("run", *options) == dcnas("queue", *options) == (0, "3 of 4 runs of table_3 at scale smoke are complete.\n", "")
+    assert calls[0] == calls[1] and len(calls[0][0][0]) == 4
+    assert (calls[0][1]["engine"], calls[0][1]["address"]) == ("ray", "auto")
 
 
 def test_collecting_nothing(dcnas, tmp_path):

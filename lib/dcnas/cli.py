@@ -21,6 +21,13 @@ app = typer.Typer(
 
 Scale = Annotated[str, typer.Option(help="smoke (tiny), laptop (hours on a CPU) or paper (the paper's settings, a GPU).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Engine = Annotated[
+    str, typer.Option(help="local: processes of this machine; ray: the machines of a Ray cluster, which Ray must be installed for.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the Ray cluster: HOST:PORT, or auto on one of its machines; if not given, Ray starts one here alone."),
+]
 Group = Annotated[str, typer.Option(help="Which runs: section2, section3, section4, or a part, such as table_3; see `dcnas runs`.")]
 
 
@@ -56,14 +63,19 @@ def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
 
 @app.command()
 def run(
-    label: Annotated[str, typer.Argument(help="A network's name; `dcnas runs` lists them.")],
+    label: Annotated[str | None, typer.Argument(help="A network's name, of `dcnas runs`; all of the group if not given.")] = None,
     scale: Scale = "laptop", group: Group = "section3",
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0, device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the network LABEL: seed of weights, order and noise.")] = 0, device: Device = "cpu",
+    engine: Engine = "local", address: Address = None,
 ) -> None:  # fmt: skip
-    """Train and evaluate one network, with a progress bar; killed, the same command goes on where it was."""
+    """Train and evaluate one network, or, as `dcnas queue` does, all of a group; killed, the same command goes on where it was."""
+    if label is None:
+        return queue(scale, group, device=device, engine=engine, address=address)
+
     import pandas as pd
 
     from .paths import shown
+    from .study.queue import run_queue
     from .study.runs import folder_of, obtain
 
     experiments = _group(group)(scale)
@@ -76,7 +88,10 @@ def run(
     if not found:
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)
         raise InputError(f"seed is {seed}, but {label} has the seeds {seeds} at scale {scale}.")
-    obtain(found[0], device=device)
+    if (engine, address) == ("local", None):
+        obtain(found[0], device=device)  # in this process: it may be one of torchrun's
+    else:
+        run_queue(found[:1], device=device, engine=engine, address=address, skip_published=False)
     print(pd.read_csv(folder_of(found[0]) / "metrics.csv").round(3).to_string(index=False))
     print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
@@ -85,14 +100,16 @@ def run(
 def queue(
     scale: Scale = "laptop", group: Group = "section3",
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command goes on later.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes at once; on a CPU one per core is fastest.")] = 1,
-    device: Device = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at once. Not given: 1; on Ray one for each core, or GPU, of the cluster.")
+    ] = None,
+    device: Device = "cpu", engine: Engine = "local", address: Address = None,
 ) -> None:  # fmt: skip
-    """Work through all unfinished runs, the most useful first, until done or the time is up."""
+    """Work through all unfinished runs, the most useful first, until done or the time is up; on one machine or several."""
     from .study.queue import run_queue
 
     experiments = _group(group)(scale)
-    left = run_queue(experiments, minutes=minutes, jobs=jobs, device=device)
+    left = run_queue(experiments, minutes=minutes, jobs=jobs, device=device, engine=engine, address=address)
     print(f"{len(experiments) - left} of {len(experiments)} runs of {group} at scale {scale} are complete.")
 
 

@@ -1,6 +1,7 @@
 """How the run store carries out searches, derivations and trainings of Section 4, and how their records are read."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -50,6 +51,7 @@ from .section4 import Derivation, Search, Training, images_of, table_file
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
 REFERENCES = 8
+BUSY = 1.5  # times as slow as on the day of the table: something else runs
 TORCHVISION = ("ResNet-18", "MobileNetV2")
 
 
@@ -239,6 +241,11 @@ def _derive(experiments: Sequence[Derivation], progress: bool) -> None:
     def measure(architectures: Mapping[str, Architecture]) -> dict[str, tuple[float, float]]:
         models = {name: build_network(by_name[name].network, a) for name, a in architectures.items()}
         found, slowdown = latencies_by_table(models, table, rounds=experiments[0].rounds, progress=progress)
+        if slowdown > BUSY:
+            warnings.warn(
+                f"{table.conditions.device} takes {slowdown:.1f} times as long as on the day of the look-up table: does "
+                "anything else run? Measurements under load are slow and noisy.", stacklevel=2,
+            )  # fmt: skip
         return {name: (f.median_ms / slowdown, 1.96 * f.median_error_ms / slowdown) for name, f in found.items()}
 
     repaired, rows = repair(starts, targets, predict, measure)

@@ -1,4 +1,5 @@
-"""The demo as a visitor meets it: in JupyterLab and by voila in a real browser, every control moved, a picture uploaded.
+"""The demo as a visitor meets it: in JupyterLab, Jupyter Notebook and by voila in a real browser, every control moved, a picture
+uploaded.
 
 Needs a Chromium of the system's packages and skips without one. Screenshots and repaint times go to out/browser.
 """
@@ -29,6 +30,7 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
 }
+READY = """() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"""
 RUN = """async () => { const app = window.jupyterapp; await app.commands.execute('notebook:run-all-cells');
   return app.shell.currentWidget.context.model.toJSON().cells }"""
 MOVES = 17  # of sigma from 1.00 down, so that nothing was drawn before
@@ -146,10 +148,9 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab with copies of all notebooks, because Lab saves by itself."""
-    place = tmp_path_factory.mktemp("lab")
+@contextmanager
+def jupyter(kind: str, place: Path) -> Iterator[str]:
+    """The address of a JupyterLab or Jupyter Notebook with copies of all notebooks, because they save by themselves."""
     shutil.copytree(ROOT / "notebooks", place / "notebooks", ignore=shutil.ignore_patterns(".*"))
     for name, values in SETTINGS.items():
         path = place / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -157,22 +158,27 @@ def lab(tmp_path_factory):
         path.write_text(json.dumps(values))
     options = [
         "--no-browser", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={place / 'notebooks'}", "--LabApp.expose_app_in_browser=True", "--ServerApp.disable_check_xsrf=True",
+        f"--ServerApp.root_dir={place / 'notebooks'}", "--ServerApp.disable_check_xsrf=True",
+        f"--{'LabApp' if kind == 'jupyterlab' else 'JupyterNotebookApp'}.expose_app_in_browser=True",
     ]  # fmt: skip
     folders = {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
-    with served(["jupyterlab", *options], place, "/api/status", **folders) as url:
+    with served([kind, *options], place, "/api/status", **folders) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with jupyter("jupyterlab", tmp_path_factory.mktemp("lab")) as url:
         yield url
 
 
 @contextmanager
-def opened(browser, url: str, stem: str):
-    """A notebook in JupyterLab with all its cells run; its kernel ends with it."""
-    from playwright.sync_api import expect
-
+def opened(browser, url: str, stem: str, place: str = "lab/tree"):
+    """A notebook in JupyterLab (or "notebooks": Jupyter Notebook) with all its cells run; its kernel ends with it."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(120_000)
-    page.goto(f"{url}/lab/tree/{stem}.ipynb?reset")
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
+    page.goto(f"{url}/{place}/{stem}.ipynb?reset")
+    page.wait_for_function(READY, timeout=120_000)
     cells = [cell for cell in page.evaluate(RUN) if cell["cell_type"] == "code"]
     errors = [out["evalue"] for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
     assert not errors and all(cell["execution_count"] for cell in cells)
@@ -208,7 +214,15 @@ def voila_page(browser, tmp_path_factory):
         page.close()
 
 
-@pytest.fixture(params=["lab", "voila"])
+@pytest.fixture(scope="module")
+def notebook_page(browser, tmp_path_factory):
+    """The introduction in Jupyter Notebook."""
+    with jupyter("notebook", tmp_path_factory.mktemp("notebook")) as url:
+        with opened(browser, url, "01_introduction", "notebooks") as page:
+            yield page
+
+
+@pytest.fixture(params=["lab", "voila", "notebook"])
 def page(request):
     return request.getfixturevalue(f"{request.param}_page")
 

@@ -16,6 +16,7 @@ from functools import cache, lru_cache, partial
 from html import escape
 from itertools import count
 
+import anywidget
 import ipywidgets as W
 import numpy as np
 import pandas as pd
@@ -70,6 +71,25 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+class OwnKeys(anywidget.AnyWidget):
+    """Nothing to see: keys pressed on a control of the panel around it are the control's own.
+
+    Jupyter Notebook would take the arrows of a slider to move among its cells.
+    """
+
+    _esm = """
+    function render({ el }) {
+      const mark = () => {
+        const panel = el.closest(".dcnas-panel");
+        if (panel) panel.addEventListener("focusin", event => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
+        else requestAnimationFrame(mark);  // not in the page yet
+      };
+      mark();
+    }
+    export default { render };
+    """
+
+
 class Panel:
     """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
 
@@ -92,7 +112,9 @@ class Panel:
         self._asked, self._shown, self._showing = count(), -1, threading.Lock()
         self._next: Future | None = None
         self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
-        self.view = W.VBox([W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap")), self.status, self.image])
+        row = W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap"))
+        self.view = W.VBox([row, self.status, self.image, OwnKeys()])
+        self.view.add_class("dcnas-panel")
         for widget, part in ((self.view, name), (self.status, f"{name}-status"), (self.image, f"{name}-image")):
             widget.add_class(f"dcnas-{part}")
         for control in controls.values():

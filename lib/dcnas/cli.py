@@ -60,10 +60,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0, device: Device = "cpu",
 ) -> None:  # fmt: skip
     """Train and evaluate one network, with a progress bar; killed, the same command goes on where it was."""
-    import pandas as pd
-
     from .paths import shown
-    from .study.runs import folder_of, obtain
+    from .reading import read_frame
+    from .study.runs import AGAIN, folder_of, obtain
 
     experiments = _group(group)(scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
@@ -76,7 +75,7 @@ def run(
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)
         raise InputError(f"seed is {seed}, but {label} has the seeds {seeds} at scale {scale}.")
     obtain(found[0], device=device)
-    print(pd.read_csv(folder_of(found[0]) / "metrics.csv").round(3).to_string(index=False))
+    print(read_frame(folder_of(found[0]) / "metrics.csv", advice=AGAIN).round(3).to_string(index=False))
     print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
 
@@ -459,6 +458,14 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"dcnas: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        print("dcnas: the memory does not suffice; a smaller batch, resolution or width needs less.", file=sys.stderr)
+        sys.exit(2)
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
 
 
 def _sentence(error: Exception) -> str:

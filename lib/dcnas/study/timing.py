@@ -15,6 +15,7 @@ from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..latency.measure import Latency, check_device, device_name, measure_many
 from ..paths import latency_dir, write_atomic
+from ..reading import read_frame
 from . import experiments as lists
 from .experiments import Experiment, build
 
@@ -67,5 +68,6 @@ def latencies(batch: int = 32) -> pd.DataFrame:
     Without rows if there are none: `dcnas latency` measures them.
     """
     files = sorted(latency_dir().glob("section3-*.csv"))
-    frame = pd.read_csv(files[0]) if files else pd.DataFrame(columns=["label", *(f.name for f in fields(Latency))], dtype=float)
+    names = ["label", *(f.name for f in fields(Latency))]
+    frame = read_frame(files[0], names) if files else pd.DataFrame(columns=names, dtype=float)
     return frame[frame["batch"] == batch].set_index("label")

@@ -44,7 +44,7 @@ def add_noise(images: Tensor, sigma: float | Tensor, generator: torch.Generator 
     if isinstance(sigma, Tensor) and sigma.dim() and sigma.numel() != len(images):
         raise InputError(f"sigma has {sigma.numel()} values for {len(images)} images, but one per image was expected.")
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return degrade(images, sigma, noise, clip=clip)
+    return degrade(images, sigma if isinstance(sigma, Tensor) else float(sigma), noise, clip=clip)
 
 
 class NoiseBank:

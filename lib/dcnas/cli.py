@@ -216,7 +216,7 @@ def lut_validate(
 
 
 Images = Annotated[str, typer.Option(help="solar, imagenette, cifar10, imagenet100, or folder:PATH with a folder per class.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as PyTorch chooses if not given.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
 
 

@@ -157,7 +157,7 @@ def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
     if found["skipped"]:
         some = ", ".join(found["skipped"][:NAMES_SHOWN]) + (" and others" if len(found["skipped"]) > NAMES_SHOWN else "")
         warnings.warn(f"{name}: {len(found['skipped'])} files could not be read and are left out: {some}.", stacklevel=3)
-    labels = torch.tensor(found["labels"])
+    labels = torch.tensor(found["labels"], dtype=torch.int64)  # also where no file could be read
     counts = torch.bincount(labels, minlength=len(source.classes))
     if (counts < len(PARTS)).any():
         few = source.classes[int(counts.argmin())]

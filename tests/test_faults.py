@@ -42,7 +42,7 @@ from dcnas.training import checkpoint, loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = Experiment(
-    label="tiny", task="denoise", network="unet", scale="smoke", seed=0, steps=12, batch=4, epoch_steps=3, lr=4e-3,
+    label="tiny", task="denoise", network="unet", scale="smoke", seed=0, steps=6, batch=4, epoch_steps=3, lr=4e-3,
     schedule="one-cycle", precision="fp32", channels_last=True, train_images=16, eval_images=2, b=4, d=2, m=1.0, c=1,
 )  # fmt: skip
 REAL = Path(__file__).resolve().parents[1]
@@ -73,6 +73,9 @@ def tenths(whole: bytes) -> list[bytes]:
     return [whole[: len(whole) * n // 10] for n in range(10)]
 
 
+CUTS = 12  # how many `cut_everywhere` makes
+
+
 def sentence(error: Exception, name: str) -> str:
     """The message of an error, which must be one clear sentence that names the file."""
     text = str(error)
@@ -81,13 +84,13 @@ def sentence(error: Exception, name: str) -> str:
 
 
 def cut_everywhere(path: Path, read, whole=None, name: str | None = None) -> int:
-    """Read a file cut at every tenth byte: each is refused in a sentence, or read as `whole` (what `read` gives of all of it).
+    """Read a file cut at every tenth byte and in its last value: refused in a sentence, or read as `whole`, what it gives uncut.
 
     How many were refused.
     """
     content, refused = path.read_bytes(), 0
     whole = read() if whole is None else whole
-    for part in tenths(content):
+    for part in (*tenths(content), content[:-2], content[:-5]):
         path.write_bytes(part)
         try:
             found = read()
@@ -120,12 +123,12 @@ def test_cut_records_are_refused(complete):
     rows = results.read_runs([TINY])
     assert len(rows) == len(SIGMAS)
     for name in ("metrics.csv", "provenance.json"):
-        assert cut_everywhere(complete / name, lambda: results.read_runs([TINY])) == 10
+        assert cut_everywhere(complete / name, lambda: results.read_runs([TINY])) == CUTS
     assert cut_everywhere(complete / "history.csv", lambda: runs.read_history(complete)) >= 8
     for name in ("weights", "per_image", "samples"):
         path = complete / f"{name}.safetensors"
-        assert cut_everywhere(path, lambda path=path: read_tensors(path)) == 10
-    assert cut_everywhere(complete / "weights.safetensors", lambda: load_model(TINY).state_dict()) == 10
+        assert cut_everywhere(path, lambda path=path: read_tensors(path)) == CUTS
+    assert cut_everywhere(complete / "weights.safetensors", lambda: load_model(TINY).state_dict()) == CUTS
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoint.pt", "checkpoint.previous.pt"])
@@ -210,10 +213,10 @@ def test_records_of_older_versions(complete):
 def test_cut_tables_architectures_and_cards(tmp_path):
     space = Space(4, 32, 3, 0.25)
     table = linear_table(space).save(tmp_path / "table.json")
-    assert cut_everywhere(table, lambda: load_table(table)) == 10
+    assert cut_everywhere(table, lambda: load_table(table)) == CUTS
     architecture = tmp_path / "found.json"
     architecture.write_text(start_architecture(space).to_json())
-    assert cut_everywhere(architecture, lambda: load_architecture(architecture)) == 10
+    assert cut_everywhere(architecture, lambda: load_architecture(architecture)) == CUTS
 
 
 @pytest.mark.parametrize("change", [{"format": 0}, {"format": None}, {"format": "1"}, {}], ids=str)
@@ -262,7 +265,7 @@ READERS = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_cut_published_files(project, name):
-    assert cut_everywhere(published_dir() / name, READERS[name]) == 10
+    assert cut_everywhere(published_dir() / name, READERS[name]) == CUTS
 
 
 def test_cut_latencies(project):
@@ -276,13 +279,29 @@ def test_cut_latencies(project):
         if read is None:
             assert path.name.startswith("section3-") or path.name.startswith("section2-")
             read = (lambda: section2.latencies("laptop")) if "section2" in path.name else section3_latencies
-        assert cut_everywhere(path, read) == 10
+        assert cut_everywhere(path, read) == CUTS
 
 
 def section3_latencies():
     from dcnas.study.timing import latencies
 
     return latencies()
+
+
+@pytest.mark.parametrize("name", ["section3.csv", "section4.csv"])
+def test_published_files_cut_at_the_end_of_a_row(project, name):
+    """Every line is sound; but a run has all noise levels or none."""
+    path = published_dir() / name
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-3]))
+    with pytest.raises(InputError, match=f"{name} lacks noise levels of the run .*: it was cut short"):
+        READERS[name]()
+
+
+def test_metrics_cut_at_the_end_of_a_row(complete):
+    path = complete / "metrics.csv"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="metrics.csv has 10 noise levels instead of 11: it was cut short; delete metrics.csv"):
+        results.read_runs([TINY])
 
 
 def test_what_is_published_of_another_version(project):
@@ -315,7 +334,7 @@ def test_cut_weights_that_ship(project, name):
         network = shipped.load_network("unet-b8-d4-m1.5-c2")
         return network.card, network.model.state_dict()
 
-    assert cut_everywhere(weights_dir() / name, read) == (9 if name.endswith(".json") else 10) or name.endswith(".json")
+    assert cut_everywhere(weights_dir() / name, read) == CUTS
 
 
 def test_a_card_without_what_came_later(project):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from made_up import linear_table, start_architecture
 from PIL import Image
@@ -155,6 +155,8 @@ def place(tmp_path_factory) -> Path:
 
 @fuzz(120)
 @given(record=spoiled(TABLE_JSON))
+@example(record=changed(TABLE_JSON, ("curves", min(TABLE_JSON["curves"]), "median_ms", 0), 2**64, False))  # found by many more
+@example(record=changed(TABLE_JSON, ("curves", min(TABLE_JSON["curves"]), "median_ms", 0), 10**400, False))
 def test_tables(place, record):
     path = place / "table.json"
     path.write_text(json.dumps(record))

@@ -51,13 +51,15 @@ def read_rows(path: Path, columns: Sequence[str] = (), advice: str = "") -> list
 
 
 def read_frame(path: Path, columns: Sequence[str] = (), advice: str = ""):
-    """A CSV file, or one packed by gzip, as a data frame; `InputError` if it is damaged or lacks `columns`."""
+    """A CSV file, or one packed by gzip, as a data frame with rows; `InputError` if it is damaged or lacks `columns`."""
     import pandas as pd  # here, so that training needs torch alone
 
     try:
         data = Path(path).read_bytes()
         data = _whole(gzip.decompress(data) if Path(path).suffix == ".gz" else data)
         frame = pd.read_csv(io.BytesIO(data))
+        if frame.empty:
+            raise ValueError("no rows")
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{shown(path)} is not a sound CSV file ({' '.join(str(error).split())}){advice}.") from None
     if missing := [name for name in columns if name not in frame]:

@@ -16,6 +16,7 @@ from ..paths import shown, write_atomic
 from ..reading import read_json
 
 FORMAT = 1
+MOST_MS = 1e9  # eleven days: larger numbers are no latencies, and their sums no finite floats
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Table:
         for key, curve in self.curves.items():
             _check(key, curve)
         c = self.correction
-        if not (is_finite(c.scale) and c.scale > 0 and is_finite(c.offset_ms)):
+        if not (is_finite(c.scale) and 0 < c.scale < MOST_MS and is_finite(c.offset_ms) and abs(c.offset_ms) < MOST_MS):
             raise InputError(
                 f"the look-up table's correction is {spelled(c.scale)} times the sum + {spelled(c.offset_ms)} ms, which is none."
             )
@@ -142,7 +143,7 @@ def _check(key: str, curve: Curve) -> None:
         raise InputError(f"the look-up table's entry {spelled(key)} is not a curve over ascending hidden widths.")
     for values in (curve.median_ms, curve.spread_ms):
         for hidden, value in zip(curve.hidden, values, strict=True):
-            if not is_finite(value) or value < 0:
+            if not is_finite(value) or not 0 <= value < MOST_MS:
                 raise InputError(
                     f"the look-up table says {spelled(value)} ms for {spelled(key)} at hidden width {hidden}, which is no latency."
                 )

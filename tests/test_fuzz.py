@@ -276,6 +276,7 @@ PICTURES = [
 
 @fuzz(250)
 @given(data=st.sampled_from(PICTURES).flatmap(bytes_of))
+@example(data=b"II*\0\x08" + bytes(9))  # a TIFF without a size, at which Pillow raises a TypeError
 @pytest.mark.filterwarnings("ignore")
 def test_pictures(data):
     """By the command, by the demo's upload, and into the cache of training images."""
@@ -458,7 +459,7 @@ def of_a_billion(record: dict, *ways: tuple) -> bytes:
 
 BOMBS = {
     "picture of 49 million pixels": ("read_picture", png(7_000, 6, 7_000)),
-    "picture of 400 million pixels": ("read_picture", png(20_000, 2, 9)),
+    "picture of 100 million pixels": ("read_picture", png(10_000, 2, 10_000)),
     "training image of 400 million pixels": ("decode", png(20_000, 2, 9)),
     "deep JSON": ("load_architecture", b"[" * 1_000_000),
     "long list": ("load_table", b'{"format":1,"unit":"ms","curves":[' + b"[]," * 300_000 + b"[]]}"),

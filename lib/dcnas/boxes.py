@@ -7,6 +7,8 @@ A box is left, top, right, bottom in pixels of the image, right and bottom exclu
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 BOX_SIZE = 32  # a digit's square; recovered from the paper's FLOPs
 
 
@@ -21,7 +23,17 @@ def crop_squares(maps: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
 
 
 def crop_boxes(images: Tensor, boxes: Tensor) -> Tensor:
-    """The squares that `boxes` (B, K, 4) cut from `images` (B, C, H, W): (B * K, C, 32, 32), digit by digit."""
+    """The squares that `boxes` (B, K, 4) cut from `images` (B, C, H, W): (B * K, C, 32, 32), digit by digit.
+
+    `InputError` for boxes of another form or, on the CPU, beyond an image, where indexing would wrap around; no GPU is waited for.
+    """
+    if boxes.dim() != 3 or boxes.shape[-1] != 4 or len(boxes) != len(images) or boxes.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"boxes are {boxes.dtype} {tuple(boxes.shape)}, but whole numbers ({len(images)}, K, 4) were expected.")
+    if boxes.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        height, width = images.shape[-2:]
+        corners = boxes[..., :2]
+        if (corners < 0).any() or (corners > corners.new_tensor([width - BOX_SIZE, height - BOX_SIZE])).any():
+            raise InputError(f"a box lies beyond its image of {width} x {height} pixels, or that is smaller than a digit's square.")
     return crop_squares(images, boxes[..., 1], boxes[..., 0], BOX_SIZE)
 
 

@@ -72,11 +72,10 @@ def run(
     if label is None:
         return queue(scale, group, device=device, engine=engine, address=address)
 
-    import pandas as pd
-
     from .paths import shown
+    from .reading import read_frame
     from .study.queue import run_queue
-    from .study.runs import folder_of, obtain
+    from .study.runs import AGAIN, folder_of, obtain
 
     experiments = _group(group)(scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
@@ -92,7 +91,7 @@ def run(
         obtain(found[0], device=device)  # in this process: it may be one of torchrun's
     else:
         run_queue(found[:1], device=device, engine=engine, address=address, skip_published=False)
-    print(pd.read_csv(folder_of(found[0]) / "metrics.csv").round(3).to_string(index=False))
+    print(read_frame(folder_of(found[0]) / "metrics.csv", advice=AGAIN).round(3).to_string(index=False))
     print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
 
@@ -360,6 +359,14 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"dcnas: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        print("dcnas: the memory does not suffice; a smaller batch, resolution or width needs less.", file=sys.stderr)
+        sys.exit(2)
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
 
 
 def _sentence(error: Exception) -> str:

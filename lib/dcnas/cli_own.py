@@ -10,7 +10,7 @@ from .errors import InputError, require_choice, require_whole
 Data = Annotated[str, typer.Option(help="A folder with a folder of images per class; or solar, imagenette, cifar10, imagenet100.")]
 OwnData = Annotated[str | None, typer.Option(help="Images; those of the search if not given.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as PyTorch chooses if not given.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
 Steps = Annotated[int | None, typer.Option(help="Of the training; as at scale laptop (1,000) if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N, to search and train on; latency is measured on the table's.")]

@@ -2,27 +2,48 @@
 
 import math
 
+LONGEST = 120  # characters of a value in a message
+
 
 class InputError(ValueError):
     """Bad input. The message is one sentence that names the value and what was expected."""
 
 
-def require_whole(name: str, value, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`, or an `InputError` that names it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(f"{name} is {value!r}, but a whole number of at least {minimum} was expected.")
+def spelled(value) -> str:
+    """`value` for a message: cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python spells no whole number of more than 4,300 digits
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def is_finite(value) -> bool:
+    """Whether `value` is a number that is finite as a float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def require_whole(name: str, value, minimum: int = 1, maximum: int | None = None) -> int:
+    """`value` as an int from `minimum` to `maximum`, or an `InputError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum or (maximum is not None and value > maximum):
+        wanted = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise InputError(f"{name} is {spelled(value)}, but a whole number {wanted} was expected.")
     return value
 
 
-def require_finite(name: str, value, minimum: float = 0.0) -> float:
-    """`value` as a finite float of at least `minimum`, or an `InputError` that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < minimum:
-        raise InputError(f"{name} is {value!r}, but a finite number of at least {minimum:g} was expected.")
+def require_finite(name: str, value, minimum: float = 0.0, maximum: float = math.inf) -> float:
+    """`value` as a finite float from `minimum` to `maximum`, or an `InputError` that names it."""
+    if not is_finite(value) or not minimum <= value <= maximum:
+        wanted = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
+        raise InputError(f"{name} is {spelled(value)}, but a finite number {wanted} was expected.")
     return float(value)
 
 
 def require_choice(name: str, value, choices) -> str:
     """`value` if it is one of `choices`, else an `InputError` that lists them."""
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, but one of {', '.join(map(str, choices))} was expected.")
+    if value not in tuple(choices):  # a tuple, so that what cannot be hashed is answered too
+        raise InputError(f"{name} is {spelled(value)}, but one of {', '.join(map(str, choices))} was expected.")
     return value

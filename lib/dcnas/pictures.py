@@ -4,6 +4,7 @@ The promise of the paper's introduction, a noisy picture made clear and named, t
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from .errors import InputError
 
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 8 bits
 ORIENTATION = 0x0112  # of EXIF
-MOST_PIXELS = 100_000_000  # of a file; decoded it takes 12 bytes each
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # no other parser sees a file: Pillow's EPS starts Ghostscript
+MOST_PIXELS = 50_000_000  # of a file; decoding takes up to 24 bytes each, so that a small file cannot fill the memory
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
 
 
@@ -27,6 +29,25 @@ class Picture:
 
     image: Tensor
     notes: tuple[str, ...] = ()
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The picture in the bytes of a file, not yet decoded.
+
+    `InputError`, to be put after the file's name, for what is none of `FORMATS` or larger than `MOST_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():  # Pillow's own, lower limit
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise InputError("is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can).") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most.") from None
+    if opened.width * opened.height > MOST_PIXELS:
+        size = f"{opened.width} x {opened.height} pixels"
+        raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
+    return opened
 
 
 def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
@@ -41,6 +62,7 @@ def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, 
     grey = image.mode in ("L", "1", "LA", *DEEP_GREY) if grey is None else grey
     if image.mode in DEEP_GREY:  # Pillow would clip instead of scaling
         values = np.asarray(image, np.float32)
+        values = np.where(np.isfinite(values), values, 0).clip(0)  # floats may be anything
         image = Image.fromarray((values * (255 / max(1.0, float(values.max())))).astype(np.uint8))
         notes.append("More than 8 bits per pixel are scaled to 8.")
     if image.has_transparency_data:
@@ -59,26 +81,20 @@ def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
     if not data:
         raise InputError("is empty.")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                size = f"{opened.width} x {opened.height} pixels"
-                raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
+        with open_picture(data) as opened:
             image, notes = upright(opened)
-    except UnidentifiedImageError:
-        raise InputError("is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can).") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most.") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"is damaged or cut short ({str(error).rstrip('.')}).") from None
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them stumble over
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"is damaged or cut short ({reason}).") from None
     if most_side is not None and max(image.size) > most_side:
         before = f"{image.width} x {image.height}"
         image.thumbnail((most_side, most_side), Image.Resampling.LANCZOS)
         notes.append(f"It is scaled from {before} to {image.width} x {image.height} pixels.")
-    pixels = np.asarray(image, np.uint8)
+    pixels = np.array(image, np.uint8)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(pixels.copy()).float() / 255, tuple(notes))
+    return Picture(torch.from_numpy(pixels).to(torch.float32, memory_format=torch.contiguous_format).div_(255), tuple(notes))
 
 
 def as_uint8(image: Tensor) -> np.ndarray:

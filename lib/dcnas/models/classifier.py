@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..errors import require_choice, require_whole
-from .blocks import MBConv, conv_norm
+from .blocks import MOST_CLASSES, MBConv, conv_norm, require_channels
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Classifier(nn.Module):
 
     def __init__(self, first: int, second: int, expansion: float | None = None, in_channels: int = 1, classes: int = 10):
         super().__init__()
-        for name, value in {"first": first, "second": second, "in_channels": in_channels, "classes": classes}.items():
-            require_whole(name, value)
+        require_channels(first=first, second=second, in_channels=in_channels)
+        require_whole("classes", classes, 1, MOST_CLASSES)
         middle = conv_norm(first, second, 3)
         if expansion is not None:
             middle = [MBConv(first, second, expansion)]

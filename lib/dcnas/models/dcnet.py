@@ -8,7 +8,8 @@ global max pooling and a linear layer.
 from torch import Tensor, nn
 
 from ..boxes import crop_boxes, crop_features
-from ..errors import require_choice
+from ..errors import require_choice, require_whole
+from .blocks import MOST_CLASSES
 from .classifier import build_classifier
 from .unet import UNet
 
@@ -34,6 +35,7 @@ class Integrated(nn.Module):
 
     def __init__(self, unet: UNet, classes: int = 10):
         super().__init__()
+        require_whole("classes", classes, 1, MOST_CLASSES)
         self.unet, self.head = unet, nn.Linear(unet.widths[-1], classes)
 
     def forward(self, noisy: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,9 @@
 from torch import Tensor, nn
 
 from ..errors import require_whole
+from .blocks import require_channels, require_weights
+
+MOST_DEPTH = 256
 
 
 class DnCNN(nn.Module):
@@ -13,7 +16,9 @@ class DnCNN(nn.Module):
 
     def __init__(self, channels: int = 3, depth: int = 17, width: int = 64):
         super().__init__()
-        require_whole("depth", depth, 3)
+        require_whole("depth", depth, 3, MOST_DEPTH)
+        require_channels(channels=channels, width=width)
+        require_weights(9 * width * (2 * channels + (depth - 2) * width))
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, require_choice, require_finite, require_whole
-from .blocks import NORM_GROUPS, ConvBlock, MBConv
+from .blocks import MOST_CHANNELS, NORM_GROUPS, ConvBlock, MBConv, require_channels, require_weights
 
 BLOCKS = ("conv", "mbconv")
+MOST_LEVELS, MOST_BLOCKS, MOST_MULTIPLIER = 12, 64, 16.0
 UNET_EXPANSION = 2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
 
 
@@ -21,12 +22,15 @@ def unet_widths(b: int, d: int, m: float) -> list[int]:
 
     A width below 1 before rounding, and a b, d or m that is out of range, is an `InputError`.
     """
-    require_whole("b (base width)", b)
-    require_whole("d (depth)", d)
-    require_finite("m (multiplier)", m)
+    require_whole("b (base width)", b, 1, MOST_CHANNELS)
+    require_whole("d (depth)", d, 1, MOST_LEVELS)
+    require_finite("m (multiplier)", m, 0, MOST_MULTIPLIER)
     if b * m ** (d - 1) < 1:
         raise InputError(f"b={b}, m={m}, d={d} gives a width of {b * m ** (d - 1):.3g}, but at least 1 channel was expected.")
-    return [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
+    widths = [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
+    if max(widths) > MOST_CHANNELS:
+        raise InputError(f"b={b}, m={m}, d={d} gives a width of {max(widths)}, but at most {MOST_CHANNELS} channels were expected.")
+    return widths
 
 
 class Level(nn.Sequential):
@@ -56,11 +60,11 @@ class UNet(nn.Module):
 
     def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv", norm_groups: int = NORM_GROUPS):
         super().__init__()
-        require_whole("c (blocks per level)", c)
-        require_whole("norm_groups", norm_groups)
-        require_whole("in_channels", in_channels)
+        require_whole("c (blocks per level)", c, 1, MOST_BLOCKS)
+        require_channels(norm_groups=norm_groups, in_channels=in_channels)
         require_choice("block", block, BLOCKS)
         self.widths = widths = unet_widths(b, d, m)
+        require_weights(9 * in_channels * widths[0] + 9 * (2 * c + 2) * sum(width * width for width in widths))
         self.stride = 2 ** (d - 1)
         steps = zip([in_channels, *widths], widths, strict=False)
         self.down = nn.ModuleList(Level(i, o, c, block, stem=k == 0, norm_groups=norm_groups) for k, (i, o) in enumerate(steps))

@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import InputError, require_choice, require_finite, require_whole
+from ..errors import InputError, require_choice, require_finite, require_whole, spelled
+from ..models.blocks import MOST_CLASSES
 from ..paths import shown, write_atomic
+from ..reading import read_json
 
 FORMAT = 1  # of architecture files
 STEM_CHANNELS, SECOND_CHANNELS, SECOND_SE, HEAD_CHANNELS = 32, 16, 8, 1280
 STRIDE = 32  # of the whole network: five halvings
 COUNTS = (4, 6, 8)  # how many operators a space may have
 LEAST_WIDTH = 8  # channels that no multiplier goes below
+MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,10 @@ class Space:
     width: float = 1.0
 
     def __post_init__(self):
-        require_choice("operators", self.operators, COUNTS)
-        require_whole("classes", self.classes, 2)
-        require_finite("width", self.width)
-        if require_whole("resolution", self.resolution, STRIDE) % STRIDE:
+        require_choice("operators", require_whole("operators", self.operators), COUNTS)
+        require_whole("classes", self.classes, 2, MOST_CLASSES)
+        require_finite("width", self.width, 0, MOST_WIDTH)
+        if require_whole("resolution", self.resolution, STRIDE, MOST_RESOLUTION) % STRIDE:
             raise InputError(f"resolution is {self.resolution}, but a multiple of {STRIDE} pixels was expected.")
 
     @property
@@ -211,25 +214,27 @@ def save_architecture(architecture: Architecture, path: Path) -> Path:
 def load_architecture(path: Path) -> Architecture:
     """The architecture of a JSON file; `InputError` that says what is wrong with any other file."""
     try:
-        return from_record(json.loads(Path(path).read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{shown(path)} is not an architecture of this study: {reason}") from None
+        return from_record(read_json(path))
+    except InputError as error:
+        raise InputError(f"{shown(path)} is not an architecture of this study: {error}") from None
 
 
 def from_record(record: dict) -> Architecture:
-    """An architecture from what `to_json` wrote."""
-    if record["format"] != FORMAT:
-        raise InputError(f"its format is {record['format']!r}, but {FORMAT} was expected.")
-    space = Space(**record["space"])
-    names = {operator.name: operator for operator in OPERATORS}
-    choices = []
-    for entry in record["layers"]:
-        if entry is None:
-            choices.append(None)
-        else:
-            choices.append(Choice(names[require_choice("operator", entry["operator"], names)], entry["hidden"]))
-    return Architecture(space, tuple(choices))
+    """An architecture from what `to_json` wrote; `InputError` that says what is wrong with any other record."""
+    try:
+        if record["format"] != FORMAT:
+            raise InputError(f"its format is {spelled(record['format'])}, but {FORMAT} was expected.")
+        space = Space(**record["space"])
+        names = {operator.name: operator for operator in OPERATORS}
+        choices = []
+        for entry in record["layers"]:
+            if entry is None:
+                choices.append(None)
+            else:
+                choices.append(Choice(names[require_choice("operator", entry["operator"], names)], entry["hidden"]))
+        return Architecture(space, tuple(choices))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"it is no record of an architecture ({type(error).__name__}: {error}).") from None
 
 
 def log_size(space: Space) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from torch import nn
@@ -26,7 +27,7 @@ class Named:
 
     measures_latency: ClassVar[bool] = False  # a run that does is carried out while nothing else runs
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The run's name: the first 16 hex digits of the SHA-256 of the canonical JSON."""
         text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))

@@ -248,7 +248,8 @@ def networks(groups: tuple[str, ...], scale: str, metric: str, sigma: float | No
     frames, why = [], f"no network is trained at scale {scale} yet"
     for group in groups:
         if scale != "published":
-            frames += [results.read_run(e, _flops(e)) for e in results.GROUPS[group](scale) if is_complete(e)]
+            complete = [e for e in results.GROUPS[group](scale) if is_complete(e)]
+            frames += [results.read_runs(complete, {e.label: _flops(e) for e in complete})] if complete else []
         elif _is_published():
             try:
                 frames.append(results.results(group, scale))

@@ -22,6 +22,7 @@ from .experiments import Experiment
 from .runs import is_complete, needs, obtain, published_runs
 
 ENGINES = ("local", "ray")
+MOST_JOBS = 256  # processes; more than any machine has cores for would only take its memory
 
 
 def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
@@ -73,8 +74,8 @@ def run_queue(
     Runs whose results are published already count as complete, also on a machine that does not have their folders.
     `InputError` for bad numbers, a device that is not there, or when a worker fails (the other workers go on to the end).
     """
-    if jobs is not None:
-        require_whole("jobs", jobs)
+    if jobs is not None and require_whole("jobs", jobs) > MOST_JOBS:
+        raise InputError(f"jobs is {jobs}, but at most {MOST_JOBS} processes were expected.")
     if minutes is not None and not minutes > 0:
         raise InputError(f"minutes is {minutes!r}, but a time above 0 was expected.")
     published = published_runs() if skip_published else ()

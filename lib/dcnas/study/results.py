@@ -4,9 +4,8 @@
 what is missing. A group is one of the lists of `experiments`, such as "table_3".
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,14 +16,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..boxes import BOX_SIZE
+from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
 from ..errors import InputError, require_choice, require_whole
 from ..models import count_flops
 from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
+from ..reading import read_frame
 from ..shipped import DIGITS, compact, metrics_of, ship
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
-from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_tensors
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_metrics, read_tensors
 from .scales import SCALES
 
 GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
@@ -40,6 +41,7 @@ PUBLISHED_SCALES = ("paper", "laptop")  # the best first
 _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
 )  # fmt: skip
+_FIELDS = [field.name for field in fields(Experiment) if field.name in _IDENTITY]
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
 COLUMNS = ("run", *_IDENTITY, "sigma", *_PROVENANCE)  # that a published file must have, beside its format and the metrics
 SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2")  # with their weights
@@ -53,48 +55,61 @@ def flops_of(experiment: Experiment) -> int:
     return count_flops(model, torch.zeros(1, 1, size, size), *boxes)
 
 
-def read_run(experiment: Experiment, flops: int | None = None) -> pd.DataFrame:
-    """A complete run as rows, one per sigma: identity, metrics and provenance."""
-    folder = folder_of(experiment)
-    metrics = pd.read_csv(folder / "metrics.csv")
-    record = json.loads((folder / "provenance.json").read_text())
-    identity = {name: value for name, value in asdict(experiment).items() if name in _IDENTITY}
-    head = {"format": FORMAT, "run": experiment.name} | identity | {"images": experiment.steps * experiment.batch}
-    head["flops"] = flops_of(experiment) if flops is None else flops
-    for name in ("psnr", "psnr_pooled", "ssim", "accuracy"):
-        if name not in metrics:
-            metrics[name] = np.nan
-    metrics = metrics[["sigma", "psnr", "psnr_pooled", "ssim", "accuracy"]]
-    frame = metrics.assign(**head, **{name: record[name] for name in _PROVENANCE})
-    return frame[[*head, *metrics.columns, *_PROVENANCE]]
+def read_runs(experiments: list[Experiment], flops: dict[str, int] | None = None) -> pd.DataFrame:
+    """All complete runs among `experiments`, in their order, a row per sigma: identity, metrics and provenance.
 
-
-def read_runs(experiments: list[Experiment]) -> pd.DataFrame:
-    """All complete runs among `experiments`, in their order."""
-    flops: dict[str, int] = {}
-    frames = []
+    `flops`: of a label, where they are known already.
+    """
+    heads, found, flops = [], [], dict(flops or {})
     for experiment in filter(is_complete, experiments):
         if experiment.label not in flops:
             flops[experiment.label] = flops_of(experiment)
-        frames.append(read_run(experiment, flops[experiment.label]))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        metrics, record = read_metrics(folder_of(experiment), _PROVENANCE)
+        head = {"format": FORMAT, "run": experiment.name} | {name: getattr(experiment, name) for name in _FIELDS}
+        head |= {"images": experiment.steps * experiment.batch, "flops": flops[experiment.label]}
+        heads.append((head, record))
+        found.append(metrics)
+    return tidy(heads, found, _PROVENANCE)
+
+
+def tidy(heads: Sequence[tuple[dict, dict]], metrics: Sequence[list[dict[str, float]]], provenance: Sequence[str]) -> pd.DataFrame:
+    """Runs as one frame, a row per sigma: what a run is, its metrics at that sigma, where and how it was made.
+
+    Put together column by column: a frame of its own for each run would take milliseconds.
+    """
+    rows = [row for of_run in metrics for row in of_run]
+    if not rows:
+        return pd.DataFrame()
+    owner = np.repeat(np.arange(len(heads)), [len(of_run) for of_run in metrics])
+
+    def repeated(values: list) -> pd.Series:
+        kind = object if None in values else None  # or whole numbers beside a None would become floats
+        return pd.Series(values, dtype=kind).take(owner).reset_index(drop=True)
+
+    columns = {name: repeated([head[name] for head, _ in heads]) for name in heads[0][0]}
+    columns |= {name: [row.get(name, np.nan) for row in rows] for name in ("sigma", "psnr", "psnr_pooled", "ssim", "accuracy")}
+    return pd.DataFrame(columns | {name: repeated([record[name] for _, record in heads]) for name in provenance})
 
 
 def read_results_file(path: Path, columns: Sequence[str] = COLUMNS, whole: Sequence[str] = ("b", "d", "c", "crop")) -> pd.DataFrame:
     """A published results file; `InputError` if it is missing, damaged or of another format. `whole` columns are whole numbers."""
     try:
-        frame = pd.read_csv(path)
+        frame = read_frame(path)
     except FileNotFoundError:
         raise InputError(f"{shown(path)} does not exist; `dcnas collect` makes it from complete runs.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{shown(path)} is not a sound CSV file ({' '.join(str(error).split())}).") from None
     formats = sorted(set(frame["format"])) if "format" in frame else ["none"]
     if formats != [FORMAT]:
         raise InputError(f"{shown(path)} has results of format {', '.join(map(str, formats))}, but format {FORMAT} was expected.")
     if missing := [name for name in columns if name not in frame]:
         raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, which a file of `dcnas collect` has.")
-    # not every network has them: without this they would be read, and written again, as 8.0
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+    if "sigma" in columns:
+        levels = frame.groupby("run")["sigma"].agg(tuple)
+        if cut := [run for run, found in levels.items() if found != SIGMAS]:
+            raise InputError(f"{shown(path)} lacks noise levels of the run {cut[0]}: it was cut short.")
+    try:  # not every network has them: without this they would be read, and written again, as 8.0
+        return frame.astype(dict.fromkeys(whole, "Int64"))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{shown(path)} has no whole numbers in one of {', '.join(whole)} ({error}).") from None
 
 
 def published() -> pd.DataFrame:
@@ -158,7 +173,10 @@ def per_image(rows: pd.DataFrame, metric: str, published_as: str = "section3_per
     found = {}
     for run, label, seed, source in runs.itertuples(index=False):
         of_run = stored_here if source == "published" else read_tensors(runs_dir() / run / "per_image.safetensors")
-        found[label, seed] = factor * of_run[f"{run}/{stored}" if source == "published" else stored].float().numpy()
+        key = f"{run}/{stored}" if source == "published" else stored
+        if key not in of_run:
+            raise InputError(f"{metric} of each image of {label}, seed {seed}, is not among what is stored of the run {run}.")
+        found[label, seed] = factor * of_run[key].float().numpy()
     return found
 
 

@@ -21,13 +21,14 @@ from ..latency.measure import Latency, device_named
 from ..latency.table import Table, load_table
 from ..models import count_flops
 from ..nas.networks import IMAGE_CHANNELS
-from ..nas.space import Architecture, from_record
+from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import latency_dir, published_dir, runs_dir, weights_dir, write_atomic
+from ..reading import read_frame, read_json, read_record
 from . import results as results3
 from . import section4 as lists
 from .experiments import FORMAT
 from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
-from .runs import folder_of, is_complete, needs, obtain, read_tensors
+from .runs import AGAIN, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
 from .section4_runs import TABLE_LIMIT_PCT, architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
@@ -45,6 +46,8 @@ _IDENTITY = (
     "label", "network", "scale", "seed", "data", "resolution", "batch", "upscaled", "decoder", "b", "large", "noisy",
 )  # fmt: skip
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s")
+_SEARCHED = ("target_ms", "predicted_ms", "verdict", "reason")  # what the last file of a search must have, and of a derivation
+_DERIVED = ("target_ms", "predicted_ms", "measured_ms", "noise_ms", "error_pct", "first_error_pct", "repairs")
 _SETTINGS = (
     "label", "scale", "seed", "data", "resolution", "batch", "operators", "target_ms", "epochs", "weight_epochs", "steps_per_epoch",
     "alpha_lr", "learn_beta", "elasticity", "noisy", "loss", "alpha_gradient",
@@ -96,8 +99,8 @@ def read_search(experiment: Search) -> Searched:
     """A complete search from its folder."""
     folder = folder_of(experiment)
     row = _search_row(experiment)
-    frames = [pd.read_csv(folder / f"{name}.csv").assign(run=experiment.name) for name in ("epochs", "alphas")]
-    record = {experiment.name: json.loads((folder / "architecture.json").read_text())}
+    frames = [read_frame(folder / f"{name}.csv", advice=AGAIN).assign(run=experiment.name) for name in ("epochs", "alphas")]
+    record = {experiment.name: read_json(folder / "architecture.json", AGAIN)}
     return _searched(pd.Series(row), *frames, record)
 
 
@@ -109,11 +112,12 @@ def _searched(row, epochs: pd.DataFrame, alphas: pd.DataFrame, architectures: di
 
 def _search_row(experiment: Search) -> dict:
     folder = folder_of(experiment)
-    record = json.loads((folder / "provenance.json").read_text())
-    found = pd.read_csv(folder / "metrics.csv").iloc[0].to_dict()
+    names = ("device", "torch", "commit", "date")
+    record = read_record(folder / "provenance.json", names, AGAIN)
+    found = read_frame(folder / "metrics.csv", _SEARCHED, AGAIN).iloc[0].to_dict()
     settings = {name: value for name, value in asdict(experiment).items() if name in _SETTINGS}
     head = {"format": FORMAT, "run": experiment.name} | settings | found
-    return head | {name: record[name] for name in ("device", "torch", "commit", "date")}
+    return head | {name: record[name] for name in names}
 
 
 # ---- derivations
@@ -125,7 +129,7 @@ def derivation_row(experiment: Derivation) -> pd.DataFrame:
         format=FORMAT, run=experiment.name, label=experiment.label, network=experiment.network, scale=experiment.search.scale
     )
     head |= dict(seed=experiment.seed, random_seed=experiment.random_seed, target_ms=experiment.target_ms)
-    return pd.read_csv(folder_of(experiment) / "metrics.csv").assign(**head)
+    return read_frame(folder_of(experiment) / "metrics.csv", _DERIVED, AGAIN).assign(**head)
 
 
 def derived(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
@@ -182,27 +186,22 @@ def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
 
 def read_runs(experiments: Sequence[Training]) -> pd.DataFrame:
     """All complete trainings among `experiments`, in their order."""
-    frames, flops = [], {}
+    heads, found, flops = [], [], {}
     for experiment in filter(is_complete, experiments):
         key = _network_key(experiment)
         if key not in flops:
             size = experiment.resolution
             flops[key] = count_flops(build_of(experiment), torch.zeros(1, IMAGE_CHANNELS, size, size))
-        metrics = pd.read_csv(folder_of(experiment) / "metrics.csv")
-        record = json.loads((folder_of(experiment) / "provenance.json").read_text())
+        metrics, record = read_metrics(folder_of(experiment), _PROVENANCE)
         head = {"format": FORMAT, "run": experiment.name}
         head |= {name: value for name, value in asdict(experiment).items() if name in _IDENTITY}
         head |= {"derivation": experiment.derivation and experiment.derivation.name}
         data = images_of(experiment)
         head |= {"classes": len(data.classes), "set_images": sum(len(data.rows[part]) for part in ("weights", "alphas"))}
         head |= {"images": experiment.steps * experiment.batch, "flops": flops[key]}
-        for name in ("psnr", "psnr_pooled", "ssim", "accuracy"):
-            if name not in metrics:
-                metrics[name] = np.nan
-        metrics = metrics[["sigma", "psnr", "psnr_pooled", "ssim", "accuracy"]]
-        found = metrics.assign(**head, **{name: record[name] for name in _PROVENANCE})
-        frames.append(found[[*head, *metrics.columns, *_PROVENANCE]])
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        heads.append((head, record))
+        found.append(metrics)
+    return results3.tidy(heads, found, _PROVENANCE)
 
 
 def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
@@ -217,9 +216,7 @@ def architectures(rows: pd.DataFrame) -> dict[tuple[str, int], Architecture]:
     result = {}
     for label, seed, run, source in runs.itertuples(index=False):
         here = runs_dir() / run / "architecture.json"
-        result[label, seed] = from_record(
-            found[run] if source == "published" or not here.exists() else json.loads(here.read_text())
-        )
+        result[label, seed] = from_record(found[run]) if source == "published" or not here.exists() else load_architecture(here)
     return result
 
 
@@ -250,7 +247,7 @@ def validation_of(scale: str) -> pd.DataFrame:
     """The whole networks that the look-up table was held against."""
     table_of(scale)
     path = lists.table_path(published_scale() if scale == "published" else scale)
-    return pd.read_csv(path.with_suffix(".validation.csv"))
+    return read_frame(path.with_suffix(".validation.csv"))
 
 
 def images_of_scale(scale: str) -> ImageSet:
@@ -273,13 +270,13 @@ def latencies(scale: str) -> pd.DataFrame:
         lists.obtain_table(scale, progress=False)
         measure_section4(scale, [e for e in lists.trainings(scale) if e.derivation is None], rounds=1, passes=1)
     if path.exists():
-        return pd.read_csv(path)
+        return read_frame(path, ("label", "seed", "network", "median_ms", "slowdown"))
     return pd.DataFrame(columns=["label", "seed", "network", *(f.name for f in fields(Latency)), "spread_ms", "slowdown"])
 
 
 def search_steps() -> pd.DataFrame:
     """What a search step costs, ours and TF-NAS's, as `benchmarks/search_step.py --out` wrote it."""
-    return pd.read_csv(latency_dir() / "search-step.csv")
+    return read_frame(latency_dir() / "search-step.csv")
 
 
 def latency_path(scale: str) -> Path:
@@ -313,7 +310,8 @@ def measure_section4(
         ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed", "network", "device"])
+        needed = ["label", "seed", "network", "device"]
+        known = read_frame(path, needed) if path.exists() else pd.DataFrame(columns=needed)
         known = known[known["device"] == table.conditions.device]  # of another one, nothing may stay beside what is measured now
         there = set(known["network"])
         wanted = [e for e in experiments if _network_key(e) not in there]
@@ -368,11 +366,13 @@ def _read_published(name: str) -> pd.DataFrame:
     path = published_dir() / f"{name}.csv"
     if not path.exists():
         raise InputError(f"no searches are published yet ({path.name} is missing); use the scale smoke, laptop or paper.")
-    return pd.read_csv(path)
+    if name == "section4_epochs":  # of the runs in section4_searches
+        return read_frame(path, ("run", "epoch"))
+    return results3.read_results_file(path, ("run", "label", "scale", "seed"), ())
 
 
 def _published_searches() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
-    alphas = pd.read_csv(published_dir() / "section4_alphas.csv.gz")
+    alphas = read_frame(published_dir() / "section4_alphas.csv.gz", ("run", "epoch", "parameter", "place", "probability"))
     rows, epochs = _read_published("section4_searches"), _read_published("section4_epochs")
     return rows[rows["scale"] == published_scale()], epochs, alphas, published_architectures()
 
@@ -392,7 +392,7 @@ def collect() -> dict[str, int]:
     order = {e.name: i for runs in found.values() for i, e in enumerate(runs)}
     searched = merge_rows("section4_searches.csv", pd.DataFrame(map(_search_row, here[Search])), order)
     for name in ("epochs.csv", "alphas.csv.gz"):
-        frames = [pd.read_csv(folder_of(e) / name.removesuffix(".gz")).assign(run=e.name) for e in here[Search]]
+        frames = [read_frame(folder_of(e) / name.removesuffix(".gz"), advice=AGAIN).assign(run=e.name) for e in here[Search]]
         merge_rows(f"section4_{name}", pd.concat(frames) if frames else pd.DataFrame(), order, searched)
     frames = [derivation_row(e) for e in here[Derivation]]
     kept = merge_rows("section4_derivations.csv", pd.concat(frames) if frames else pd.DataFrame(), order)
@@ -401,7 +401,7 @@ def collect() -> dict[str, int]:
     if runs:
         merge_tensors("section4_per_image", here[Training], runs, run_tensors("per_image"))
         merge_tensors("section4_samples", here[Training], runs, lambda e: output_of(e) if e.label in SHOWN and e.seed == 0 else {})
-        rows = pd.read_csv(published_dir() / "section4.csv")
+        rows = read_frame(published_dir() / "section4.csv")
         for e in here[Training]:
             if e.seed == 0 and e.label in SHIPPED:
                 card = card_of(e, results3.command_of(e, "section4_trainings"))
@@ -448,7 +448,7 @@ def merge_rows(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[
     With `runs`, which another file has kept, what it held of other runs goes.
     """
     path = published_dir() / name
-    old = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["run"])
+    old = read_frame(path, ["run"]) if path.exists() else pd.DataFrame(columns=["run"])
     if len(fresh):
         replaced = set(_keys(fresh))
         old = old[~old["run"].isin(set(fresh["run"]))]
@@ -471,7 +471,7 @@ def merge_rows(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[
 def _merge_architectures(here: list, runs: set[str]) -> None:
     path = published_dir() / "section4_architectures.json"
     merged = {run: record for run, record in published_architectures().items() if run in runs}
-    merged |= {e.name: json.loads((folder_of(e) / "architecture.json").read_text()) for e in here}
+    merged |= {e.name: read_json(folder_of(e) / "architecture.json", AGAIN) for e in here}
     if merged:
         lines = ",\n".join(f"{json.dumps(run)}: {json.dumps(merged[run])}" for run in sorted(merged))
         write_atomic(path, f"{{\n{lines}\n}}\n")

@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from ..errors import InputError
 from ..latency.measure import check_device, device_name
 from ..models import count_parameters
 from ..paths import published_dir, root, runs_dir, shown, write_atomic
+from ..reading import numbers, read_record, read_rows
 from ..seed import generator, set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
 from ..training import checkpoint as checkpoints
@@ -40,6 +41,7 @@ from .experiments import FORMAT, Experiment, build, depends_on
 SAMPLES = 4  # test images whose outputs are kept
 SAMPLE_SIGMAS = (0.0, 0.2, 0.4, 0.8, 1.0)
 VALIDATION_IMAGES = 64
+AGAIN = "; delete metrics.csv of that run to make it again"
 
 
 def folder_of(experiment: Experiment) -> Path:
@@ -56,8 +58,7 @@ def published_runs() -> set[str]:
     """Names of the runs whose results are published, which a queue need not repeat (read without pandas)."""
     names = set()
     for path in published_dir().glob("section*.csv"):
-        with path.open(newline="") as file:
-            names |= {row["run"] for row in csv.DictReader(file) if row.get("format") == str(FORMAT)}
+        names |= {row["run"] for row in read_rows(path, ["run"]) if row.get("format") == str(FORMAT)}
     return names
 
 
@@ -167,6 +168,9 @@ def obtain(
 
 
 def _write_config(experiment) -> None:
+    """The run's first file, by who holds its lock; what a killed process left of its last file goes."""
+    for part in folder_of(experiment).glob(".*.part"):
+        part.unlink()
     config = {"format": FORMAT, "experiment": asdict(experiment)}
     write_atomic(folder_of(experiment) / "config.json", json.dumps(config, indent=1))
 
@@ -294,8 +298,7 @@ def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict
     """Write a run's last files: where and how it was made, with the seconds of its history, then its metrics."""
     record = provenance(device) | record
     if (folder / "history.csv").exists():
-        with (folder / "history.csv").open() as file:
-            record["train_s"] = float(list(csv.DictReader(file))[-1]["seconds"])
+        record["train_s"] = float(read_history(folder)[-1]["seconds"])
     write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
     write_atomic(folder / "metrics.csv", to_csv(metrics))
 
@@ -307,6 +310,21 @@ def _samples(answer: Callable, data: TwoDigits, noisy: Callable, device: torch.d
     with torch.inference_mode():
         outputs = [answer(noisy(ids, sigma).to(device), boxes)[0].float().clamp(0, 1).cpu() for sigma in SAMPLE_SIGMAS]
     return {"denoised": (torch.stack(outputs) * 255).round().to(torch.uint8)}
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The history of a training, a row per epoch; `InputError` if its file is damaged."""
+    path, advice = folder / "history.csv", "; delete it to train anew"
+    return numbers(path, read_rows(path, ["step", "seconds"], advice), advice)
+
+
+def read_metrics(folder: Path, names: Sequence[str] = (), sigmas: Sequence[float] = SIGMAS) -> tuple[list[dict[str, float]], dict]:
+    """Metrics of a complete run, a row per sigma, and its provenance, which must have `names`; `InputError` if one is damaged."""
+    path = folder / "metrics.csv"
+    rows = numbers(path, read_rows(path, ["sigma"], AGAIN), AGAIN)
+    if tuple(row["sigma"] for row in rows) != tuple(sigmas):
+        raise InputError(f"{shown(path)} has {len(rows)} noise levels instead of {len(sigmas)}: it was cut short{AGAIN}.")
+    return rows, read_record(folder / "provenance.json", names, AGAIN)
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

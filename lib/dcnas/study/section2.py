@@ -5,7 +5,6 @@ has to find out by itself. Of grey photographs in three channels it can also cle
 weaker by the root of three: networks learn that from such images by themselves. Both readings are runs of the store.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,13 +24,14 @@ from ..latency.measure import device_named, measure_many
 from ..latency.table import load_table
 from ..nas.networks import IMAGE_CHANNELS
 from ..paths import latency_dir, published_dir, runs_dir, write_atomic
+from ..reading import read_frame
 from ..training import checkpoint as checkpoints
 from ..training import evaluate, summarise
 from . import results4
 from . import section4 as lists
 from .compare import Scores
 from .experiments import FORMAT, Named
-from .results import PUBLISHED_SCALES, merge_tensors
+from .results import PUBLISHED_SCALES, merge_tensors, read_results_file
 from .results import per_image as stored_per_image
 from .runs import (
     SAMPLE_SIGMAS,
@@ -43,6 +43,7 @@ from .runs import (
     needs,
     obtain,
     perform,
+    read_metrics,
     write_per_image,
 )
 from .scales import SCALES
@@ -50,6 +51,7 @@ from .section4_runs import build_of
 
 IMAGES = 50  # of the test set: BM3D takes a second for an image of 64 x 64 pixels
 SIGMA = 0.4  # at which BM3D is timed
+_PUBLISHED = ("run", "label", "scale", "seed", "sigma", "psnr", "ssim")  # what a published row must have
 _PROVENANCE = ("device", "torch", "python", "dcnas", "commit", "date")
 
 
@@ -146,9 +148,9 @@ def read_filters(experiments: Sequence[Filter]) -> pd.DataFrame:
     """The rows of complete runs, one per sigma."""
     frames = []
     for e in filter(is_complete, experiments):
+        metrics, record = read_metrics(folder_of(e), _PROVENANCE)
         head = {"format": FORMAT, "run": e.name} | {k: v for k, v in asdict(e).items() if k not in ("threads", "limit")}
-        record = json.loads((folder_of(e) / "provenance.json").read_text())
-        frames.append(pd.read_csv(folder_of(e) / "metrics.csv").assign(**head, **{name: record[name] for name in _PROVENANCE}))
+        frames.append(pd.DataFrame(metrics).assign(**head, **{name: record[name] for name in _PROVENANCE}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -160,7 +162,7 @@ def results(scale: str, *, device: str = "cpu", progress: bool = True) -> tuple[
     networks = results4.results("related_work", scale, device=device, progress=progress)
     if require_choice("scale", scale, SCALES) == "published":
         path = published_dir() / "section2.csv"
-        rows = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        rows = read_results_file(path, _PUBLISHED, ()) if path.exists() else pd.DataFrame()
         found = rows[rows["scale"] == results4.published_scale()].assign(source="published") if len(rows) else rows
     else:
         for experiment in filters(scale):
@@ -198,7 +200,7 @@ def latencies(scale: str) -> pd.DataFrame:
         measure(scale, rounds=1)
     if not path.exists():
         raise InputError(f"{path.name} is missing; with nothing else running, run `dcnas latency --section 2 --scale {scale}`.")
-    return pd.read_csv(path)
+    return read_frame(path, ("label", "median_ms", "q25_ms", "q75_ms", "passes"))
 
 
 def latency_path(scale: str) -> Path:

@@ -26,6 +26,7 @@ from ..nas.networks import IMAGE_CHANNELS, MANUAL, NETWORKS, OnlyClassifies, bui
 from ..nas.search import run_search
 from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
+from ..reading import read_record
 from ..seed import set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, summarise, validation
 from ..training import checkpoint as checkpoints
@@ -61,7 +62,7 @@ TORCHVISION = ("ResNet-18", "MobileNetV2")
 def published_architectures() -> dict[str, dict]:
     """Run to the record of the architecture that it ended in, of all published searches and derivations."""
     path = published_dir() / "section4_architectures.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_record(path, ()) if path.exists() else {}
 
 
 def found_by(run: Search | Derivation) -> Architecture:

@@ -8,6 +8,7 @@ import pandas as pd
 from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
+from ..reading import read_frame
 from . import paper, plots_nas, results4
 from .claims import overall
 from .compare import TABLE_2, contrast, difference, flops_by_label, mean_score
@@ -85,7 +86,7 @@ def section4_rows() -> list[dict]:
 
 def verdicts_line() -> str:
     """How the claims were judged, in one sentence, from the tables that the notebooks wrote."""
-    tables = [pd.read_csv(path) for path in sorted(figures_dir().glob("*_claims.csv"))]
+    tables = [read_frame(path) for path in sorted(figures_dir().glob("*_claims.csv"))]
     if not tables:
         return ""
     judged = pd.concat(tables).groupby("claim")["verdict"].agg(lambda verdicts: overall(list(verdicts)).removesuffix(" (one seed)"))

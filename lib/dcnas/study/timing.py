@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
+from ..errors import InputError
 from ..latency.measure import Latency, check_device, device_name, measure_many
-from ..paths import latency_dir, write_atomic
+from ..paths import latency_dir, shown, write_atomic
+from ..reading import read_frame
 from . import experiments as lists
 from .experiments import Experiment, build
 
@@ -67,5 +69,9 @@ def latencies(batch: int = 32) -> pd.DataFrame:
     Without rows if there are none: `dcnas latency` measures them.
     """
     files = sorted(latency_dir().glob("section3-*.csv"))
-    frame = pd.read_csv(files[0]) if files else pd.DataFrame(columns=["label", *(f.name for f in fields(Latency))], dtype=float)
+    names = ["label", *(f.name for f in fields(Latency))]
+    frame = read_frame(files[0], names) if files else pd.DataFrame(columns=names, dtype=float)
+    labels = [set(frame.loc[frame["batch"] == size, "label"]) for size in BATCHES]
+    if any(found != labels[0] for found in labels):
+        raise InputError(f"{shown(files[0])} has not the same networks at every batch size: it was cut short; measure it anew.")
     return frame[frame["batch"] == batch].set_index("label")

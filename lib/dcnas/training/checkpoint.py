@@ -30,9 +30,13 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict | None:
         path = folder / name
         if not path.exists():
             continue
+        why = "its checksum differs"
         if (payload := _payload(path)) is not None:
-            return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-        warnings.warn(f"{path} is broken (its checksum differs); going on from the one before it, or the start.", stacklevel=2)
+            try:
+                return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+            except Exception as error:  # sound bytes, but none of ours: nothing of it is run
+                why = f"it holds no tensors and numbers, {type(error).__name__}"
+        warnings.warn(f"{path} is broken ({why}); going on from the one before it, or the start.", stacklevel=2)
     return None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from ..errors import require_choice, require_finite, require_whole
+from ..errors import InputError, require_choice, require_finite, require_whole
 from . import checkpoint, parallel
 from .tasks import Batch
 
@@ -134,8 +134,11 @@ def fit(
     settings = trainer.settings
     done = _Progress(torch.zeros((), device=trainer.device))
     if (saved := checkpoint.load(folder, trainer.device)) is not None:
+        if missing := {"trainer", *vars(done)} - set(saved):
+            what = ", ".join(sorted(missing))
+            raise InputError(f"the checkpoint in {folder} lacks {what}, as those of another version do; delete it to train anew.")
         trainer.restore(saved["trainer"])
-        done = _Progress(**{name: saved[name] for name in ("loss_sum", "step", "images", "seconds", "history")})
+        done = _Progress(**{name: saved[name] for name in vars(done)})
     begun, before = time.monotonic(), done.seconds
     last_save = begun
     bar = tqdm(total=settings.steps, initial=done.step, desc=label, unit="step", disable=not progress, dynamic_ncols=True)

@@ -23,6 +23,8 @@ import torch
 
 from dcnas.errors import InputError, require_whole
 
+MOST_THREADS = 1_024
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -60,6 +62,13 @@ def median_error(spread, passes):
     return 1.2533 * spread / 1.349 / passes**0.5
 
 
+def check_threads(threads: int) -> int:
+    """`threads` if PyTorch can have so many, or an `InputError`."""
+    if require_whole("threads", threads) > MOST_THREADS:
+        raise InputError(f"threads is {threads}, but at most {MOST_THREADS} were expected.")
+    return threads
+
+
 def measure(model, *inputs, passes=50, **options) -> Latency:
     """The `Latency` of `model(*inputs)`; the batch size is that of the first input. Options as in `measure_many`."""
     return measure_many({"model": (model, inputs)}, **({"rounds": 1, "passes": passes} | options))["model"]
@@ -79,7 +88,7 @@ def measure_many(
     for name, value, least in (("rounds", rounds, 1), ("passes", passes, 1), ("warmup", warmup, 0)):
         require_whole(name, value, least)
     threads_before = torch.get_num_threads()
-    threads = threads_before if threads is None else require_whole("threads", threads)
+    threads = threads_before if threads is None else check_threads(threads)
     device, layout = check_device(device), torch.channels_last if channels_last else torch.contiguous_format
     placed = {name: _place(name, model, inputs, device, layout) for name, (model, inputs) in models.items()}
     samples, bare, visits = {name: [] for name in placed}, {name: [] for name in placed}, [*placed] * rounds

@@ -159,5 +159,5 @@ def load_table(path: Path) -> Table:
         curves = {key: Curve(**{name: tuple(values) for name, values in curve.items()}) for key, curve in record["curves"].items()}
         return Table(Conditions(**record["conditions"]), curves, Correction(**record["correction"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"{shown(path)} is not a look-up table of this study: {reason}") from None

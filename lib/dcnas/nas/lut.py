@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import InputError, require_whole
-from ..latency.measure import check_device, device_name, measure_many
+from ..latency.measure import check_device, check_threads, device_name, measure_many
 from ..latency.table import Conditions, Correction, Curve, Table
 from ..paths import shown, write_atomic
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
@@ -116,7 +116,7 @@ def build_table(
     for name, value in (("batch", batch), ("rounds", rounds), ("passes", passes)):
         require_whole(name, value)
     place, before = check_device(device), torch.get_num_threads()
-    threads = before if threads is None else require_whole("threads", threads)
+    threads = before if threads is None else check_threads(threads)
     conditions = Conditions(
         device_name(place), threads, batch, space.resolution, space.width, "channels_last", "float32", str(torch.__version__),
         datetime.now(UTC).strftime("%Y-%m-%d"),

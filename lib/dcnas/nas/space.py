@@ -234,7 +234,8 @@ def from_record(record: dict) -> Architecture:
                 choices.append(Choice(names[require_choice("operator", entry["operator"], names)], entry["hidden"]))
         return Architecture(space, tuple(choices))
     except (KeyError, TypeError) as error:
-        raise InputError(f"it is no record of an architecture ({type(error).__name__}: {error}).") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"it is no record of an architecture ({type(error).__name__}: {reason}).") from None
 
 
 def log_size(space: Space) -> float:

@@ -9,10 +9,6 @@ STAMP := .venv/.installed
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" JUPYTER_PLATFORM_DIRS=1 \
 	JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-# Their published results are still being computed; `make study` runs these too, live and small.
-UNPUBLISHED := 02_related_work
-LATER := $(foreach name,$(UNPUBLISHED),--ignore=notebooks/$(name).ipynb)
-
 .DEFAULT_GOAL := help
 .PHONY: help venv data study test lint lab demo book clean
 
@@ -27,7 +23,7 @@ study: data ## run every notebook live at SCALE=smoke (or laptop) and list the f
 test: data ## ruff, the tests, and every notebook against its stored outputs
 	@$(RUN) $(BIN)/ruff check .
 	@$(RUN) $(BIN)/python -m pytest tests
-	@$(RUN) $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=300 $(LATER) notebooks
+	@$(RUN) $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 	@echo "make test: all checks passed"
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)

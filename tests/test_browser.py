@@ -98,7 +98,7 @@ WALK = """async moves => {
   }
   return found }"""
 PANELS = {  # sliders of each notebook's Explore section
-    "03_0_dataset_and_settings": 2, "03_1_efficient_classification": 2, "03_2_efficient_denoising": 4,
+    "02_related_work": 2, "03_0_dataset_and_settings": 2, "03_1_efficient_classification": 2, "03_2_efficient_denoising": 4,
     "03_3_joint_dcnet": 2, "04_0_search_space_and_latency_table": 1, "04_1_c_nas": 2, "04_2_d_nas": 3, "04_3_dc_nas": 3,
     "A_classification_scaling": 2, "B_search_space": 1, "C_learned_beta": 1,
 }  # fmt: skip

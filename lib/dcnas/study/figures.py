@@ -94,8 +94,8 @@ def provenance_line(rows: pd.DataFrame) -> str:
     seeds_text = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     crops = rows["crop"].dropna().unique() if "crop" in rows else ()
     squares = f" (random squares of {crops[0]:.0f} x {crops[0]:.0f})" if len(crops) else ""
-    images = sorted(rows["images"].unique())
-    images_text = " or ".join(f"{count:,}" for count in images)
+    images = sorted(rows["images"].dropna().unique())
+    images_text = " or ".join(f"{count:,.0f}" for count in images)
     plural = "s" if seeds_text != "1" else ""
     scales = ", ".join(sorted(rows["scale"].unique()))
     return f"Scale {scales}, {seeds_text} seed{plural}, {images_text} training images{squares} per network."

@@ -34,21 +34,28 @@ READY = """() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session
 RUN = """async () => { const app = window.jupyterapp; await app.commands.execute('notebook:run-all-cells');
   return app.shell.currentWidget.context.model.toJSON().cells }"""
 MOVES = 17  # of sigma from 1.00 down, so that nothing was drawn before
+# A picture or a sentence that changes, and is painted. No frame is asked for before: to draw frames all the time takes half a core.
+CHANGED = """(image, sentence, what) => new Promise((resolve, reject) => {
+  const late = setTimeout(() => { stop(); reject(new Error('no repaint within 20 s: ' + what)) }, 20000);
+  const done = () => { if (image.complete) { stop(); requestAnimationFrame(resolve) } };
+  const told = new MutationObserver(done);
+  const stop = () => { clearTimeout(late); told.disconnect(); image.removeEventListener('load', done) };
+  image.addEventListener('load', done);
+  if (sentence) told.observe(sentence, {childList: true, characterData: true, subtree: true});
+})"""
 REPAINT = """async moves => {
+  const changed = CHANGED;
   const image = document.querySelector('img.dcnas-demo-image'), knob = document.querySelectorAll('.dcnas-demo .noUi-handle')[1];
   const times = [];
   knob.focus();
   for (let n = 0; n < moves; n++) {
-    const before = image.src, start = performance.now();
+    const start = performance.now(), repainted = changed(image, null, 'move ' + n);
     knob.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}));
-    while (image.src === before || !image.complete) {
-      await new Promise(resolve => requestAnimationFrame(resolve));
-      if (performance.now() - start > 20000) throw new Error('no repaint within 20 s at move ' + n);
-    }
+    await repainted;
     times.push(performance.now() - start);
     await new Promise(resolve => setTimeout(resolve, 50));
   }
-  return times }"""
+  return times }""".replace("CHANGED", CHANGED)
 DROP = """bytes => {
   const files = new DataTransfer(), zone = document.querySelector('.dcnas-drop');
   files.items.add(new File([new Uint8Array(bytes)], 'dropped.png', {type: 'image/png'}));
@@ -70,7 +77,7 @@ DRAG = """async () => {
   return [shown, last - end] }"""
 # Every slider of every panel: there and back by the keyboard, a new picture after each move. A row per slider.
 WALK = """async moves => {
-  const found = [], wait = () => new Promise(resolve => requestAnimationFrame(resolve));
+  const found = [], changed = CHANGED;
   for (const image of document.querySelectorAll('img[class*="dcnas-"]')) {
     const name = [...image.classList].find(n => n.startsWith('dcnas-')).slice(6, -6);
     const panel = image.closest(`.dcnas-${name}`), status = panel.querySelector(`.dcnas-${name}-status`);
@@ -84,19 +91,16 @@ WALK = """async moves => {
         const now = +knob.getAttribute('aria-valuenow');
         if (now >= high) key = 'ArrowLeft';
         if (now <= low) key = 'ArrowRight';
-        const before = [image.src, status.textContent].join(), start = performance.now();
+        const start = performance.now(), answered = changed(image, status, `${name}, ${label}, ${key} at ${now}`);
         knob.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
-        while ([image.src, status.textContent].join() === before || !image.complete) {
-          await wait();
-          if (performance.now() - start > 20000) throw new Error(`${name}, ${label}: no answer within 20 s to ${key} at ${now}`);
-        }
+        await answered;
         times.push(performance.now() - start);
-        await new Promise(resolve => setTimeout(resolve, 30));
+        await new Promise(resolve => setTimeout(resolve, 50));
       }
       found.push({panel: name, slider: label, times, status: status.textContent, width: image.naturalWidth});
     }
   }
-  return found }"""
+  return found }""".replace("CHANGED", CHANGED)
 PANELS = {  # sliders of each notebook's Explore section
     "02_related_work": 2, "03_0_dataset_and_settings": 2, "03_1_efficient_classification": 2, "03_2_efficient_denoising": 4,
     "03_3_joint_dcnet": 2, "04_0_search_space_and_latency_table": 1, "04_1_c_nas": 2, "04_2_d_nas": 3, "04_3_dc_nas": 3,
@@ -409,7 +413,8 @@ def test_every_slider_answers(browser, lab, stem):
         for panel in dict.fromkeys(row["panel"] for row in found):
             page.locator(f".dcnas-{panel}").screenshot(path=SHOTS / f"{stem}_{panel}.png")
     assert len(found) == PANELS[stem]
-    for row in found:
+    for row in found:  # in the demo 150 ms hold; a panel draws more, and a move that was drawn ahead or before takes 30 to 60 ms
+        assert statistics.median(row["times"]) <= 300, row
         assert row["width"] > 300 and row["status"] and "Error" not in row["status"], row
         note(
             **{

@@ -426,13 +426,16 @@ class Scatter:
         _finish(self.axes, ylabel, 2 if unit == "M" else 4, "left")
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        self.pixels = np.array(canvas.buffer_rgba())
+        everything = np.array(canvas.buffer_rgba())
+        kept = np.nonzero((everything != 255).any((1, 2)))[0], np.nonzero((everything != 255).any((0, 2)))[0]
+        self.corner = int(kept[1][0]), len(everything) - 1 - int(kept[0][-1])  # of what is not white: pixels from the left, below
+        self.pixels = everything[kept[0][0] : kept[0][-1] + 1, kept[1][0] : kept[1][-1] + 1]
 
     def paint(self, flops: int, near: pd.Series | None) -> tuple[Figure, Axes]:
         """A figure with the pixels and the choice; and the axes beside them, to draw on."""
         figure, (axes, right) = self.make()
         right.remove()
-        figure.figimage(self.pixels, zorder=-1)
+        figure.figimage(self.pixels, *self.corner, zorder=-1)
         place = dict(transform=self.axes.get_xaxis_transform())
         figure.add_artist(Line2D([flops / self.size] * 2, [0, 1], **place, **CHOICE))
         if near is None:

@@ -52,3 +52,9 @@ def test_one_python_floor():
 def test_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert dcnas.__version__ == PROJECT["version"] == str(citation["version"])
+
+
+def test_every_requirement_is_listed_with_its_licence():
+    packages, _ = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8").split("| data |")
+    rows = re.findall(r"^\| ([\w-]+) \| [^|]+ \| [^|]+ \|$", packages, re.MULTILINE)
+    assert rows[1:] == [re.match(r"[\w-]+", requirement)[0] for requirement in REQUIREMENTS]  # the first is the head

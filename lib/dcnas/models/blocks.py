@@ -11,7 +11,7 @@ from ..errors import InputError, require_finite, require_whole
 
 NORM_GROUPS = 4
 MOST_CHANNELS, MOST_CLASSES = 2**12, 2**15
-MOST_WEIGHTS = 2**28  # a gigabyte; the study's largest network has a tenth of it
+MOST_WEIGHTS = 2**30  # four gigabytes; the largest network of the sliders is counted as 0.4 of it
 
 
 def require_channels(**values: int) -> None:

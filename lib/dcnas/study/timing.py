@@ -70,8 +70,8 @@ def latencies(batch: int = 32) -> pd.DataFrame:
     """
     files = sorted(latency_dir().glob("section3-*.csv"))
     names = ["label", *(f.name for f in fields(Latency))]
-    frame = read_frame(files[0], names) if files else pd.DataFrame(columns=names, dtype=float)
-    labels = [set(frame.loc[frame["batch"] == size, "label"]) for size in BATCHES]
-    if any(found != labels[0] for found in labels):
-        raise InputError(f"{shown(files[0])} has not the same networks at every batch size: it was cut short; measure it anew.")
+    frame = read_frame(files[0], ("label", "batch", "device", "median_ms")) if files else pd.DataFrame(columns=names, dtype=float)
+    labels = {size: set(part["label"]) for size, part in frame.groupby("batch")}
+    if files and any(found != labels.get(batch) for found in labels.values()):
+        raise InputError(f"{shown(files[0])} has not all its networks at a batch of {batch}: it was cut short; measure it anew.")
     return frame[frame["batch"] == batch].set_index("label")

@@ -29,8 +29,8 @@ test: data ## ruff, the tests, and every notebook against its stored outputs
 lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)
 	@cd notebooks && $(RUN) ../$(BIN)/python -m jupyterlab $(LAB_ARGS)
 
-demo: $(STAMP) ## the demo as a page in the browser (options go in DEMO_ARGS)
-	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb --show_tracebacks=True $(DEMO_ARGS)
+demo: data ## the demo as a page in the browser (options go in DEMO_ARGS)
+	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb $(DEMO_ARGS)
 
 book: $(STAMP) ## the stored notebooks as a site with navigation and search, in out/book
 	@rm -rf out/book

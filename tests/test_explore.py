@@ -319,7 +319,17 @@ def test_a_late_picture_does_not_replace_a_newer_one():
     (W.Checkbox(True), False, True, None), (W.Dropdown(options=[1, 2, 3]), 1, 2, None),
 ])  # fmt: skip
 def test_where_a_slider_goes_next(control, old, new, following):
-    assert explore._following(control, old, new) == following
+    found = explore._following(control, old, new)
+    assert found == following and type(found) is type(following)
+
+
+@with_mnist
+@pytest.mark.parametrize("name, slider", [("noise", "index"), ("joint", "index"), ("classifier", "first"), ("unet", "d")])
+def test_the_next_step_of_every_panel_is_drawn_ahead(name, slider, quick):
+    panel = FACTORIES[name]("smoke")
+    panel.controls[slider].value += 1
+    ahead(panel)
+    assert panel._next.exception() is None and len(panel._known) == 3
 
 
 def test_a_panel_is_ready_for_keyboard_browser_tests_and_static_readers(quick):

@@ -112,7 +112,7 @@ def test_the_command_on_a_network_that_ships(tmp_path, capsys):
     """The joint network of Section 3: with boxes, at batch 1."""
     out = tmp_path / "digits.onnx"
     cli.app(["export", "dc-net-reduced-integrated", "--out", str(out)], standalone_mode=False)
-    told, found = capsys.readouterr().out, json.loads(out.with_suffix(".json").read_text())
+    told, found = capsys.readouterr().out, json.loads(out.with_suffix(".onnx.json").read_text())
     assert "times as fast as PyTorch" in told and found["largest_difference"] <= export.TOLERANCE
     assert found["latency_ms"].keys() == {"PyTorch", "ONNX Runtime"}
     with pytest.raises(InputError, match="int8 is for networks of Section 4, but dc-net-reduced-integrated is of Section 3"):

@@ -115,7 +115,42 @@ def test_bad_input_is_one_sentence(way, tmp_path):
         way("search", "--out", tmp_path / "mine", "--loss", "both", "--no-noisy")
     assert not (tmp_path / "mine").exists()
     (tmp_path / "mine").mkdir()
-    for text, says in (("{", "is not JSON"), ("[]", "network, data"), ('{"format": 1}', "no record of a search")):
+    for text, says in (("{", "is not JSON"), ("[]", "a list instead"), ('{"format": 1}', "lacks network")):
         (tmp_path / "mine" / "search.json").write_text(text)
         with pytest.raises(InputError, match=says):
             own.read_record(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["search.json", "weights.card.json", "metrics.csv", "architecture.json", "weights.safetensors"])
+def test_a_cut_file_of_the_folder_is_one_sentence(way, tmp_path, name):
+    """Cut at every tenth of its length."""
+    out = tmp_path / "mine"
+    way("search", "--out", out)
+    whole = (out / name).read_bytes()
+    for tenth in range(10):
+        (out / name).write_bytes(whole[: len(whole) * tenth // 10])
+        try:
+            own.report.write(out)  # reads records, cards and metrics
+            way("evaluate", out)  # reads weights
+            own.read_record(out)
+            load_architecture(out / "architecture.json")
+        except InputError as error:
+            assert name.split(".")[0] in str(error), error
+            continue
+        (out / name).write_bytes(whole) if (out / name).read_bytes() != whole else None
+        assert name == "metrics.csv"  # judged anew
+    (out / name).write_bytes(whole)
+    way("evaluate", out)
+
+
+def test_a_longer_training_stays_and_another_network_takes_the_old_one_s_weights_away(way, tmp_path, capsys):
+    out = tmp_path / "mine"
+    way("search", "--out", out)
+    way("train", out, "--steps", "5", "--batch", "4")
+    way("search", "--out", out)
+    assert "A longer training is there already" in capsys.readouterr().out
+    assert json.loads((out / "weights.card.json").read_text())["steps"] == 5
+    other = section4_runs.random_architecture(load_architecture(out / "architecture.json").space, np.random.default_rng(9))
+    own.save_architecture(other, out / "architecture.json")
+    way("search", "--out", out, "--train-steps", "0")
+    assert not (out / "weights.safetensors").exists() and "Not trained yet" in (out / "report.html").read_text()

@@ -29,7 +29,9 @@ def search(
     rebuild_optimisers: Annotated[bool, typer.Option(help="New optimisers every epoch, as TF-NAS has them.")] = False,
     alpha_gradient: Annotated[str, typer.Option(help="two sampled operators, in 04_1 as good and cheaper; or all.")] = "two",
     alpha_lr: Annotated[float | None, typer.Option(help="As at scale laptop if not given; the paper's is 0.01.")] = None,
-    temperature_decay: Annotated[float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5 on.")] = None,
+    temperature_decay: Annotated[
+        float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5; 0.2 at the end if not given.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="As at scale laptop (25) if not given.")] = None,
     steps_per_epoch: Annotated[int, typer.Option(help="Of the weights; the alphas have half as many.")] = 16,
     batch: Batch = None,
@@ -76,8 +78,11 @@ def search(
         begun = own_training(
             architecture, network, begun.data, seed=seed, steps=train_steps, batch=batch, noisy=noisy, threads=threads
         )
-        obtain(begun, device=device)
-        _print_metrics(own.write_training(out, begun))
+        if own.is_longer(out, begun):
+            print("A longer training is there already and stays.")
+        else:
+            obtain(begun, device=device)
+            _print_metrics(own.write_training(out, begun))
     print(f"Wrote {shown(out / own.report.NAME)}")
 
 
@@ -125,7 +130,7 @@ def train(
     from .study.runs import obtain
     from .study.section4 import own_training
 
-    record = own.read_record(folder) if network is None or data is None else {}
+    record = own.read_record(folder) if network is None or data is None or (folder / own.RECORD).exists() else {}
     network, data = network or record["network"], set_named(data or record["data"])
     require_choice("network", network, NETWORKS)
     require_choice("decoder", decoder, DECODERS)

@@ -203,7 +203,8 @@ def _following(control: W.ValueWidget, old, new):
         at = values.index(new) + (1 if values.index(new) > values.index(old) else -1)
         return values[at] if 0 <= at < len(values) else None
     if isinstance(control, (W.IntSlider, W.FloatSlider)):
-        value = round(new + math.copysign(control.step, new - old), 9)
+        value = new + (control.step if new > old else -control.step)
+        value = round(value, 9) if isinstance(control, W.FloatSlider) else value
         return value if control.min <= value <= control.max else None
     return None
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import export
+from .. import export, reading
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
@@ -62,14 +62,11 @@ def claim(folder: Path, search: Search) -> None:
 def read_record(folder: Path) -> dict:
     """The record of the folder's search; `InputError` where there is none or it is not sound."""
     path = folder / RECORD
-    try:
-        record = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{shown(path)} does not exist; `dcnas search --out {shown(folder)}` makes it.") from None
-    except ValueError as error:
-        raise InputError(f"{shown(path)} is not JSON: {error}.") from None
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)]
-    if wrong or record.get("format") != FORMAT:
+    if not path.exists():
+        raise InputError(f"{shown(path)} does not exist; `dcnas search --out {shown(folder)}` makes it.")
+    record = reading.read_record(path, (*report.RECORDED, "run", "format"))
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record[name], kind)]
+    if wrong or record["format"] != FORMAT:
         raise InputError(f"{shown(path)} is no record of a search of format {FORMAT}: {', '.join(wrong) or 'format'} is wrong.")
     return record
 
@@ -89,6 +86,9 @@ def write_search(folder: Path, search: Search, derivation: Derivation | None, ta
         "verdict": found.verdict, "reason": found.reason, "conditions": asdict(table.conditions),
         "table_error_pct": table.correction.error_pct, "settings": asdict(search),
     }  # fmt: skip
+    if (folder / ARCHITECTURE).exists() and load_architecture(folder / ARCHITECTURE) != architecture:
+        for name in (WEIGHTS, "weights.card.json", METRICS, "quality.png", "samples.png"):  # they are of another network
+            (folder / name).unlink(missing_ok=True)
     save_architecture(architecture, folder / ARCHITECTURE)
     write_atomic(folder / "search.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
     _write_figure(plots_search.architecture_figure(architecture, network, network, table), folder / "architecture.png")
@@ -118,9 +118,19 @@ def write_training(folder: Path, training: Training) -> pd.DataFrame:
     """The weights of a complete training with their card, and then its evaluation."""
     rows = read_runs([training])
     network = f" --network {training.network}" + (f" --decoder '{training.decoder}'" if training.decoder != "conv" else "")
-    command = f"dcnas train DIR{network} --data {training.data} --steps {training.steps} --seed {training.seed}"
+    command = f"dcnas train DIR{network} --data {training.data} --steps {training.steps} --batch {training.batch}"
+    command += f" --seed {training.seed}" + ("" if training.noisy else " --no-noisy")
     ship_run(training, folder / WEIGHTS, card_of(training, command), rows, half=False)
     return write_evaluation(folder)
+
+
+def is_longer(folder: Path, training: Training) -> bool:
+    """Whether the folder has a longer training of the same architecture already, which a repeated search leaves there."""
+    if not (folder / WEIGHTS).exists():
+        return False
+    card = trained(folder).card
+    same = card["network"].get("architecture") == json.loads(training.architecture)
+    return same and card.get("steps", 0) > training.steps
 
 
 def trained(folder: Path) -> Network:
@@ -144,8 +154,11 @@ def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = 
     Another set's metrics go to a file of their own, and the report stays as it is.
     """
     network = trained(folder)
-    own = data is None or data == network.card.get("data")
-    images = test_images(network, network.card["data"] if own else data, whole=not own, progress=progress)
+    known = network.card.get("data")
+    if data is None and known is None:
+        raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")
+    own = data in (None, known)
+    images = test_images(network, known if own else data, whole=not own, progress=progress)
     metrics = judge(network, images, progress=progress)
     if not own:
         write_atomic(other_metrics(folder, data), to_csv(metrics.to_dict("records")))
@@ -191,6 +204,8 @@ def source(name: str, data: str | None) -> tuple[Network, str, Path]:
     """The network to export by its folder, its file or its name, the set that it is compared on, and the folder for the files."""
     folder = Path(name)
     network = trained(folder) if folder.is_dir() else load_network(name)
+    if network.of_digits and data is not None:
+        raise InputError(f"data is {data!r}, but {network.name} is of Section 3 and compared on its digits; leave it out.")
     data = data or network.card.get("data") or (DIGITS if network.of_digits else None)
     if data is None:
         raise InputError(f"the card of {name} does not name its images; --data says which ones to compare on.")
@@ -217,7 +232,7 @@ def write_export(network: Network, data: str, path: Path, *, int8: bool = False,
     found |= {"size_px": size, "threads": times["PyTorch"].threads, "device": times["PyTorch"].device}
     found["latency_ms"] = {name: {"median": t.median_ms, "q25": t.q25_ms, "q75": t.q75_ms} for name, t in times.items()}
     found["mib"] = {file.name: file.stat().st_size / 2**20 for file in files.values()}
-    write_atomic(path.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    write_atomic(path.with_suffix(".onnx.json"), json.dumps(found, indent=1) + "\n")
     return found
 
 

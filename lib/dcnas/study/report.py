@@ -1,15 +1,20 @@
 """The one-page report on a network of one's own: what `own` has written into its folder, as a single HTML file."""
 
 import base64
-import json
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 from ..paths import write_atomic
+from ..reading import read_frame, read_record
+from ..shipped import read_card
 
 NAME = "report.html"
+PICTURES = ("architecture", "quality", "samples", "search")
+RECORDED = (  # of a search: what the page says
+    "network", "target_ms", "predicted_ms", "parameters", "flops", "verdict", "reason", "conditions", "table_error_pct", "data",
+)  # fmt: skip
 _PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
@@ -22,18 +27,15 @@ _COLUMNS = {
 
 def write(folder: Path) -> Path:
     """Write `report.html` from what the folder holds: at least the record of a search or the card of a network."""
-    record, card = (_json(folder / name) for name in ("search.json", "weights.card.json"))
-    pictures = {path.stem: _embedded(path) for path in sorted(folder.glob("*.png"))}
-    metrics = pd.read_csv(folder / "metrics.csv") if (folder / "metrics.csv").exists() else None
+    record = read_record(folder / "search.json", RECORDED) if (folder / "search.json").exists() else None
+    card = read_card(folder / "weights.card.json") if (folder / "weights.card.json").exists() else None
+    pictures = {name: _embedded(folder / f"{name}.png") for name in PICTURES if (folder / f"{name}.png").exists()}
+    metrics = read_frame(folder / "metrics.csv", ("sigma", "images")) if (folder / "metrics.csv").exists() else None
     page = _PAGE.render(
         record=record, card=card, pictures=pictures, table=None if metrics is None else _rows(metrics),
         images=None if metrics is None else int(metrics["images"].iloc[0]), title=_title(record, card),
     )  # fmt: skip
     return write_atomic(folder / NAME, page)
-
-
-def _json(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _embedded(path: Path) -> str:

@@ -16,7 +16,10 @@ from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
-COMMANDS = ["data", "runs", "run", "queue", "collect", "latency", "search", "train", "weights", "denoise", "classify", "study"]
+COMMANDS = [
+    "data", "runs", "run", "queue", "collect", "readme", "latency", "study", "search", "train", "evaluate", "export", "weights",
+    "denoise", "classify", "lut",
+]  # fmt: skip
 
 
 @pytest.fixture

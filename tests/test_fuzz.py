@@ -3,16 +3,21 @@
 The same examples every time. `DCNAS_FUZZ=50 pytest tests/test_fuzz.py` takes fifty times as many, drawn anew.
 """
 
+import atexit
 import contextlib
 import io
 import json
 import math
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +36,8 @@ from dcnas.data.noise import add_noise, check_sigma
 from dcnas.errors import InputError
 from dcnas.latency.table import load_table
 from dcnas.models import Classifier, DnCNN, UNet, build_classifier, build_dcnet
-from dcnas.nas.space import Space, from_record, load_architecture
+from dcnas.nas.search import latency_range_ms
+from dcnas.nas.space import Space, from_record, load_architecture, random_architecture, save_architecture
 from dcnas.pictures import read_picture
 from dcnas.reading import read_json, read_rows
 from dcnas.study import results, results4
@@ -381,23 +387,63 @@ def test_boxes(boxes):
 ABSURD = ["-1", "0", "1e9", "nan", "inf", "-inf", "1000000000000", str(10**30), "", "x", "ü", "../..", "/dev/null/x", "\x01"]
 OPTIONS = {
     "runs": ["--scale", "--group"],
-    "run": ["--scale", "--group", "--seed", "--device"],
-    "queue": ["--scale", "--group", "--minutes", "--jobs", "--device"],
+    "run": ["--scale", "--group", "--seed", "--device", "--engine", "--address"],
+    "queue": ["--scale", "--group", "--minutes", "--jobs", "--device", "--engine", "--address"],
     "study": ["--scale", "--jobs", "--device"],
     "latency": ["--device", "--threads", "--section", "--scale"],
     "lut build": ["--resolution", "--batch", "--device", "--threads", "--width"],
     "lut validate": ["--networks", "--rounds", "--device"],
-    "search": ["--target-ms", "--operators", "--loss", "--epochs", "--steps-per-epoch", "--images", "--batch", "--threads"],
-    "train": ["--network", "--decoder", "--steps", "--batch", "--images", "--threads"],
+    "search": [
+        "--lut",
+        "--target-ms",
+        "--out",
+        "--data",
+        "--operators",
+        "--loss",
+        "--alpha-gradient",
+        "--alpha-lr",
+        "--temperature-decay",
+        "--epochs",
+        "--steps-per-epoch",
+        "--batch",
+        "--seed",
+        "--device",
+        "--threads",
+        "--table-limit-pct",
+        "--train-steps",
+    ],
+    "train": ["--network", "--data", "--decoder", "--steps", "--batch", "--seed", "--device", "--threads"],
+    "evaluate": ["--data"],
+    "export": ["--format", "--data", "--out", "--threads"],
     "denoise": ["--weights", "--sigma"],
     "classify": ["--weights", "--sigma", "--out"],
     "data": ["--folder"],
 }
 NEEDED = {
     "run": ["Conv-S"], "study": ["99"], "lut build": ["--out", "OUT/t.json"], "lut validate": ["nothing.json"],
-    "search": ["nothing.json", "--target-ms", "9", "--out", "OUT/f.json"], "train": ["nothing.json", "--out", "OUT/f.safetensors"],
+    "search": ["--lut", "TABLE", "--target-ms", "TARGET", "--out", "OUT/m", "--data", "SET"],
+    "train": ["MINE", "--network", "DC-NAS", "--data", "SET"], "evaluate": ["MINE"], "export": ["MINE"],
     "denoise": ["nothing", "OUT"], "classify": ["nothing"],
 }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def own_inputs() -> dict[str, str]:
+    """What a search and a training of one's own need: a table, a target within reach, pictures, a folder with an architecture."""
+    folder, space = Path(tempfile.mkdtemp()), Space(8, 32, 2, 0.25)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    table = linear_table(space, batch=4)
+    table = table.with_correction(replace(table.correction, error_pct=1.0))
+    for name in ("bright", "dark"):
+        (folder / "set" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.new("RGB", (40, 40), (60 * n, 9, 9)).save(folder / "set" / name / f"{n}.png")
+    save_architecture(random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)), folder / "mine" / "architecture.json")
+    target = sum(latency_range_ms(Space(4, 32, 2, 0.25), table, "DC-NAS")) / 2
+    paths = {"TABLE": table.save(folder / "table.json"), "SET": folder / "set", "MINE": folder / "mine"}
+    return {name: str(path) for name, path in paths.items()} | {"TARGET": f"{target:.3f}"}
+
+
 COMMANDS = st.sampled_from(list(OPTIONS)).flatmap(
     lambda name: st.tuples(
         st.just(name), st.lists(st.tuples(st.sampled_from(OPTIONS[name]), st.sampled_from(ABSURD)), min_size=1, max_size=3)
@@ -412,9 +458,18 @@ COMMANDS = st.sampled_from(list(OPTIONS)).flatmap(
 @example(command=("queue", [("--jobs", "1000000000000")]))
 def test_the_command_line(tmp_path_factory, command):
     """Exit status 2, one sentence or the usage, no traceback and no file. Whatever would start real work counts as reached."""
-    name, options = command
-    folder = tmp_path_factory.mktemp("cli")
-    reached = []
+    ask(tmp_path_factory.mktemp("cli"), *command)
+
+
+@pytest.mark.parametrize("name", ["run", "queue", "search", "train"])
+def test_without_absurd_options_the_command_line_comes_to_work(tmp_path, name):
+    """Or else what is tried above would be refused for what surrounds it."""
+    assert ask(tmp_path, name, [("--seed", "1")] if name in ("search", "train") else [])
+
+
+def ask(folder: Path, name: str, options: list[tuple[str, str]]) -> bool:
+    """Whether a command with these options would have come to work."""
+    reached, inputs = [], own_inputs()
 
     def work(*args, **more):
         reached.append(1)
@@ -425,13 +480,14 @@ def test_the_command_line(tmp_path_factory, command):
         patch.setenv("DCNAS_ROOT", str(folder))
         patch.setenv("DCNAS_RUNS", str(folder / "runs"))
         patch.setattr("dcnas.study.runs.obtain", work)
-        patch.setattr("dcnas.study.queue._run_wave", work)
+        patch.setattr("dcnas.study.queue.run_wave", work)
         patch.setattr("dcnas.study.queue.load_mnist", lambda **_: None)
         patch.setattr("dcnas.data.mnist.load_mnist", work)
         patch.setattr("dcnas.nas.lut._measure", work)
         patch.setattr("dcnas.nas.lut.measure_many", work)
         patch.setattr("dcnas.study.timing.measure_many", work)
-        patch.setattr(sys, "argv", ["dcnas", *name.split(), *NEEDED.get(name, []), *[word for pair in options for word in pair]])
+        needed = [inputs.get(word, word) for word in NEEDED.get(name, [])]
+        patch.setattr(sys, "argv", ["dcnas", *name.split(), *needed, *[word for pair in options for word in pair]])
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -447,6 +503,7 @@ def test_the_command_line(tmp_path_factory, command):
         assert "Usage: " in said or [line.startswith("dcnas: ") for line in lines if line.strip()][-1:] == [True], said
         assert "Usage: " in said or sum("dcnas: " in line for line in lines) == 1, said
     assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return bool(reached)
 
 
 # memory: a file of a megabyte at most may not take two gigabytes

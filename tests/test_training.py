@@ -81,7 +81,7 @@ def degraded(clean: torch.Tensor) -> torch.Tensor:
     return (clean + levels * torch.randn(clean.shape, generator=generator("n"))).clamp(0, 1)
 
 
-@pytest.mark.parametrize("height, width", [(11, 11), (96, 96), (12, 300), (97, 61), (512, 20), (600, 16), (16, 513)])
+@pytest.mark.parametrize("height, width", [(11, 11), (96, 96), (12, 300), (97, 61), (512, 20), (600, 16), (16, 513), (1030, 700)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ssim_is_that_of_torchmetrics(height, width, channels):
     clean = images(3, channels, height, width)

@@ -48,9 +48,7 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """
     height, width = clean.shape[-2:]
     if max(height, width) > _LARGEST_SIDE:
-        from torchmetrics.functional.image import structural_similarity_index_measure  # here, because it takes seconds to import
-
-        return structural_similarity_index_measure(images, clean, data_range=1.0, reduction="none").reshape(-1)
+        return _ssim_in_parts(images, clean)
     with torch.autocast(images.device.type, enabled=False):
         x, y = images.float(), clean.float()
         rows = _gaussian(height, x.device, x.dtype)
@@ -60,6 +58,23 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
         product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
         structure = (2 * (xy - product) + _C2) / (xx + yy - squares + _C2)
         return ((2 * product + _C1) / (squares + _C1) * structure).flatten(1).mean(1)
+
+
+def _ssim_in_parts(images: Tensor, clean: Tensor) -> Tensor:
+    """The same for large images, by torchmetrics, part by part: whole, a photograph's maps would fill the memory."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # here, because it takes seconds to import
+
+    (height, width), reach, total = clean.shape[-2:], _WINDOW // 2, torch.zeros(len(clean), device=clean.device)
+    for top in range(0, height, _LARGEST_SIDE):
+        for left in range(0, width, _LARGEST_SIDE):
+            bottom, right = min(top + _LARGEST_SIDE, height), min(left + _LARGEST_SIDE, width)
+            rows = slice(max(min(top, height - _WINDOW) - reach, 0), min(bottom + reach, height))
+            columns = slice(max(min(left, width - _WINDOW) - reach, 0), min(right + reach, width))
+            some, other = images[..., rows, columns], clean[..., rows, columns]
+            _, places = structural_similarity_index_measure(some, other, data_range=1.0, reduction="none", return_full_image=True)
+            inner = places[..., top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+            total = total + inner.flatten(1).sum(1)
+    return total / clean[0].numel()
 
 
 def evaluate(

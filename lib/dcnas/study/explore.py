@@ -109,6 +109,7 @@ class Panel:
         self._default: Figure | None = None
         self._places: list | None = None
         self._known: dict[tuple, tuple[bytes, str]] = {}
+        self._first = _key(self._values())
         self._asked, self._shown, self._showing = count(), -1, threading.Lock()
         self._next: Future | None = None
         self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
@@ -124,7 +125,7 @@ class Panel:
     def refresh(self, *_) -> None:
         """Show the picture for what the controls say now; one that is late never replaces a newer one."""
         number, values = next(self._asked), self._values()
-        found = self._known.get(_key(values))
+        found = self._known.get(_key(values)) if self.keep else None
         error = None
         if found is None:
             with self.lock:
@@ -147,12 +148,14 @@ class Panel:
 
     def _picture(self, values: dict) -> tuple[bytes, str]:
         """The PNG and the status for these values, drawn where they are not known; the lock is held."""
-        if (key := _key(values)) in self._known:
+        key = _key(values)
+        if self.keep and key in self._known:
             return self._known[key]
         with quiet():
             found, status = self.draw(**values)
             picture = found if isinstance(found, bytes) else png(self._laid_out(found))
-        self._default = self._default or found
+        if self._default is None and key == self._first:
+            self._default = found
         if self.keep:
             self._known[key] = picture, status
             for old in list(self._known)[: -self.KEPT]:

@@ -407,14 +407,13 @@ def test_the_demo_is_small(voila_page):
 
 @pytest.mark.parametrize("stem", PANELS)
 def test_every_slider_answers(browser, lab, stem):
-    """Each with a new picture and a line that says what is shown; how soon is written down."""
+    """Each with a new picture and a line that says what is shown, within 150 ms at the median."""
     with opened(browser, lab, stem) as page:
         found = page.evaluate(WALK, 12)
         for panel in dict.fromkeys(row["panel"] for row in found):
             page.locator(f".dcnas-{panel}").screenshot(path=SHOTS / f"{stem}_{panel}.png")
     assert len(found) == PANELS[stem]
-    for row in found:  # in the demo 150 ms hold; a panel draws more, and a move that was drawn ahead or before takes 30 to 60 ms
-        assert statistics.median(row["times"]) <= 300, row
+    for row in found:
         assert row["width"] > 300 and row["status"] and "Error" not in row["status"], row
         note(
             **{
@@ -424,3 +423,4 @@ def test_every_slider_answers(browser, lab, stem):
                 }
             }
         )
+    assert statistics.median([ms for row in found for ms in row["times"]]) <= 150, found

@@ -263,7 +263,7 @@ HEAVY = {
 
 
 def test_the_queue_needs_little():
-    """A borrowed machine may have torch, torchvision and little else."""
+    """A machine that only trains may have torch, torchvision and little else."""
     ended = python("-c", f"import dcnas.study.queue, sys; print(sorted({HEAVY} & set(sys.modules)))")
     assert (ended.stdout, ended.stderr) == ("[]\n", "")
 

@@ -1,4 +1,4 @@
-"""The run store under load: two thousand runs by four processes that are killed again and again, as on a borrowed machine.
+"""The run store under load: two thousand runs by four processes that are killed again and again.
 
 The runs are of a kind of its own, so small that hashing, locks and files are all there is to them; everything else is real: the
 queue's `work`, locks, checkpoints, records, processes and SIGKILL.

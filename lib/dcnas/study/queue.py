@@ -31,7 +31,7 @@ def work(experiments: list[Experiment], device: str, deadline: float | None, pro
     Those that measure latency are carried out together, all at once, and the deadline does not interrupt them.
     """
     if not all(isinstance(e, Experiment) for e in experiments):
-        from .section4_runs import derive  # here: a machine that is lent for Section 3 may lack what it imports
+        from .section4_runs import derive  # here: a machine for Section 3 alone may lack what it imports
 
         if experiments[0].measures_latency:
             return derive(experiments, device=device, progress=progress)

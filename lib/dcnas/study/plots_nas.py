@@ -39,8 +39,8 @@ def training_text(rows: pd.DataFrame) -> str:
     seeds = rows.groupby("label", sort=False)["seed"].nunique()
     few = seeds[seeds < seeds.max()]
     text = (
-        f"Scale `{first['scale']}`: {first['set_images']:,.0f} training images of {first['classes']:.0f} classes ({first['data']}), "
-        f"{first['resolution']} x {first['resolution']} pixels. A network sees {first['images']:,.0f} of them, "
+        f"Scale `{first['scale']}`: {first['set_images']:,.0f} training images of {first['classes']:.0f} classes "
+        f"({first['data']}), {first['resolution']} x {first['resolution']} pixels. A network sees {first['images']:,.0f} of them, "
         f"{first['images'] / first['set_images']:.0f} epochs (the paper: 250 epochs of ImageNet-100 at 224 x 224), so absolute "
         f"values cannot be compared with the paper's; orders and differences can. Every network has "
         f"{compare.plural(seeds.max(), 'seed')}"

@@ -1,4 +1,9 @@
-"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures."""
+"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures and pictures."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from dcnas.latency.measure import device_name
 from dcnas.latency.table import Conditions, Curve, Table
@@ -34,3 +39,14 @@ def start_architecture(space: Space, operators: int | list[int] = 0) -> Architec
     indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
     pairs = zip(space.layers, indices, strict=True)
     return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))
+
+
+def two_classes(folder: Path) -> Path:
+    """Twelve grainy pictures of each of two classes, dark and bright."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("bright", 200)):
+        (folder / name).mkdir(parents=True)
+        for n in range(12):
+            pixels = np.clip(level + rng.integers(-30, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{n}.png")
+    return folder

@@ -9,10 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_up import linear_table
-from PIL import Image
+from made_up import linear_table, two_classes
 
 from dcnas.data.mnist import load_mnist
 from dcnas.errors import InputError
@@ -166,13 +164,9 @@ def test_latency_is_measured_by_the_driver_alone(machines, tmp_path, store, monk
     """A training needs a derivation, that a search: the search and the training travel, the measurement does not."""
     import ray
 
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("bright", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for n in range(12):
-            pixels = np.clip(level + rng.integers(-30, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{n}.png")
-    small = replace(section4.SCALES4["smoke"], data=f"folder:{tmp_path / 'set'}", limit=None, search_batch=4, train_steps=3)
+    small = replace(
+        section4.SCALES4["smoke"], data=f"folder:{two_classes(tmp_path / 'set')}", limit=None, search_batch=4, train_steps=3
+    )
     monkeypatch.setitem(section4.SCALES4, "smoke", replace(small, eval_images=2))
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table.save(section4.table_path("smoke"))

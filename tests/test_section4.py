@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import linear_table
-from PIL import Image
+from made_up import linear_table, two_classes
 
 from dcnas.errors import InputError
 from dcnas.latency.measure import Latency, device_name
@@ -33,14 +32,13 @@ def small(tmp_path, monkeypatch):
     """Scale smoke on twelve made-up pictures of each of two classes, with a made-up table and a device that agrees with it."""
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("bright", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for n in range(12):
-            pixels = np.clip(level + rng.integers(-30, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{n}.png")
     sizes = replace(
-        section4.SCALES4["smoke"], data=f"folder:{tmp_path / 'set'}", limit=None, search_batch=4, train_steps=3, eval_images=2
+        section4.SCALES4["smoke"],
+        data=f"folder:{two_classes(tmp_path / 'set')}",
+        limit=None,
+        search_batch=4,
+        train_steps=3,
+        eval_images=2,
     )
     monkeypatch.setitem(section4.SCALES4, "smoke", sizes)
     linear_table(Space(8, 32, 2, 0.25), batch=4).save(section4.table_path("smoke"))

@@ -140,7 +140,7 @@ def trained(folder: Path) -> Network:
     return load_network(str(folder / WEIGHTS))
 
 
-def test_images(network: Network, data: str, *, whole: bool = False, progress: bool = True) -> ImageSet:
+def judged_images(network: Network, data: str, *, whole: bool = False, progress: bool = True) -> ImageSet:
     """The set that a network is judged on: its test part, or with `whole` all of it; `InputError` if its classes are others."""
     images = load_images(data, network.card["resolution"], progress=progress)
     if network.classes and images.classes != network.classes:
@@ -158,7 +158,7 @@ def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = 
     if data is None and known is None:
         raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")
     own = data in (None, known)
-    images = test_images(network, known if own else data, whole=not own, progress=progress)
+    images = judged_images(network, known if own else data, whole=not own, progress=progress)
     metrics = judge(network, images, progress=progress)
     if not own:
         write_atomic(other_metrics(folder, data), to_csv(metrics.to_dict("records")))
@@ -220,7 +220,7 @@ def write_export(network: Network, data: str, path: Path, *, int8: bool = False,
     if network.of_digits:
         real = cached("test", CALIBRATION).images / 255
     else:
-        images = test_images(network, data)
+        images = judged_images(network, data)
         real = _noisy_training_images(images, size)
     files = {"ONNX Runtime": path}
     found = {"format": FORMAT, "network": network.label, "largest_difference": export.export_onnx(network, path, real[:8])}

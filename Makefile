@@ -15,7 +15,7 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" JUPYTER_P
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 	@echo
-	@echo "  SCALE=$(SCALE) (smoke, laptop or paper) and PYTHON=$(PYTHON) can be set: make study SCALE=laptop PYTHON=python3.12"
+	@echo "  SCALE=$(SCALE) (smoke, laptop, gpu or paper) and PYTHON=$(PYTHON) can be set: make study SCALE=laptop PYTHON=python3.12"
 
 study: data ## run every notebook live at SCALE=smoke (or laptop) and list the figures and tables it wrote
 	@$(RUN) $(BIN)/dcnas study --scale $(SCALE) --jobs 2

@@ -16,7 +16,7 @@ def crop_squares(maps: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Squares of `size` from `maps` (B, C, H, W) at rows `top` and columns `left`, both (B, K): (B * K, C, size, size)."""
     count = top.shape[1]
     steps = torch.arange(size, device=maps.device)
-    batch = torch.arange(len(maps), device=maps.device).repeat_interleave(count).view(-1, 1, 1)
+    batch = torch.arange(len(maps), device=maps.device).view(-1, 1).expand(-1, count).reshape(-1, 1, 1)
     rows = top.reshape(-1, 1, 1) + steps.view(1, -1, 1)
     columns = left.reshape(-1, 1, 1) + steps.view(1, 1, -1)
     return maps[batch, :, rows, columns].permute(0, 3, 1, 2)

@@ -114,7 +114,7 @@ def queue(
 
 @app.command()
 def collect() -> None:
-    """Merge complete runs of the scales laptop and paper into data/published, data/weights."""
+    """Merge complete runs of the scales laptop, gpu and paper into data/published, data/weights."""
     from .study import results, results4, section2
 
     third, fourth, second = results.collect(), results4.collect(), section2.collect()
@@ -137,7 +137,7 @@ def latency(
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Visits to each network, interleaved; 10 for Section 3, else 30.")] = None,
     section: Annotated[int, typer.Option(help="3; 4 for what was derived, at the table's conditions; 2 for BM3D and others.")] = 3,
-    scale: Annotated[str, typer.Option(help="Of Sections 2 and 4: laptop or paper.")] = "laptop",
+    scale: Annotated[str, typer.Option(help="Of Sections 2 and 4: laptop, gpu or paper.")] = "laptop",
 ) -> None:
     """Time every network of a section and write a file in data/latency. Leave the machine alone meanwhile."""
     from .errors import require_choice
@@ -158,7 +158,7 @@ def latency(
 @app.command()
 def study(
     notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none are given.")] = None,
-    scale: Annotated[str, typer.Option(help="published, smoke, laptop or paper.")] = "smoke",
+    scale: Annotated[str, typer.Option(help="published, smoke, laptop, gpu or paper.")] = "smoke",
     jobs: Annotated[int, typer.Option(help="Notebooks at once.")] = 1,
     device: Device = "cpu",
 ) -> None:

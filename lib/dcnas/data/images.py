@@ -424,7 +424,8 @@ def make_image_draw(
         if not noisy:
             return clean, clean, labels
         sigmas = torch.rand(batch, generator=stream).to(device)
-        noise = torch.randn(clean.shape, generator=stream).to(device)
+        drawn_there = stream if clean.device.type == "cpu" else generator(stream_name, seed, step, "noise", device=clean.device)
+        noise = torch.randn(clean.shape, generator=drawn_there, device=clean.device)
         return clean, degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last), labels
 
     return draw

@@ -125,7 +125,7 @@ def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fie
     )  # fmt: skip
 
 
-def _fast_layout(precision: str, b: int, block: str = "conv") -> bool:
+def _fast_layout(scale: Scale, precision: str, b: int, block: str = "conv") -> bool:
     """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (seen on a CPU with AMX)."""
     return precision != "bf16" or (b >= 16 and block == "conv")
 
@@ -142,9 +142,9 @@ def classifier(scale: Scale, seed: int, name: str) -> Experiment:
 def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: str = "conv", **changes) -> Experiment:
     """A UNet of Section 3.2."""
     prefix = "UNet" if block == "conv" else "MB-UNet"
-    precision = changes.get("precision", scale.precision)
+    fast = _fast_layout(scale, changes.get("precision", scale.precision), b, block)
     experiment = _make(
-        scale, scale.denoise, seed, channels_last=_fast_layout(precision, b, block), label=f"{prefix} b={b} d={d} m={m:g} c={c}",
+        scale, scale.denoise, seed, channels_last=fast, label=f"{prefix} b={b} d={d} m={m:g} c={c}",
         task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
     )  # fmt: skip
     return replace(experiment, **changes)
@@ -154,7 +154,7 @@ def dcnet(scale: Scale, seed: int, joining: str, size: str, **changes) -> Experi
     """A joint DC-Net of Section 3.3."""
     unet = UNETS[size]
     experiment = _make(
-        scale, scale.joint, seed, channels_last=_fast_layout(scale.precision, unet["b"]),
+        scale, scale.joint, seed, channels_last=_fast_layout(scale, scale.precision, unet["b"]),
         label=f"DC-Net {size.capitalize()} {joining.capitalize()}", task="joint", network=joining,
         b=unet["b"], d=unet["d"], m=float(unet["m"]), c=unet["c"], eval_images=scale.joint_eval_images,
     )  # fmt: skip
@@ -256,10 +256,10 @@ def precision_check(scale_name: str) -> list[Experiment]:
 
 
 def clipping_check(scale_name: str) -> list[Experiment]:
-    """The reduced UNet on noisy images clipped to [0, 1]: which of the two did the paper use?"""
-    scale = scale_named(scale_name)
-    label = "UNet b=8 d=4 m=1.5 c=2, clipped"
-    return [denoiser(scale, seed, **UNETS["reduced"], label=label, clip=True) for seed in range(scale.seeds)]
+    """Tables 2 and 3 on noisy images clipped to [0, 1], the reduced UNet first: which of the two did the paper use?"""
+    plain = [*table_2(scale_name), *table_3(scale_name)]
+    clipped = [replace(e, label=f"{e.label}, clipped", clip=True) for e in plain]
+    return sorted(clipped, key=lambda e: (e.task == "joint", e.b, e.seed))
 
 
 def normalisation_check(scale_name: str) -> list[Experiment]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError, require_choice, require_whole
 from ..paths import executed_dir, figures_dir, notebooks_dir, shown
-from .scales import SCALES
+from .scales import PUBLISHED_SCALES, SCALES
 
 
 def notebook_paths(names: Sequence[str] = ()) -> list[Path]:
@@ -63,11 +63,11 @@ def run_study(
 ) -> tuple[list[Path], dict[str, float]]:
     """Execute the notebooks at `scale` into `out/SCALE`; the figure and table files they wrote, and seconds by notebook.
 
-    At the scales laptop and paper one after the other, because latency is not measured while something else trains.
+    At the scales that are published one after the other, because latency is not measured while something else trains.
     """
     require_choice("scale", scale, SCALES)
     require_whole("jobs", jobs)
-    jobs = 1 if scale in ("laptop", "paper") else jobs
+    jobs = 1 if scale in PUBLISHED_SCALES else jobs
     begun = time.time()
     seconds = {}
 

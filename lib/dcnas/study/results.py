@@ -26,7 +26,7 @@ from ..shipped import DIGITS, compact, metrics_of, ship
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_metrics, read_tensors
-from .scales import SCALES
+from .scales import PUBLISHED_SCALES, SCALES
 
 GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
     name: getattr(lists, name)
@@ -37,7 +37,6 @@ GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
 }  # fmt: skip
 
 
-PUBLISHED_SCALES = ("paper", "laptop")  # the best first
 _IDENTITY = (
     "label", "task", "network", "b", "d", "m", "c", "block", "scale", "seed", "batch", "precision", "crop", "clip", "ce_weight",
 )  # fmt: skip
@@ -133,7 +132,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
     rows = published()
     rows = rows[rows["label"].isin(labels)]
     if rows.empty:
-        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
+        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop, gpu or paper.")
     rows = of_best_scale(rows)
     order = {label: i for i, label in enumerate(labels)}
     keys = rows["label"].map(order) + rows["seed"] * len(order)
@@ -141,9 +140,9 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
 
 
 def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the scale that has most networks; of `paper` if it has as many as another."""
+    """The rows of the scale that has most networks; of the best scale that has as many as another."""
     counts = rows.groupby("scale")["label"].nunique()
-    best = max(counts.index, key=lambda name: (counts[name], name == PUBLISHED_SCALES[0]))
+    best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
     return rows[rows["scale"] == best].reset_index(drop=True)
 
 
@@ -210,7 +209,7 @@ def archive(name: str) -> dict[str, Tensor]:
 
 
 def collect(progress: bool = True) -> dict[str, int]:
-    """Merge the complete runs of the scales `laptop` and `paper` into `data/published` and `data/weights`.
+    """Merge the complete runs of the scales that are published into `data/published` and `data/weights`.
 
     A run that is there already is replaced. Returns how many runs are new and how many are published in all.
     """

@@ -27,7 +27,7 @@ from ..reading import read_frame, read_json, read_record
 from . import results as results3
 from . import section4 as lists
 from .experiments import FORMAT
-from .results import PUBLISHED_SCALES, archive, merge_tensors, read_results_file
+from .results import PUBLISHED_SCALES, archive, merge_tensors, of_best_scale, read_results_file
 from .runs import AGAIN, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
@@ -136,7 +136,7 @@ def derived(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.Dat
     """A row per derived network, as `derivation_row` gives it."""
     if scale == "published":
         rows = _read_published("section4_derivations")
-        return rows[rows["scale"] == published_scale()].reset_index(drop=True)
+        return rows[rows["scale"] == lists.searched_at(published_scale())].reset_index(drop=True)
     experiments = lists.derivations(scale)
     derive(experiments, device=device, progress=progress)
     return pd.concat(map(derivation_row, experiments), ignore_index=True)
@@ -163,7 +163,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
         if scale == "smoke":
             measure_section4(scale, wanted, rounds=1, passes=1)
     if rows.empty:
-        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop or paper.")
+        raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop, gpu or paper.")
     return _with_latency(rows)
 
 
@@ -280,8 +280,8 @@ def search_steps() -> pd.DataFrame:
 
 
 def latency_path(scale: str) -> Path:
-    """Where the latencies of all networks of a scale lie."""
-    return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"
+    """Where the latencies of all networks of a scale lie: with those of the scale that they were derived at."""
+    return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{lists.searched_at(scale)}.csv"
 
 
 def _network_key(e: Training | tuple) -> str:
@@ -357,15 +357,16 @@ def published() -> pd.DataFrame:
 
 
 def published_scale() -> str:
-    """The scale of which most searches are published; `paper` if it has as many as another."""
-    counts = _read_published("section4_searches")["scale"].value_counts()
-    return max(counts.index, key=lambda scale: (counts[scale], scale == PUBLISHED_SCALES[0]))
+    """The scale of which most trainings are published, or, before there are any, searches; the best of those with equally many."""
+    path = published_dir() / "section4.csv"
+    rows = read_results_file(path, COLUMNS, whole=("b",)) if path.exists() else _read_published("section4_searches")
+    return of_best_scale(rows)["scale"].iloc[0]
 
 
 def _read_published(name: str) -> pd.DataFrame:
     path = published_dir() / f"{name}.csv"
     if not path.exists():
-        raise InputError(f"no searches are published yet ({path.name} is missing); use the scale smoke, laptop or paper.")
+        raise InputError(f"no searches are published yet ({path.name} is missing); use the scale smoke, laptop, gpu or paper.")
     if name == "section4_epochs":  # of the runs in section4_searches
         return read_frame(path, ("run", "epoch"))
     return results3.read_results_file(path, ("run", "label", "scale", "seed"), ())
@@ -374,11 +375,11 @@ def _read_published(name: str) -> pd.DataFrame:
 def _published_searches() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
     alphas = read_frame(published_dir() / "section4_alphas.csv.gz", ("run", "epoch", "parameter", "place", "probability"))
     rows, epochs = _read_published("section4_searches"), _read_published("section4_epochs")
-    return rows[rows["scale"] == published_scale()], epochs, alphas, published_architectures()
+    return rows[rows["scale"] == lists.searched_at(published_scale())], epochs, alphas, published_architectures()
 
 
 def collect() -> dict[str, int]:
-    """Merge complete searches, derivations and trainings of the scales `laptop` and `paper` into `data/published`.
+    """Merge complete searches, derivations and trainings of the scales that are published into `data/published`.
 
     A run that is there already is replaced, and so is one of the same label, scale and seed. Returns how many of each there are.
     """
@@ -388,6 +389,7 @@ def collect() -> dict[str, int]:
         found[Search] += lists.searches(scale)
         found[Derivation] += lists.derivations(scale)
         found[Training] += lists.trainings(scale)
+    found = {kind: list({e.name: e for e in runs}.values()) for kind, runs in found.items()}  # two scales may share searches
     here = {kind: [e for e in runs if is_complete(e)] for kind, runs in found.items()}
     order = {e.name: i for runs in found.values() for i, e in enumerate(runs)}
     searched = merge_rows("section4_searches.csv", pd.DataFrame(map(_search_row, here[Search])), order)

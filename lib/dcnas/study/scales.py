@@ -1,13 +1,15 @@
 """The scales of the study: how long to train, how much to evaluate, how many seeds. One place for all sizes.
 
-`published` trains nothing; `smoke` is tiny and live; `laptop` is an honest small study on a CPU; `paper` has the paper's settings.
+`published` trains nothing; `smoke` is tiny and live; `laptop` is an honest small study on a CPU, `gpu` a longer one on one GPU in a
+quarter of an hour; `paper` has the paper's settings.
 """
 
 from dataclasses import dataclass
 
 from ..errors import require_choice
 
-SCALES = ("published", "smoke", "laptop", "paper")
+SCALES = ("published", "smoke", "laptop", "gpu", "paper")
+PUBLISHED_SCALES = ("paper", "gpu", "laptop")  # those whose results are published, the best first
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ _SCALES = {
         denoise=Budget(14_400, 8, 8, lr=6e-3, schedule="one-cycle", crop=64),  # 2.25 times the steps for the same work
         joint=Budget(16_000, 8, 8, lr=6e-3, schedule="one-cycle"),
         eval_images=200, joint_eval_images=500, seeds=3, large_seeds=1, precision="bf16",
+    ),
+    "gpu": Scale(
+        "gpu", train_images=30_000,
+        classify=Budget(3_000_000, 128, 10, lr=1e-2, schedule="one-cycle"),
+        denoise=Budget(160_000, 16, 10, lr=4e-3, schedule="one-cycle"),
+        joint=Budget(160_000, 16, 10, lr=4e-3, schedule="one-cycle"),
+        eval_images=400, joint_eval_images=800, seeds=3, large_seeds=3, precision="bf16",
     ),
     "paper": Scale(
         "paper", train_images=30_000, classify=_PAPER, denoise=_PAPER, joint=_PAPER,

@@ -76,6 +76,7 @@ class Filter(Named):
 
 def filters(scale: str) -> list[Filter]:
     """Both readings of BM3D."""
+    scale = lists.searched_at(scale)  # no training: the same at any scale with the same images
     s, count = lists.scale4(scale), 1 if scale == "smoke" else IMAGES
     readings = (("BM3D colour", False), ("BM3D grey", True))
     return [Filter(label, scale, s.data, s.resolution, s.limit, count, grey) for label, grey in readings]
@@ -163,13 +164,15 @@ def results(scale: str, *, device: str = "cpu", progress: bool = True) -> tuple[
     if require_choice("scale", scale, SCALES) == "published":
         path = published_dir() / "section2.csv"
         rows = read_results_file(path, _PUBLISHED, ()) if path.exists() else pd.DataFrame()
-        found = rows[rows["scale"] == results4.published_scale()].assign(source="published") if len(rows) else rows
+        if len(rows):
+            rows = rows[rows["scale"] == lists.searched_at(results4.published_scale())]
+        found = rows.assign(source="published")
     else:
         for experiment in filters(scale):
             obtain(experiment, device=device, progress=progress)
         found = read_filters(filters(scale)).assign(source="runs")
     if found.empty:
-        raise InputError("no results of BM3D are published yet; use the scale smoke, laptop or paper.")
+        raise InputError("no results of BM3D are published yet; use the scale smoke, laptop, gpu or paper.")
     scores = {}
     for metric in ("psnr", "ssim"):
         of_filters = stored_per_image(found, metric, "section2_per_image")
@@ -205,7 +208,7 @@ def latencies(scale: str) -> pd.DataFrame:
 
 def latency_path(scale: str) -> Path:
     """Where the latencies lie."""
-    return runs_dir() / "latency-section2.csv" if scale == "smoke" else latency_dir() / f"section2-{scale}.csv"
+    return runs_dir() / "latency-section2.csv" if scale == "smoke" else latency_dir() / f"section2-{lists.searched_at(scale)}.csv"
 
 
 def measure(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
@@ -234,7 +237,8 @@ def measure(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
 
 def collect() -> int:
     """Merge complete runs of BM3D into `data/published`; how many it has now."""
-    runs = [e for scale in PUBLISHED_SCALES if lists.table_path(scale).exists() for e in filters(scale)]
+    scales = dict.fromkeys(map(lists.searched_at, PUBLISHED_SCALES))
+    runs = [e for scale in scales if lists.table_path(scale).exists() for e in filters(scale)]
     here = [e for e in runs if is_complete(e)]
     kept = results4.merge_rows("section2.csv", read_filters(here), {e.name: i for i, e in enumerate(runs)})
     if kept:

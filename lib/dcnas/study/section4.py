@@ -53,6 +53,7 @@ class Scale4:
     equal_b: int = 8  # of a UNet and a DC-Net about as fast as D-NAS S and DC-NAS S: the reduced ones are, on the paper's device
     large_b: int = 64  # of the large UNet (Table 4): b=64 d=5 m=2 c=2
     upscaling: float = 4.0  # of the channels of D-NAS S, to be about as fast as the large UNet
+    searches: str | None = None  # the scale whose searches and derivations its trainings take; None: its own
 
 
 SCALES4 = {
@@ -65,6 +66,11 @@ SCALES4 = {
         "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
         temperature_decay=0.85, train_batch=32, train_steps=1_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
         precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=24, upscaling=2.35,
+    ),
+    "gpu": Scale4(
+        "gpu", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
+        temperature_decay=0.85, train_batch=32, train_steps=4_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
+        precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=24, upscaling=2.35, searches="laptop",
     ),
     "paper": Scale4(
         "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,
@@ -241,8 +247,13 @@ def target_ms(scale: str, size: str) -> float:
 # ---- the lists
 
 
+def searched_at(scale: str) -> str:
+    """The scale whose searches and derivations the trainings of a scale take."""
+    return scale4(scale).searches or scale
+
 def search(scale: str, seed: int, label: str, size: str = "M", operators: int = 4, **changes) -> Search:
     """A search of Section 4 with the sizes of a scale. With both losses the decoder's latency is added to the target."""
+    scale = searched_at(scale)
     s, target = scale4(scale), target_ms(scale, size)
     if changes.get("loss") == "both":
         target = round(target + decoder_ms(scale), 2)
@@ -335,13 +346,16 @@ def beta_searches(scale: str) -> list[Search]:
 
 
 def operator_searches(scale: str) -> list[Search]:
-    """Figure 6: 4, 6 and 8 operators at three targets."""
-    return [search(scale, 0, operators_label(size, count), size, count) for size in TARGETS for count in (4, 6, 8)]
+    """Figure 6: 4, 6 and 8 operators at three targets, several seeds."""
+    return [
+        search(scale, seed, operators_label(size, count), size, count)
+        for seed in _seeds(scale) for size in TARGETS for count in (4, 6, 8)
+    ]  # fmt: skip
 
 
-def tfnas_search(scale: str) -> Search:
+def tfnas_search(scale: str, seed: int) -> Search:
     """The original settings, which stand in for TF-NAS C: eight operators, beta learned, elasticity scaling."""
-    return search(scale, 0, "TF-NAS settings M", "M", 8, learn_beta=True)
+    return search(scale, seed, "TF-NAS settings M", "M", 8, learn_beta=True)
 
 
 def gradient_searches(scale: str) -> list[Search]:
@@ -353,20 +367,20 @@ def gradient_searches(scale: str) -> list[Search]:
     ]  # fmt: skip
 
 
-def noisy_searches(scale: str) -> dict[str, Search]:
+def noisy_searches(scale: str, seed: int) -> dict[str, Search]:
     """Table 5: searches on noisy images, with the classification loss alone and with both."""
     return {
-        "noisy": search(scale, 0, "noisy M", "M", noisy=True),
-        "both": search(scale, 0, "noisy M, both losses", "M", noisy=True, loss="both"),
-        "noisy S": search(scale, 0, "noisy S", "S", noisy=True),
+        "noisy": search(scale, seed, "noisy M", "M", noisy=True),
+        "both": search(scale, seed, "noisy M, both losses", "M", noisy=True, loss="both"),
+        "noisy S": search(scale, seed, "noisy S", "S", noisy=True),
     }
 
 
 def searches(scale: str) -> list[Search]:
     """All searches of Section 4, each once: a seed of all before the next."""
     found = [
-        *beta_searches(scale), *operator_searches(scale), tfnas_search(scale), *noisy_searches(scale).values(),
-        *gradient_searches(scale),
+        *beta_searches(scale), *operator_searches(scale), *gradient_searches(scale),
+        *(s for seed in _seeds(scale) for s in (tfnas_search(scale, seed), *noisy_searches(scale, seed).values())),
     ]  # fmt: skip
     return _once(found)
 
@@ -375,24 +389,24 @@ def _once(runs: list) -> list:
     return sorted({e.name: e for e in runs}.values(), key=lambda e: e.seed)
 
 
-def classifier(found: Derivation, seed: int, label: str | None = None) -> Training:
+def classifier(scale: str, found: Derivation, seed: int, label: str | None = None) -> Training:
     """A derived classifier, trained on clean images as in Section 4.1."""
-    return training(found.search.scale, seed, label or found.label, "C-NAS", derivation=found, noisy=False)
+    return training(scale, seed, label or found.label, "C-NAS", derivation=found, noisy=False)
 
 
 def table_8(scale: str) -> list[Training]:
     """Classifiers with beta removed and learned: each seed is a search and a training of its own."""
-    return [classifier(derivation(s), s.seed) for s in beta_searches(scale)]
+    return [classifier(scale, derivation(s), s.seed) for s in beta_searches(scale)]
 
 
 def figure_6(scale: str) -> list[Training]:
     """Classifiers from spaces of 4, 6 and 8 operators at three target latencies."""
-    return [classifier(derivation(s), s.seed) for s in operator_searches(scale)]
+    return [classifier(scale, derivation(s), s.seed) for s in operator_searches(scale)]
 
 
 def gradient_comparison(scale: str) -> list[Training]:
     """Classifiers from searches with the faithful and with the cheaper gradient of the alphas."""
-    return [classifier(derivation(s), s.seed) for s in gradient_searches(scale)]
+    return [classifier(scale, derivation(s), s.seed) for s in gradient_searches(scale)]
 
 
 def figure_7(scale: str) -> list[Training]:
@@ -401,9 +415,9 @@ def figure_7(scale: str) -> list[Training]:
     rows = []
     for seed, found in zip(_seeds(scale), faithful, strict=True):
         rows += [
-            classifier(derivation(found), seed),
-            classifier(derivation(tfnas_search(scale)), seed),
-            classifier(derivation(faithful[0], random_seed=seed), seed, "random M"),
+            classifier(scale, derivation(found), seed),
+            classifier(scale, derivation(tfnas_search(scale, seed)), seed),
+            classifier(scale, derivation(faithful[0], random_seed=seed), seed, "random M"),
             training(scale, seed, "ResNet-18", "ResNet-18", noisy=False),
             training(scale, seed, "MobileNetV2", "MobileNetV2", noisy=False),
         ]
@@ -411,48 +425,51 @@ def figure_7(scale: str) -> list[Training]:
 
 
 def table_4(scale: str) -> list[Training]:
-    """D-NAS S beside the reduced UNet and beside a UNet as fast, and both large."""
-    s, small = scale4(scale), derivation(beta_searches(scale)[0])
-    rows = []
-    for seed in _seeds(scale):
+    """D-NAS S beside the reduced UNet and beside a UNet as fast, and both large; a search for each seed."""
+    s, rows = scale4(scale), []
+    for found in beta_searches(scale):
+        if found.learn_beta:
+            continue
+        seed, small = found.seed, derivation(found)
         rows.append(training(scale, seed, "UNet Reduced", "UNet", b=8))
         if s.equal_b != 8:
             rows.append(training(scale, seed, f"UNet b={s.equal_b}", "UNet", b=s.equal_b))
-        rows.append(training(scale, seed, "D-NAS S", "D-NAS", derivation=small))
-    return rows + [
-        training(scale, 0, f"UNet b={s.large_b} d=5 m=2", "UNet", b=s.large_b, large=True),
-        training(scale, 0, "D-NAS S upscaled", "D-NAS", derivation=small, upscaled=s.upscaling),
-    ]
+        rows += [
+            training(scale, seed, "D-NAS S", "D-NAS", derivation=small),
+            training(scale, seed, f"UNet b={s.large_b} d=5 m=2", "UNet", b=s.large_b, large=True),
+            training(scale, seed, "D-NAS S upscaled", "D-NAS", derivation=small, upscaled=s.upscaling),
+        ]
+    return rows
 
 
 def table_5(scale: str) -> list[Training]:
-    """The joint models of all five groups, in the paper's order. The MBConv decoders, which are slow, are trained once."""
-    s, clean, noisy = scale4(scale), gradient_searches(scale)[0], noisy_searches(scale)
-    large = search(scale, 0, operators_label("L", 4), "L")
+    """The joint models of all five groups, in the paper's order; a search for each seed."""
+    return [row for seed in _seeds(scale) for row in _table_5(scale, seed)]
+
+
+def _table_5(scale: str, seed: int) -> list[Training]:
+    s, noisy = scale4(scale), noisy_searches(scale, seed)
+    small, clean, large = (search(scale, seed, operators_label(size, 4), size) for size in TARGETS)
     joint_ms = round(large.target_ms + decoder_ms(scale), 2)
     architectures = {
-        "seq L": derivation(beta_searches(scale)[0], "DC-NAS_seq", joint_ms), "L": derivation(large, "DC-NAS", joint_ms),
+        "seq L": derivation(small, "DC-NAS_seq", joint_ms), "L": derivation(large, "DC-NAS", joint_ms),
         "clean": derivation(clean), **{word: derivation(found) for word, found in noisy.items()},
     }  # fmt: skip
-    rows = []
-    for seed in _seeds(scale):
 
-        def row(label: str, network: str, source: str | None = None, **changes) -> Training:
-            found = None if source is None else architectures[source]
-            return training(scale, seed, label, network, derivation=found, **changes)  # noqa: B023, used in this turn only
+    def row(label: str, network: str, source: str | None = None, **changes) -> Training:
+        found = None if source is None else architectures[source]
+        return training(scale, seed, label, network, derivation=found, **changes)
 
-        rows += [
-            row("DC-NAS_seq L", "DC-NAS_seq", "seq L"), row("DC-NAS L", "DC-NAS", "L"),
-            row("DC-NAS clean M", "DC-NAS", "clean"), row("DC-NAS noisy M", "DC-NAS", "noisy"),
-            row("DC-NAS noisy M, both losses", "DC-NAS", "both"), row("C-NAS noisy M", "C-NAS", "noisy"),
-        ]  # fmt: skip
-        if seed == 0:
-            rows += [row(f"DC-NAS clean M, {kind}", "DC-NAS", "clean", decoder=kind) for kind in ("mb", "mb 1-op", "mb 3-lay")]
-        for b in sorted({8, s.equal_b}):
-            word = "Reduced" if b == 8 else f"b={b}"
-            rows += [row(f"DC-Net {word}", "DC-Net", b=b), row(f"DC-Net_tail {word}", "DC-Net_tail", "noisy S", b=b)]
-        rows.append(row("DC-NAS S", "DC-NAS", "noisy S"))
-    return rows
+    rows = [
+        row("DC-NAS_seq L", "DC-NAS_seq", "seq L"), row("DC-NAS L", "DC-NAS", "L"),
+        row("DC-NAS clean M", "DC-NAS", "clean"), row("DC-NAS noisy M", "DC-NAS", "noisy"),
+        row("DC-NAS noisy M, both losses", "DC-NAS", "both"), row("C-NAS noisy M", "C-NAS", "noisy"),
+    ]  # fmt: skip
+    rows += [row(f"DC-NAS clean M, {kind}", "DC-NAS", "clean", decoder=kind) for kind in ("mb", "mb 1-op", "mb 3-lay")]
+    for b in sorted({8, s.equal_b}):
+        word = "Reduced" if b == 8 else f"b={b}"
+        rows += [row(f"DC-Net {word}", "DC-Net", b=b), row(f"DC-Net_tail {word}", "DC-Net_tail", "noisy S", b=b)]
+    return [*rows, row("DC-NAS S", "DC-NAS", "noisy S")]
 
 
 def related_work(scale: str) -> list[Training]:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError, require_choice, require_finite, require_whole
 from . import checkpoint, parallel
+from .recorded import Recorded
 from .tasks import Batch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -39,6 +40,7 @@ class Settings:
     optimiser: str = "adam"  # or "sgd", with momentum 0.9
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest norm of the gradients
+    recorded: bool = True  # on one GPU, replay forward and backward as a CUDA graph
 
     def __post_init__(self):
         require_whole("steps", self.steps)
@@ -63,6 +65,8 @@ class Trainer:
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=layout).train()
         self.together = parallel.wrap(self.model)
+        alone_on_gpu = self.device.type == "cuda" and parallel.world() == 1
+        self.recorded = Recorded() if alone_on_gpu and settings.recorded else None
         how = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         if settings.optimiser == "adam":
             self.optimiser = torch.optim.Adam(self.model.parameters(), **how)
@@ -77,15 +81,20 @@ class Trainer:
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; the detached loss, still on the device."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            loss = self.loss(self.together, parallel.share(batch))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._gradients(batch) if self.recorded is None else self.recorded(self._gradients, batch)
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm, foreach=True)
         self.optimiser.step()
         if self.settings.schedule != "plateau":
             self.schedule.step()
+        return loss
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Forward and backward: fresh gradients of the weights, and the detached loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            loss = self.loss(self.together, parallel.share(batch))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
         return loss.detach()
 
     def state(self) -> dict:

@@ -60,14 +60,14 @@ _SCALES = {
         classify=Budget(192_000, 32, 10, lr=1e-2, schedule="one-cycle"),
         denoise=Budget(14_400, 8, 8, lr=6e-3, schedule="one-cycle", crop=64),  # 2.25 times the steps for the same work
         joint=Budget(16_000, 8, 8, lr=6e-3, schedule="one-cycle"),
-        eval_images=200, joint_eval_images=500, seeds=3, large_seeds=1, precision="bf16",
+        eval_images=200, joint_eval_images=500, seeds=3, large_seeds=3, precision="bf16",
     ),
     "gpu": Scale(
         "gpu", train_images=30_000,
         classify=Budget(3_000_000, 128, 10, lr=1e-2, schedule="one-cycle"),
-        denoise=Budget(160_000, 16, 10, lr=4e-3, schedule="one-cycle"),
-        joint=Budget(160_000, 16, 10, lr=4e-3, schedule="one-cycle"),
-        eval_images=400, joint_eval_images=800, seeds=3, large_seeds=3, precision="bf16",
+        denoise=Budget(72_000, 16, 9, lr=4e-3, schedule="one-cycle"),
+        joint=Budget(72_000, 16, 9, lr=4e-3, schedule="one-cycle"),
+        eval_images=400, joint_eval_images=800, seeds=3, large_seeds=3, precision="tf32",
     ),
     "paper": Scale(
         "paper", train_images=30_000, classify=_PAPER, denoise=_PAPER, joint=_PAPER,

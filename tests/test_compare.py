@@ -83,10 +83,13 @@ def test_latencies_beside_the_papers(tmp_path, monkeypatch):
     assert compare.latency_text(table, "MB1-S", "Conv-L").startswith("No latencies")  # not measured here
 
 
-def test_the_best_scale_has_most_networks_and_is_the_papers_if_it_has_as_many():
-    rows = pd.DataFrame({"label": ["a", "b", "a"], "scale": ["laptop", "laptop", "paper"]})
+def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_if_it_has_as_many():
+    rows = pd.DataFrame({"label": [*"abaa"], "seed": [0, 0, 0, 1], "scale": ["laptop", "laptop", "paper", "gpu"]})
     assert set(of_best_scale(rows)["scale"]) == {"laptop"}
     assert set(of_best_scale(rows[rows["label"] == "a"])["scale"]) == {"paper"}
+    assert set(of_best_scale(rows[(rows["label"] == "a") & (rows["scale"] != "paper")])["scale"]) == {"gpu"}
+    more_seeds = pd.DataFrame({"label": [*"aab"], "seed": [0, 1, 0], "scale": ["laptop", "laptop", "gpu"]})
+    assert set(of_best_scale(more_seeds)["scale"]) == {"laptop"}
 
 
 @pytest.mark.parametrize("index, sigma", [(-1, 0.4), (4, 0.4), (0.5, 0.4), (0, 0.3)])

@@ -33,6 +33,7 @@ from dcnas.training import (
     task_loss,
 )
 from dcnas.training.losses import denoising_loss
+from dcnas.training.recorded import Recorded
 from dcnas.training.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -573,3 +574,30 @@ def test_restoring_copies(tmp_path):
     again = Fit(tmp_path)
     again.trainer.restore(kept)
     assert equal(again.weights, done.weights)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: only there a step is recorded")
+def test_a_recorded_step_trains_as_an_eager_one():
+    def losses(recorded: bool) -> list[float]:
+        set_seed(0)
+        settings = Settings(steps=12, epoch_steps=12, lr=1e-3, schedule="one-cycle", clip_norm=1.0, recorded=recorded)
+        trainer = Trainer(Integrated(UNet(8, 3, 1.5, 1)), lambda m, b: task_loss("joint", m, b, 0.1), settings, "cuda")
+        found = []
+        for step in range(12):
+            stream = generator("recorded", step)
+            clean = torch.rand(4, 1, 96, 96, generator=stream)
+            noisy = clean + 0.2 * torch.randn(clean.shape, generator=stream)
+            boxes = torch.tensor([[[0, 0, 32, 32], [40, 40, 72, 72]]]).expand(4, 2, 4)
+            labels = torch.randint(10, (4, 2), generator=stream)
+            found.append(float(trainer.step(Batch(*(t.cuda() for t in (clean, noisy, boxes, labels))))))
+        return found
+
+    assert losses(True) == pytest.approx(losses(False), rel=1e-3)
+
+
+def test_a_recorded_step_refuses_a_batch_of_another_shape():
+    """The check stands before the replay, so it is the same without a GPU."""
+    step = Recorded.__new__(Recorded)
+    step.eager_left, step.graph, step.batch = 0, object(), Batch(torch.zeros(4, 1), torch.zeros(4, 1), None, None)
+    with pytest.raises(ValueError, match=r"\(4, 1\), not \(3, 1\)"):
+        step(None, Batch(torch.zeros(3, 1), torch.zeros(3, 1), None, None))

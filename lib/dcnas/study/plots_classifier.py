@@ -99,6 +99,25 @@ def accuracy_text(table: pd.DataFrame, rows: pd.DataFrame) -> str:
     )
 
 
+def by_length_of_training(names: Sequence[str], against: str = "Conv-L") -> pd.DataFrame:
+    """Accuracy in %, mean over the eleven noise levels, and its difference from one network in points, at every published length.
+
+    A pair of columns for each number of training images, with how many seeds it rests on; then the paper's.
+    """
+    theirs, columns = paper.networks()["accuracy_pct"][list(names)], {}
+    rows = results.published()
+    for images, part in rows[rows["label"].isin(names) & (rows["task"] == "classify")].groupby("images"):
+        scores = results.per_image(part, "accuracy")
+        seeds = part.groupby("label")["seed"].nunique()
+        few = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+        head = f"{images:,} images, {few} seed{'s' * (few != '1')}"
+        gaps = {name: contrast(scores, difference(name, against)) for name in names if name != against}
+        columns[head] = {name: level.mean for name, level in mean_scores(scores, names).items()}
+        columns[f"{head}: minus {against}"] = {name: found[0].mean for name, found in gaps.items() if found}
+    columns |= {"paper": theirs, f"paper: minus {against}": theirs - theirs[against]}
+    return pd.DataFrame(columns).reindex(list(names)).round(1).rename_axis("network")
+
+
 def table_of(accuracy: Scores, names: Sequence[str]) -> pd.DataFrame:
     """Table 1 or 6: FLOPs, latency and accuracy, ours and the paper's."""
     flops, latency, ours = flops_table(names), latency_table(names, "Conv-L"), accuracy_table(accuracy, names)

@@ -1,7 +1,7 @@
 """The scales of the study: how long to train, how much to evaluate, how many seeds. One place for all sizes.
 
-`published` trains nothing; `smoke` is tiny and live; `laptop` is an honest small study on a CPU, `gpu` a longer one on one GPU in a
-quarter of an hour; `paper` has the paper's settings.
+`published` trains nothing; `smoke` is tiny and live; `laptop` is an honest small study on a CPU, `gpu` a longer one on a single
+GPU; `paper` has the paper's settings.
 """
 
 from dataclasses import dataclass

@@ -323,8 +323,8 @@ def _draw_network(axes, architecture: Architecture, network: str) -> None:
     x += 0.35
     if network != "D-NAS":
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
-        axes.text(x + 0.4, 1, "head", ha="center", va="center", rotation=90, fontsize=10)
-        ticks.append((x + 0.4, "1x1, pool,\nlinear"))
+        axes.text(x + 0.4, 1, "1x1\npool\nlinear", ha="center", va="center", fontsize=8)
+        ticks.append((x + 0.4, "head"))
     bottom = 0.0
     if network != "C-NAS":
         bottom = _draw_decoder(axes, space, ends)

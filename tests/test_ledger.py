@@ -6,7 +6,7 @@ import pytest
 
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
-from dcnas.paths import notebooks_dir
+from dcnas.paths import notebooks_dir, paper_dir
 from dcnas.study import explore_ledger, ledger, paper, results
 from dcnas.study.claims import judge
 from dcnas.study.compare import contrast
@@ -125,6 +125,11 @@ def test_every_claim_says_what_it_rests_on(exchanged):
     assert set(trained["scale"]) <= set(SCALES) and trained["seeds"].ne("").mean() > 0.8  # latencies have none
     assert set(table[table["paper"] == "not given"].index) <= {"C06", "C07", "C08", "C09", "C10", "C11", "C12", "C15", "C18", "C19"}
     assert not any("the paper +" in text or "the paper -" in text for text in table["comparison"])
+
+
+def test_assumptions_are_those_of_a_section_or_a_claim():
+    claims, of = paper.claims(), pd.read_csv(paper_dir() / "assumptions.csv")["of"]
+    assert of.is_unique and set(claims["section"]) <= set(of) <= {*claims["section"], *claims.index}
 
 
 def test_turning_assumptions_about_names_what_moves(monkeypatch):

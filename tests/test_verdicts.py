@@ -104,7 +104,8 @@ def test_the_paper_s_number_stands_beside_the_comparison():
     assert stability(TRUE)["paper"] == pytest.approx(0.57 / 0.04)
     losses = plots_unet._claims_reduced({BASELINE: 25.4, REDUCED: 1.0}, scores({REDUCED: 23.3, BASELINE: 23.8}, TRUE))
     assert the(losses, "largest loss in dB of Table 2")["paper"] == 0.8  # 29.5 - 28.7
-    assert "paper" not in the(losses, "largest loss in dB of all eleven") and {row.get("threshold") for row in losses} == {25, 0.8}
+    everywhere = the(losses, "largest loss in dB of all eleven")
+    assert "paper" not in everywhere and everywhere["threshold"] == 0.8 and everywhere["at"].startswith("σ = ")
 
 
 # ---- spread over searches
@@ -115,6 +116,9 @@ def test_three_searches_against_three_are_told_apart_beyond_six():
     found = ratio_of_spreads(10 + 2 * values, values)
     assert found.mean == pytest.approx(2.0)  # the F distribution with 2 and 2 degrees of freedom has p / (1 - p) as its quantiles
     assert found.low == pytest.approx(2 / math.sqrt(39), rel=1e-4) and found.high == pytest.approx(2 * math.sqrt(39), rel=1e-4)
+    many = ratio_of_spreads([*values, 4.0, 5.0], values)  # 4 and 2 degrees of freedom: no longer the same on both sides
+    assert (many.high / many.mean) ** 2 == pytest.approx(10.649, rel=1e-3)  # F with 2 and 4, at 97.5%
+    assert (many.mean / many.low) ** 2 == pytest.approx(39.248, rel=1e-3)  # F with 4 and 2
     assert ratio_of_spreads(6.2 * values, values).low < 1 < ratio_of_spreads(6.3 * values, values).low
 
 

@@ -127,6 +127,13 @@ def test_every_claim_says_what_it_rests_on(exchanged):
     assert not any("the paper +" in text or "the paper -" in text for text in table["comparison"])
 
 
+def test_on_a_page_what_is_assumed_stands_once_for_the_parts_of_a_claim():
+    rows = [row | {"assumed": "much" if row["comparison"] != "e" else "more"} for row in (*ROWS, ROWS[4], ROWS[4])]
+    table = ledger.shown(ledger.ledger(rows))
+    assert table["assumed"].tolist() == ["much", "as above", "much", "much", "more", "much", "more", "as above"]
+    assert table.index.tolist() == [row["claim"] for row in rows] and "statement" not in table
+
+
 def test_assumptions_are_those_of_a_section_or_a_claim():
     claims, of = paper.claims(), pd.read_csv(paper_dir() / "assumptions.csv")["of"]
     assert of.is_unique and set(claims["section"]) <= set(of) <= {*claims["section"], *claims.index}

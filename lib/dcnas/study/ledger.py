@@ -184,6 +184,14 @@ def ledger(rows: Sequence[dict]) -> pd.DataFrame:
     return table.set_index("claim")
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The `ledger` for a page: without the statements, and with what was assumed once where it is the same for a claim's parts."""
+    claim = table.index.to_series().reset_index(drop=True)
+    assumed = table["assumed"].reset_index(drop=True)
+    again = claim.eq(claim.shift()) & assumed.eq(assumed.shift())
+    return table.drop(columns=["statement", "claim's verdict"]).assign(assumed=assumed.mask(again, "as above").to_numpy())
+
+
 def summary(rows: Sequence[dict]) -> pd.DataFrame:
     """A row per claim: where it stands in the paper, what it says, how many comparisons were made at which scale, the verdict."""
     table = paper.claims()[["section", "source", "statement"]].copy()
@@ -244,7 +252,8 @@ def glance(rows: Sequence[dict], text: str = "", limit: float = 4.0) -> Figure:
     handles = [Line2D([], [], color=COLOURS[c], marker=m, linestyle="", label=word) for word, (c, m) in VERDICT_LOOK.items()]
     handles.append(Line2D([], [], color=COLOURS["orange"], marker="s", linestyle="", markerfacecolor="white", label="one seed"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    return figures.note(figure, text)
+    scales = _scales(rows)
+    return figures.note(figure, f"Scale {scales}; {text}" if scales else text)
 
 
 def moved(before: pd.Series, after: pd.Series) -> pd.DataFrame:

@@ -53,12 +53,13 @@ def test_a_claim_of_several_parts_is_as_good_as_its_worst():
 
 def test_table_and_text_take_statements_from_the_paper():
     rows = [
-        {"claim": "C01", "comparison": "MB2.5-M minus Conv-L, points", "effect": Interval(1.234, 0.5, 2.0), "seeds": 3},
-        {"claim": "C01", "comparison": "MB4-L minus Conv-L, points", "effect": Interval(0.2, NAN, NAN), "decimals": 1},
+        {"claim": "C01", "comparison": "MB2.5-M minus Conv-L", "effect": Interval(1.234, 0.5, 2.0), "seeds": 3, "paper": 0.9},
+        {"claim": "C01", "comparison": "MB4-L minus Conv-L", "at": "σ = 0", "effect": Interval(0.2, NAN, NAN), "decimals": 1},
     ]
     table = verdict_table(rows)
-    assert list(table) == ["claim", "statement", "comparison", "effect", "95% interval", "verdict"]
-    assert table["comparison"][0] == "MB2.5-M minus Conv-L, points: above 0"
+    assert list(table) == ["claim", "statement", "comparison", "paper", "effect", "95% interval", "verdict"]
+    assert table["comparison"][0] == "MB2.5-M minus Conv-L: above 0"
+    assert table["comparison"][1] == "MB4-L minus Conv-L, at σ = 0: above 0" and table["paper"].tolist() == ["0.9", "not given"]
     assert table["95% interval"].tolist() == ["0.50 to 2.00", "none"]
     assert table["verdict"].tolist() == ["reproduced", "undecided"]
     assert verdict_text(table).startswith("- **C01, undecided** (1 of 2 comparisons reproduced): MB2.5-M and MB4-L classify better")

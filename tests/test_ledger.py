@@ -1,13 +1,18 @@
 """The ledger: verdicts of claims from comparisons with known answers, and what assumptions do to scores."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dcnas.data.noise import SIGMAS
-from dcnas.study import ledger, paper
+from dcnas.models import JOINING
+from dcnas.paths import notebooks_dir, paper_dir
+from dcnas.study import explore_ledger, ledger, paper, results
 from dcnas.study.claims import judge
 from dcnas.study.compare import contrast
 from dcnas.study.ledger import Assumptions, clearance
+from dcnas.study.plots_joint import DCNETS, joint_claims
+from dcnas.study.scales import SCALES
 from dcnas.study.stats import Interval
 
 ROWS = [
@@ -29,9 +34,11 @@ def test_each_verdict_at_least_once():
 
 
 def test_the_summary_counts_comparisons_and_seeds():
-    table = ledger.summary([*ROWS, ROWS[0] | {"seeds": 1}])
-    assert table.loc["C01", "comparisons"] == 3 and table.loc["C01", "seeds"] == "1 to 3"
-    assert table.loc["C05", "comparisons"] == 0 and table.loc["C02", "seeds"] == ""
+    rows = [row | {"scale": "timed" if row["claim"] == "C10" else "laptop"} for row in ROWS]
+    table = ledger.summary([*rows, rows[0] | {"seeds": 1, "scale": "counted"}])
+    assert table.loc["C01", "parts"] == 3 and table.loc["C01", "seeds"] == "1 to 3"
+    assert table.loc["C05", "parts"] == 0 and table.loc["C02", "seeds"] == ""
+    assert table["scale"][["C01", "C05", "C10"]].tolist() == ["laptop", "", "timed"]
     assert ledger.ledger(ROWS).loc["C03", "claim's verdict"] == "not reproduced"
 
 
@@ -64,6 +71,94 @@ def test_without_zero_a_mean_over_eleven_levels_is_that_over_ten():
     assert contrast(changed, {"a": 1.0, "b": -1.0})[0].mean == pytest.approx(contrast(scores, {"a": 1.0}, SIGMAS[1:])[0].mean)
     assert (changed["a", 0][1:] == scores["a", 0][1:]).all()
     assert Assumptions().apply(scores, "psnr") is scores
+
+
+def test_twins_are_those_of_the_same_scale_under_the_plain_names():
+    rows = pd.DataFrame({"label": ["a", "b"], "scale": "laptop"})
+    labels = {"a, clipped": "laptop", "b, clipped": "paper", "a": "laptop", "c, clipped": "laptop"}
+    among = pd.DataFrame([*labels.items()], columns=["label", "scale"])
+    assert ledger.twins_of(rows, among).values.tolist() == [["a", "laptop"]]
+
+
+def test_only_comparisons_whose_networks_all_have_twins_are_clipped():
+    plain = {(label, seed): np.full((11, 20), 20.0 + 5 * ("Integrated" in label)) for label in DCNETS.values() for seed in range(3)}
+    names = [DCNETS["reduced", "integrated"], DCNETS["reduced", "sequential"], DCNETS["baseline", "integrated"]]
+    twins = {(label, seed): np.full((11, 20), 22.0 - 2 * ("Integrated" in label)) for label in names for seed in range(3)}
+    found = ledger.with_twins(joint_claims(plain, {}), joint_claims(twins, {}))
+    assert [row["comparison"] for row in found] == [row["comparison"] for row in joint_claims(plain, {})]
+    effects = {row["comparison"]: row["effect"].mean for row in found if "clipped" in row}
+    assert effects["reduced: Integrated minus Sequential in dB, mean over eleven σ"] == -2.0
+    assert effects["baseline: Integrated minus Sequential in dB, mean over eleven σ"] == 5.0  # one of the two has no twin
+    assert {row["claim"] for row in found if "clipped" not in row} == {"C14"}  # latency is that of any noise
+    assert ledger.clipped_text(found).startswith("Clipped: 3 of 6 comparisons")
+
+
+@pytest.fixture(scope="module")
+def exchanged():
+    """All comparisons as published, and again with twins of the reduced DC-Nets that have each other's scores."""
+    published = results.published()
+    there = published[~published["label"].str.endswith(ledger.TWIN)]
+    other = {DCNETS["reduced", a]: DCNETS["reduced", b] + ledger.TWIN for a, b in (JOINING, JOINING[::-1])}
+    twins = there[there["label"].isin(other)]
+    twins = twins.assign(label=twins["label"].map(other))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "published", lambda: pd.concat([there, twins], ignore_index=True))
+        return [ledger.comparisons("published", Assumptions(clipped=clipped)) for clipped in (False, True)]
+
+
+def test_clipped_twins_replace_the_scores_of_their_networks_everywhere(exchanged):
+    plain, clipped = exchanged
+    turned = [(a, b) for a, b in zip(plain, clipped, strict=True) if b.get("clipped")]
+    assert {b["claim"] for _, b in turned} == {"C12", "C13"} and all("reduced" in b["comparison"] for _, b in turned)
+    assert all(b["effect"].mean == pytest.approx(-a["effect"].mean) for a, b in turned)
+    assert all("noise clipped" in b["assumed"] and "noise not clipped" in a["assumed"] for a, b in turned)
+    kept = [(a, b) for a, b in zip(plain, clipped, strict=True) if not b.get("clipped")]
+    assert all(repr(a) == repr(b) for a, b in kept) and len(kept) > len(turned) > 3  # by repr, because NaN is not NaN
+
+
+def test_every_claim_says_what_it_rests_on(exchanged):
+    table = ledger.ledger(exchanged[0])
+    assert list(table)[2:] == ["paper", "effect", "95% interval", "scale", "seeds", "verdict", "assumed", "claim's verdict"]
+    assert list(dict.fromkeys(table.index)) == list(paper.claims().index)
+    assert (table[["scale", "assumed"]] != "").all(axis=None) and not table["assumed"].str.contains("[{}]|nan", regex=True).any()
+    trained = table[~table["scale"].isin(["counted", "timed"])]
+    assert set(trained["scale"]) <= set(SCALES) and trained["seeds"].ne("").mean() > 0.8  # latencies have none
+    assert set(table[table["paper"] == "not given"].index) <= {"C06", "C07", "C08", "C09", "C10", "C11", "C12", "C15", "C18", "C19"}
+    assert not any("the paper +" in text or "the paper -" in text for text in table["comparison"])
+
+
+def test_on_a_page_what_is_assumed_stands_once_for_the_parts_of_a_claim():
+    rows = [row | {"assumed": "much" if row["comparison"] != "e" else "more"} for row in (*ROWS, ROWS[4], ROWS[4])]
+    table = ledger.shown(ledger.ledger(rows))
+    assert table["assumed"].tolist() == ["much", "as above", "much", "much", "more", "much", "more", "as above"]
+    assert table.index.tolist() == [row["claim"] for row in rows] and "statement" not in table
+
+
+def test_assumptions_are_those_of_a_section_or_a_claim():
+    claims, of = paper.claims(), pd.read_csv(paper_dir() / "assumptions.csv")["of"]
+    assert of.is_unique and set(claims["section"]) <= set(of) <= {*claims["section"], *claims.index}
+
+
+def test_turning_assumptions_about_names_what_moves(monkeypatch):
+    marked = [row | {"clipped": False} for row in ROWS]
+    other = [row | {"effect": Interval(5, 4, 6)} if row["comparison"] == "b" else row for row in marked]
+    monkeypatch.setattr(ledger, "comparisons", lambda scale, asked, *, device="cpu": other if asked.clipped else marked)
+    table = ledger.flips(marked, "published")
+    assert len(table) == 4  # each alone, and all
+    assert table.iloc[:, 0].tolist() == ["0 of 6", "0 of 6", "1 of 6", "1 of 6"]
+    assert table["verdicts that move"].tolist() == ["none", "none", *2 * ["C01: undecided → reproduced"]]
+    panel = explore_ledger.assumptions("published")
+    panel.controls["clipped"].value = True
+    assert panel.error is None and "C01: undecided → reproduced" in panel.status.value and "Clipped: 0 of 6" in panel.status.value
+
+
+def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():
+    odd = paper.inconsistencies()
+    text = odd.apply(lambda row: " ".join([row.name, *row]), axis=1)
+    for words in (("350 K", "305 K"), ("Section 4.3, Exp 2", "Table 5"), ("without waiting", "not named"), ("dominated by σ = 0",),
+                  ("Section 3.2, Exp 2", "Figure 3")):  # fmt: skip
+        assert any(all(word in line for word in words) for line in text), words
+    assert all(any(path.name.startswith(start) for path in notebooks_dir().glob("*.ipynb")) for start in odd["shown in"])
 
 
 def test_what_moved_is_listed():

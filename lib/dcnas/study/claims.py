@@ -16,6 +16,7 @@ from .timing import latencies
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 DIRECTIONS = (">", "<", "about")
+COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 
 
 def judge(effect: Interval, threshold: float = 0.0, direction: str = ">", *, margin: float = 0.0, seeds: int | None = None) -> str:
@@ -54,24 +55,26 @@ def latency_difference(a: str, b: str, batch: int = 32) -> Interval:
 
 
 def verdict_table(rows: list[dict]) -> pd.DataFrame:
-    """A row per comparison: claim, statement, comparison, effect, 95% interval, verdict.
+    """A row per comparison: claim, statement, comparison, the paper's number, effect (ours), 95% interval, verdict.
 
     Each dict has `claim` (its id), `comparison` (what the effect is, with its unit) and `effect` (an `Interval`), and where they
-    differ from `judge`'s defaults `threshold`, `direction`, `margin`, `seeds`; `decimals` (2) is how the effect is printed.
+    differ from `judge`'s defaults `threshold`, `direction`, `margin`, `seeds`; `paper` is the paper's number for the effect, where
+    it gives one, `at` where the effect was found (a noise level), `decimals` (2) how both numbers are printed.
     """
     statements = paper.claims()["statement"]
     table = []
     for row in rows:
-        effect, decimals = row["effect"], row.get("decimals", 2)
+        effect, decimals, theirs = row["effect"], row.get("decimals", 2), row.get("paper")
         asked = {name: row[name] for name in ("threshold", "direction", "margin") if name in row}
         table.append({
             "claim": row["claim"], "statement": statements[row["claim"]],
-            "comparison": f"{row['comparison']}: {criterion(**asked)}",
+            "comparison": f"{row['comparison']}{', at ' + row['at'] if 'at' in row else ''}: {criterion(**asked)}",
+            "paper": "not given" if theirs is None else f"{round(theirs, decimals) + 0.0:g}",  # as 0, not as -0
             "effect": round(effect.mean, decimals),
             "95% interval": _bounds(effect, decimals),
             "verdict": judge(effect, **asked, seeds=row.get("seeds")),
         })  # fmt: skip
-    return pd.DataFrame(table, columns=["claim", "statement", "comparison", "effect", "95% interval", "verdict"])
+    return pd.DataFrame(table, columns=["claim", "statement", "comparison", "paper", "effect", "95% interval", "verdict"])
 
 
 def _bounds(effect: Interval, decimals: int) -> str:

@@ -171,9 +171,9 @@ def mismatch_text(beside: Sequence[pd.DataFrame], verdicts: pd.DataFrame) -> str
         for name, part in missed.groupby(level=0, sort=False):
             gaps = f"{part['difference'].min():+g} to {part['difference'].max():+g}"
             lines.append(f"- {name}: {len(part)} of {len(table.loc[name])} values differ from the paper's, by {gaps}.")
-    for row in verdicts[verdicts["verdict"] != "reproduced"].itertuples():
-        found = "not measured" if np.isnan(row.effect) else f"found {row.effect:g} ({row[5]})"
-        lines.append(f"- {row.claim}, {row.verdict}: {row.comparison}; {found}.")
+    for row in verdicts[verdicts["verdict"] != "reproduced"].to_dict("records"):
+        found = "not measured" if np.isnan(row["effect"]) else f"found {row['effect']:g} ({row['95% interval']})"
+        lines.append(f"- {row['claim']}, {row['verdict']}: {row['comparison']}; {found}.")
     return "\n".join(lines) or "Everything compared here matched."
 
 

@@ -12,15 +12,16 @@ def assumptions(scale: str, *, device: str = "cpu") -> Panel:
     """All claims at a glance under other assumptions; the first time that one is asked for takes seconds."""
     rows_of = cache(lambda asked: ledger.comparisons(scale, asked, device=device))
 
-    def draw(without_zero: bool, pooled: bool) -> Drawn:
-        asked = ledger.Assumptions(without_zero, pooled)
+    def draw(**turned: bool) -> Drawn:
+        asked = ledger.Assumptions(**turned)
         rows = rows_of(asked)
-        moved = ledger.moved(ledger.verdicts(rows_of(ledger.Assumptions())), ledger.verdicts(rows))
-        text = "; ".join(f"{claim}: {before} → {after}" for claim, before, after in moved.itertuples())
-        return ledger.glance(rows, asked.text), f"{asked.text}. Verdicts that move: {text or 'none'}."
+        text = f"{asked.text}. {ledger.clipped_text(rows) if asked.clipped else ''}"
+        moved = ledger.moved_text(rows_of(ledger.Assumptions()), rows)
+        return ledger.glance(rows, asked.text), f"{text} Verdicts that move: {moved}."
 
-    options = dict(indent=False, layout=W.Layout(width="26em"))
+    options = dict(indent=False, layout=W.Layout(width="20em"))
     return Panel("assumptions", {
         "without_zero": W.Checkbox(False, description="means without σ = 0", **options),
         "pooled": W.Checkbox(False, description="PSNR of the pooled error", **options),
+        "clipped": W.Checkbox(False, description="noise clipped to [0, 1]", **options),
     }, draw)  # fmt: skip

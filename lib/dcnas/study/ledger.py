@@ -5,17 +5,21 @@ about: `Assumptions` changes the scores before any claim looks at them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..boxes import BOX_SIZE
+from ..data.two_digits import IMAGE_SIZE
 from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_unet, results, results4
-from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdict_table
+from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table
 from .compare import Scores
 from .figures import COLOURS
+from .timing import latencies
 
 SIGMA = 0.8  # of Figure 3's claims
 DECIBEL = 10 / np.log(10)
@@ -24,16 +28,23 @@ VERDICT_LOOK = {REPRODUCED: ("green", "o"), NOT_REPRODUCED: ("red", "X"), UNDECI
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the paper leaves open about its means. The defaults are those of the notebooks."""
+    """What the paper leaves open about its noise and its means. The defaults are those of the notebooks."""
 
     without_zero: bool = False  # means over the ten noise levels above 0 instead of all eleven
     pooled: bool = False  # PSNR of the error pooled over all images instead of the mean of each image's PSNR
+    clipped: bool = False  # noisy images clipped to [0, 1], where every network of a comparison was trained and tested so too
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What each of them says of a comparison: "levels", "psnr", "noise"."""
+        levels = "ten noise levels above 0" if self.without_zero else "eleven noise levels"
+        psnr = "of the error pooled over images" if self.pooled else "averaged over images"
+        return {"levels": f"means over {levels}", "psnr": f"PSNR {psnr}", "noise": f"noise {'' if self.clipped else 'not '}clipped"}
 
     @property
     def text(self) -> str:
-        mean = "ten noise levels above 0" if self.without_zero else "eleven noise levels"
-        kind = "of the error pooled over images" if self.pooled else "averaged over images"
-        return f"means over {mean}, PSNR {kind}"
+        words = self.words
+        return f"{words['levels']}, {words['psnr']}, {words['noise']}{' where it can be' if self.clipped else ''}"
 
     def apply(self, scores: Scores, metric: str) -> Scores:
         """The scores as these assumptions have them."""
@@ -54,35 +65,89 @@ def pooled(psnr: np.ndarray) -> np.ndarray:
     return -DECIBEL * (np.log(mean) + error / mean - 1)
 
 
+TWIN = ", clipped"  # ends the label of a network that was trained and tested on clipped images
+
+
+def twins_of(rows: pd.DataFrame, among: pd.DataFrame) -> pd.DataFrame:
+    """The rows in `among` of the clipped twins, of the same scale, of networks in `rows`; under the labels of these."""
+    there = among[among["label"].isin(rows["label"] + TWIN) & among["scale"].isin(rows["scale"])]
+    return there.assign(label=there["label"].str.removesuffix(TWIN))
+
+
+def with_twins(found: list[dict], instead: list[dict]) -> list[dict]:
+    """Comparisons `found`, those of scores marked `clipped` or not: like ones in `instead`, made of twins alone, replace them.
+
+    What is counted or timed has no `seeds` and is the same with any noise.
+    """
+    of_twins = {(row["claim"], row["comparison"]): row | {"clipped": True} for row in instead if "seeds" in row}
+    plain = [row | {"clipped": False} if "seeds" in row else row for row in found]
+    return [of_twins.get((row["claim"], row["comparison"]), row) for row in plain]
+
+
+def clipped_text(rows: Sequence[dict]) -> str:
+    """How many of the comparisons on noisy images are on clipped ones, in a sentence."""
+    on_noise = [row["clipped"] for row in rows if "clipped" in row]
+    return f"Clipped: {sum(on_noise)} of {len(on_noise)} comparisons on noisy images; of the others a network lacks a clipped twin."
+
+
 def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device: str = "cpu") -> list[dict]:
-    """All comparisons of all claims in the paper's order, as `claims.verdict_table` takes them."""
+    """All comparisons of all claims in the paper's order, as `claims.verdict_table` takes them, with what they rest on.
 
-    def scores_of(rows: pd.DataFrame, metric: str, of: Callable = results.per_image) -> Scores:
-        return assumptions.apply(of(rows, metric), metric)
+    That is the `scale` of the results, what is `assumed` where the paper is silent, and on noisy images whether they are `clipped`.
+    """
+    texts = paper.assumed()
 
-    rows = results.results("tables_1_and_6", scale, device=device)
-    accuracy = scores_of(rows, "accuracy")
-    found = plots_classifier.claims_of_table_1(accuracy) + plots_classifier.claims_of_table_6(accuracy)
+    def based(found: list[dict], rows: pd.DataFrame, timed: pd.DataFrame) -> list[dict]:
+        facts = {name: _listed(rows[name]) for name in ("batch", "data", "resolution") if name in rows}
+        facts |= {"box": BOX_SIZE, "image": IMAGE_SIZE, "timed_on": _listed(timed["device"]) or "no device"}
+        words = {clipped: replace(assumptions, clipped=clipped).words | facts for clipped in (False, True)}
+        return [
+            {"scale": rows["scale"].iloc[0], "assumed": texts[row["claim"]].format(**words[row.get("clipped", False)])} | row
+            for row in found
+        ]
+
+    def judged(make: Callable[..., list[dict]], rows: pd.DataFrame, *metrics: str, section=results) -> list[dict]:
+        """What `make` finds in the scores on noisy images, of clipped twins where that is assumed."""
+
+        def made(rows: pd.DataFrame) -> list[dict]:
+            return make(*(assumptions.apply(section.per_image(rows, metric), metric) for metric in metrics))
+
+        twins = rows[:0]
+        if assumptions.clipped and scale == "published":
+            twins = twins_of(rows, section.published())
+        elif assumptions.clipped and section is results:  # Section 4 has none to train
+            twins = twins_of(rows, results.results("clipping_check", scale, device=device))
+        timed = latencies(32) if section is results else results4.latencies(scale)
+        return based(with_twins(made(rows), made(twins)), rows, timed)
+
+    def table_of_classifiers(accuracy: Scores) -> list[dict]:
+        return plots_classifier.claims_of_table_1(accuracy) + plots_classifier.claims_of_table_6(accuracy)
+
+    found = judged(table_of_classifiers, results.results("tables_1_and_6", scale, device=device), "accuracy")
     rows = results.gather(["figure_3", "figure_3_mbconv"], scale, device)
-    found += plots_unet.unet_claims(rows, scores_of(rows, "psnr"), SIGMA)
-    rows = results.results("table_3", scale, device=device)
-    found += plots_joint.joint_claims(scores_of(rows, "psnr"), scores_of(rows, "accuracy"))
+    found += judged(lambda psnr: plots_unet.unet_claims(rows, psnr, SIGMA), rows, "psnr")
+    found += judged(plots_joint.joint_claims, results.results("table_3", scale, device=device), "psnr", "accuracy")
 
     # Section 4.1 judges without noise, which no assumption here is about
-    rows, searched = results4.results("table_8", scale, device=device), results4.searches("beta_searches", scale, device=device)
-    accuracy = results4.per_image(rows, "accuracy")
-    found += plots_nas.beta_claims(plots_nas.table_8(searched, rows, accuracy), accuracy, searched)
-    rows = results4.results("figure_6", scale, device=device)
-    found += plots_nas.operator_claims(results4.per_image(rows, "accuracy"))
-    rows = results4.results("figure_7", scale, device=device)
-    derived = results4.derived(scale, device=device)
-    found += plots_nas.classifier_claims(rows, results4.per_image(rows, "accuracy"), derived)
+    rows4, searched = results4.results("table_8", scale, device=device), results4.searches("beta_searches", scale, device=device)
+    timed, accuracy = results4.latencies(scale), results4.per_image(rows4, "accuracy")
+    found += based(plots_nas.beta_claims(plots_nas.table_8(searched, rows4, accuracy), accuracy, searched), rows4, timed)
+    rows4 = results4.results("figure_6", scale, device=device)
+    found += based(plots_nas.operator_claims(results4.per_image(rows4, "accuracy")), rows4, timed)
+    rows4 = results4.results("figure_7", scale, device=device)
+    derived, accuracy = results4.derived(scale, device=device), results4.per_image(rows4, "accuracy")
+    found += based(plots_nas.classifier_claims(rows4, accuracy, derived), rows4, timed)
 
-    rows = results4.results("table_4", scale, device=device)
-    found += plots_nas.denoiser_claims(rows, *(scores_of(rows, m, results4.per_image) for m in ("psnr", "ssim")))
-    rows = results4.results("table_5", scale, device=device)
-    found += plots_nas.joint_claims(rows, *(scores_of(rows, m, results4.per_image) for m in ("psnr", "ssim", "accuracy")))
+    for group, claims_of, metrics in (
+        ("table_4", plots_nas.denoiser_claims, ("psnr", "ssim")), ("table_5", plots_nas.joint_claims, ("psnr", "ssim", "accuracy")),
+    ):  # fmt: skip
+        rows4 = results4.results(group, scale, device=device)
+        found += judged(partial(claims_of, rows4), rows4, *metrics, section=results4)
     return sorted(found, key=lambda row: row["claim"])
+
+
+def _listed(values: pd.Series) -> str:
+    return " or ".join(map(str, values.unique()))
 
 
 def asked_of(row: dict) -> dict:
@@ -105,17 +170,34 @@ def verdicts(rows: Sequence[dict]) -> pd.Series:
 
 
 def ledger(rows: Sequence[dict]) -> pd.DataFrame:
-    """A row per comparison: claim, statement, comparison, effect, interval, verdict; and the verdict on the whole claim."""
+    """A row per comparison: claim, statement, comparison, the paper's number, ours with its interval, scale, seeds, verdict.
+
+    Then what was assumed and the verdict on the whole claim.
+    """
     table = verdict_table(list(rows))
+    verdict = table.pop("verdict")
+    for name in ("scale", "seeds"):
+        table[name] = [str(row.get(name, "")) for row in rows]
+    table["verdict"] = verdict
+    table["assumed"] = [row.get("assumed", "") for row in rows]
     table["claim's verdict"] = table["claim"].map(verdicts(rows))
     return table.set_index("claim")
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The `ledger` for a page: without the statements, and with what was assumed once where it is the same for a claim's parts."""
+    claim = table.index.to_series().reset_index(drop=True)
+    assumed = table["assumed"].reset_index(drop=True)
+    again = claim.eq(claim.shift()) & assumed.eq(assumed.shift())
+    return table.drop(columns=["statement", "claim's verdict"]).assign(assumed=assumed.mask(again, "as above").to_numpy())
+
+
 def summary(rows: Sequence[dict]) -> pd.DataFrame:
-    """A row per claim: where it stands in the paper, what it says, how many comparisons were made, the verdict."""
+    """A row per claim: where it stands in the paper, what it says, of how many parts (comparisons), at which scale, the verdict."""
     table = paper.claims()[["section", "source", "statement"]].copy()
     counts = pd.Series([row["claim"] for row in rows]).value_counts()
-    table["comparisons"] = counts.reindex(table.index, fill_value=0)
+    table["parts"] = counts.reindex(table.index, fill_value=0)
+    table["scale"] = [_scales([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["seeds"] = [_seeds([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["verdict"] = verdicts(rows)
     return table
@@ -124,6 +206,12 @@ def summary(rows: Sequence[dict]) -> pd.DataFrame:
 def _seeds(rows: Sequence[dict]) -> str:
     counts = sorted({row["seeds"] for row in rows if "seeds" in row})
     return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _scales(rows: Sequence[dict]) -> str:
+    """The scales of the results; "counted" or "timed" only where nothing was trained."""
+    found = list(dict.fromkeys(row["scale"] for row in rows if "scale" in row))
+    return ", ".join([name for name in found if name not in (COUNTED, TIMED)] or found)
 
 
 def clearance(row: dict) -> float:
@@ -164,10 +252,30 @@ def glance(rows: Sequence[dict], text: str = "", limit: float = 4.0) -> Figure:
     handles = [Line2D([], [], color=COLOURS[c], marker=m, linestyle="", label=word) for word, (c, m) in VERDICT_LOOK.items()]
     handles.append(Line2D([], [], color=COLOURS["orange"], marker="s", linestyle="", markerfacecolor="white", label="one seed"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    return figures.note(figure, text)
+    scales = _scales(rows)
+    return figures.note(figure, f"Scale {scales}; {text}" if scales else text)
 
 
 def moved(before: pd.Series, after: pd.Series) -> pd.DataFrame:
     """Claims whose verdict differs."""
     both = pd.DataFrame({"verdict": before, "with these assumptions": after})
     return both[both["verdict"] != both["with these assumptions"]]
+
+
+def moved_text(before: Sequence[dict], after: Sequence[dict]) -> str:
+    """The claims whose verdict differs between two lists of comparisons, in one line."""
+    found = moved(verdicts(before), verdicts(after))
+    return "; ".join(f"{claim}: {old} → {new}" for claim, old, new in found.itertuples()) or "none"
+
+
+def flips(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
+    """Each assumption turned about alone, then all: how many comparisons it changes, and which verdicts of `rows` it moves."""
+    names, table = [field.name for field in fields(Assumptions)], []
+    for turned in (*([name] for name in names), names):
+        asked = Assumptions(**dict.fromkeys(turned, True))
+        other = comparisons(scale, asked, device=device)
+        changed = sum(a["effect"] != b["effect"] for a, b in zip(rows, other, strict=True) if "clipped" in b)
+        on_noise = sum("clipped" in row for row in other)
+        table.append([asked.text, f"{changed} of {on_noise}", moved_text(rows, other)])
+    columns = ["assumptions", "comparisons on noisy images that change", "verdicts that move"]
+    return pd.DataFrame(table, columns=columns).set_index("assumptions")

@@ -16,7 +16,7 @@ from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, UNETS, UNet, build_classifier, count_flops
 from . import figures, paper, results
-from .claims import latency_difference
+from .claims import COUNTED, TIMED, latency_difference
 from .compare import LATENCIES, Scores, claim_rows, contrast, difference, latency_table, mean_score, mean_scores
 from .experiments import tables_1_and_6
 from .figures import LINES, style
@@ -170,26 +170,32 @@ def accuracy_against_flops(accuracy: Scores, rows: pd.DataFrame, names: Sequence
 
 
 def _better(accuracy: Scores, claim: str, a: str, b: str, **asked) -> list[dict]:
-    theirs = paper.networks()["accuracy_pct"]
-    comparison = f"accuracy of {a} minus {b} (points; the paper {theirs[a] - theirs[b]:+.1f})"
-    return claim_rows(accuracy, claim, {comparison: difference(a, b)}, **asked)
+    asked |= dict(paper=_gap("accuracy_pct", a, b))
+    return claim_rows(accuracy, claim, {f"accuracy of {a} minus {b}, in points": difference(a, b)}, **asked)
+
+
+def _gap(column: str, a: str, b: str) -> float:
+    """Network a minus network b in the paper's Tables 1 and 6."""
+    theirs = paper.networks()[column]
+    return round(float(theirs[a] - theirs[b]), 3)
 
 
 def claims_of_table_1(accuracy: Scores) -> list[dict]:
     """C01 to C03 as comparisons for `claims.verdict_table`: paired differences."""
-    flops, theirs = classifier_flops(), paper.networks()["accuracy_pct"]
-    table = []
+    flops, table = classifier_flops(), []
     for name in ("MB2.5-M", "MB4-L"):
         fewer = (flops[name] - flops["Conv-L"]) / 1000
         table += _better(accuracy, "C01", name, "Conv-L")
         table.append({
-            "claim": "C01", "comparison": f"FLOPs of {name} minus Conv-L (K)", "effect": Interval(fewer, fewer, fewer),
-            "direction": "<", "decimals": 1,
+            "claim": "C01", "comparison": f"FLOPs of {name} minus Conv-L, in K", "effect": Interval(fewer, fewer, fewer),
+            "direction": "<", "decimals": 1, "paper": _gap("flops_k", name, "Conv-L"), "scale": COUNTED,
         })  # fmt: skip
-    loss = round(theirs["MB1-S"] - theirs["Conv-L"], 1)
-    table += _better(accuracy, "C02", "MB1-S", "Conv-L", threshold=loss, direction="about", margin=ABOUT_POINTS)
-    comparison = "latency of MB2.5-M minus Conv-L (ms per batch of 32)"
-    table.append({"claim": "C03", "comparison": comparison, "effect": latency_difference("MB2.5-M", "Conv-L"), "decimals": 3})
+    about = dict(threshold=_gap("accuracy_pct", "MB1-S", "Conv-L"), direction="about", margin=ABOUT_POINTS)
+    table += _better(accuracy, "C02", "MB1-S", "Conv-L", **about)
+    table.append({
+        "claim": "C03", "comparison": "latency of MB2.5-M minus Conv-L, in ms per batch of 32", "decimals": 3, "scale": TIMED,
+        "effect": latency_difference("MB2.5-M", "Conv-L"), "paper": _gap("latency_ms", "MB2.5-M", "Conv-L"),
+    })  # fmt: skip
     return table
 
 

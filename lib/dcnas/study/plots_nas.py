@@ -26,9 +26,10 @@ from .compare import Scores, claim_rows, contrast, difference, mean_score
 from .results4 import Searched, images_of_scale, samples
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .section4 import TARGETS, TWO_SAMPLED, operators_label
-from .stats import Interval, of_few
+from .stats import Interval, of_few, ratio_of_spreads
 
 CLEAN = (0.0,)
+TABLE_8_MS = "argmax by the table (ms)"  # as searched, which is what the paper's Table 8 gives
 REMOVED, LEARNED = "C-NAS S, beta removed", "C-NAS S, beta learned"
 C_NAS, TF_NAS = operators_label("M", 4), "TF-NAS settings M"
 
@@ -108,14 +109,19 @@ def latency_text(latency: pd.DataFrame) -> str:
     )
 
 
-def same_latency_rows(rows: pd.DataFrame, claim: str, a: str, b: str, within_pct: float = 5.0) -> list[dict]:
-    """Whether two networks that are compared at the same latency have it, as a row for `claims.verdict_table`."""
+def same_latency_rows(
+    rows: pd.DataFrame, claim: str, a: str, b: str, theirs: Sequence[float], within_pct: float = 5.0
+) -> list[dict]:  # fmt: skip
+    """Whether two networks that are compared at the same latency have it, as a row for `claims.verdict_table`.
+
+    `theirs`: the paper's latencies of the two, in ms.
+    """
     if not {a, b} <= set(rows["label"]):
         return []
     gap, scale = _latency_gap(rows, a, b), 100 / latencies_ms(rows)[b]
     effect = Interval(gap.mean * scale, gap.low * scale, gap.high * scale)
     return [{"claim": claim, "comparison": f"latency, {a} minus {b}, in %", "effect": effect, "direction": "about",
-             "margin": within_pct, "decimals": 1}]  # fmt: skip
+             "margin": within_pct, "decimals": 1, "paper": 100 * (theirs[0] / theirs[1] - 1)}]  # fmt: skip
 
 
 def _latency_gap(rows: pd.DataFrame, a: str, b: str) -> Interval:
@@ -133,6 +139,7 @@ def against_paper(
     scores: Scores, claim: str, text: str, weights: dict, theirs: float, margin: float, sigmas: Sequence[float] = SIGMAS, **asked
 ) -> list[dict]:
     """A difference beside the paper's: above 0, and about as large as there."""
+    asked |= dict(paper=round(theirs, 3))
     found = claim_rows(scores, claim, {text: weights}, sigmas, **asked)
     asked |= dict(threshold=round(theirs, 3), direction="about", margin=margin)
     return found + claim_rows(scores, claim, {f"{text}, against the paper's": weights}, sigmas, **asked)
@@ -154,7 +161,7 @@ def table_8(searched: list[Searched], rows: pd.DataFrame, accuracy: Scores) -> p
         table.append({
             "beta": "learned" if s.label == LEARNED else "removed", "search": s.seed + 1, "verdict": s.verdict,
             "blocks": sum(choice is not None for choice in s.architecture.choices), "entropy at the end": round(last["entropy"], 2),
-            "target (ms)": s.target_ms, "argmax by the table (ms)": round(last["argmax_ms"], 2),
+            "target (ms)": s.target_ms, TABLE_8_MS: round(last["argmax_ms"], 2),
             "derived, measured (ms)": round(measured.get((s.label, s.seed), np.nan), 2),
             "accuracy (%)": round(level.mean, 1) if level else np.nan, "95% interval": level.bounds(1) if level else "",
         })  # fmt: skip
@@ -167,7 +174,7 @@ def table_8_summary(table: pd.DataFrame) -> pd.DataFrame:
     for beta in ("removed", "learned"):
         ours, paper_rows = table.loc[beta], theirs[theirs["beta"] == beta]
         for who, accuracy, found, derived in (
-            ("ours", ours["accuracy (%)"], ours["argmax by the table (ms)"], ours["derived, measured (ms)"]),
+            ("ours", ours["accuracy (%)"], ours[TABLE_8_MS], ours["derived, measured (ms)"]),
             ("the paper's", paper_rows["accuracy_pct"], paper_rows["latency_ms"], None),
         ):
             level = of_few(accuracy)
@@ -202,7 +209,7 @@ def agreement_table(searched: list[Searched]) -> pd.DataFrame:
 
 
 def beta_claims(table: pd.DataFrame, accuracy: Scores, searched: list[Searched]) -> list[dict]:
-    """C15, C16 and C17 as comparisons for `claims.verdict_table`. Ranges over so few searches have no interval."""
+    """C15, C16 and C17 as comparisons for `claims.verdict_table`; C17, which the paper judges by ranges, by standard deviations."""
     flips = {label: {s.seed: _flips_pct(s) for s in searched if s.label == label} for label in (REMOVED, LEARNED)}
     both = sorted(set(flips[REMOVED]) & set(flips[LEARNED]))
     text, limit = "best operators that change per epoch at the end", 100 * FLIP_RATE
@@ -215,13 +222,26 @@ def beta_claims(table: pd.DataFrame, accuracy: Scores, searched: list[Searched])
     theirs = paper.table("table8_beta").groupby("beta")["accuracy_pct"].mean()
     text, weights = "accuracy, removed minus learned, in points", difference(REMOVED, LEARNED)
     rows += against_paper(accuracy, "C16", text, weights, theirs["removed"] - theirs["learned"], 1.0, CLEAN)
-    for column, unit in (("argmax by the table (ms)", "ms"), ("accuracy (%)", "points")):
-        spread = {beta: float(np.ptp(table.loc[beta][column])) for beta in ("learned", "removed")}
+    for what, column in (("latency", TABLE_8_MS), ("accuracy", "accuracy (%)")):
+        ours = [table.loc[beta][column].dropna() for beta in ("learned", "removed")]
         rows.append({
-            "claim": "C17", "comparison": f"range over searches, learned minus removed, in {unit}",
-            "effect": Interval(spread["learned"] - spread["removed"], np.nan, np.nan),
+            "claim": "C17", "comparison": f"standard deviation of {what} over searches, learned over removed",
+            "effect": ratio_of_spreads(*ours), "threshold": 1.0, "seeds": min(map(len, ours)), "paper": paper_spreads()[what].mean,
         })  # fmt: skip
     return rows
+
+
+def paper_spreads() -> dict[str, Interval]:
+    """What C17 asks of the searches of the paper's Table 8: the spread of "latency" and "accuracy", learned over removed beta."""
+    theirs = paper.table("table8_beta").set_index("beta")
+    columns = {"latency": "latency_ms", "accuracy": "accuracy_pct"}
+    return {what: ratio_of_spreads(*(theirs.loc[beta, name] for beta in ("learned", "removed"))) for what, name in columns.items()}
+
+
+def spreads_text() -> str:
+    """What the paper's own searches say of C17 by the same rule, in a sentence."""
+    parts = " and ".join(f"{found} for {what}" for what, found in paper_spreads().items())
+    return f"By the same rule the paper's own searches give, learned over removed, {parts}."
 
 
 def _flips_pct(searched: Searched) -> float:
@@ -289,7 +309,7 @@ def classifier_claims(rows: pd.DataFrame, accuracy: Scores, derived: pd.DataFram
             error, noise = ours[column].mean(), float((100 * ours["noise_ms"] / ours["target_ms"]).max())
             found.append({
                 "claim": "C20", "comparison": f"measured latency against the target, {text}, in %", "direction": "about",
-                "margin": 3.0, "effect": Interval(error, error - noise, error + noise),
+                "margin": 3.0, "effect": Interval(error, error - noise, error + noise), "paper": 0.0,
             })  # fmt: skip
     return found
 
@@ -348,15 +368,15 @@ def table_4(rows: pd.DataFrame, psnr: Scores, ssim: Scores) -> pd.DataFrame:
 def denoiser_claims(rows: pd.DataFrame, psnr: Scores, ssim: Scores) -> list[dict]:
     """C21 and C22: D-NAS S beside the UNets, at equal latency and as in the paper; the large ones."""
     theirs, found = paper.table("table4_dnas").set_index("model"), []
-    gap = theirs.loc["D-NAS S"] - theirs.loc["UNet Reduced"]
+    ms, gap = theirs["latency_ms"], theirs.loc["D-NAS S"] - theirs.loc["UNet Reduced"]
     for label in dict.fromkeys(["UNet Reduced", manual_label(rows, "UNet")]):
         weights, text = difference("D-NAS S", label), f"D-NAS S minus {label}"
-        found += same_latency_rows(rows, "C21", "D-NAS S", label)
+        found += same_latency_rows(rows, "C21", "D-NAS S", label, (ms["D-NAS S"], ms["UNet Reduced"]))
         found += against_paper(psnr, "C21", f"PSNR, {text}, in dB", weights, gap["psnr"], 0.5)
         found += against_paper(ssim, "C21", f"SSIM, {text}", weights, gap["ssim"], 0.015, decimals=3)
     large = large_label(rows)
-    found += same_latency_rows(rows, "C22", "D-NAS S upscaled", large, 10.0)
-    about = dict(direction="about", margin=0.2)
+    found += same_latency_rows(rows, "C22", "D-NAS S upscaled", large, (ms["D-NAS S upscaled"], ms["UNet"]), 10.0)
+    about = dict(direction="about", margin=0.2, paper=theirs["psnr"]["D-NAS S upscaled"] - theirs["psnr"]["UNet"])
     text = f"PSNR, D-NAS S upscaled minus {large}, in dB"
     return found + claim_rows(psnr, "C22", {text: difference("D-NAS S upscaled", large)}, **about)
 
@@ -423,39 +443,45 @@ def joint_claims(rows: pd.DataFrame, psnr: Scores, ssim: Scores, accuracy: Score
     about_db, about_points = dict(direction="about", margin=0.2), dict(direction="about", margin=1.0)
     theirs, there = paper.table("table5_dcnas").set_index("model"), set(rows["label"])
     gap = lambda a, b, column: float(theirs[column][PAPER_5[a]] - theirs[column][PAPER_5[b]])  # noqa: E731
+    ms = lambda *labels: [theirs["latency_ms"][PAPER_5[label]] for label in labels]  # noqa: E731
     a, b = "DC-NAS L", "DC-NAS_seq L"
     weights, text = difference(a, b), f"{a} minus {b}"
-    found = same_latency_rows(rows, "C23", a, b)
+    found = same_latency_rows(rows, "C23", a, b, ms(a, b))
     found += against_paper(psnr, "C23", f"PSNR, {text}, in dB", weights, gap(a, b, "psnr"), 0.25)
-    found += claim_rows(accuracy, "C23", {f"accuracy, {text}, in points": weights}, **about_points)
+    accuracy_gap = dict(paper=gap(a, b, "accuracy_pct"))
+    found += claim_rows(accuracy, "C23", {f"accuracy, {text}, in points": weights}, **about_points, **accuracy_gap)
     noisy = "DC-NAS noisy M"
     for other in ("DC-NAS clean M", "DC-NAS noisy M, both losses"):
         weights, text = difference(noisy, other), f"{noisy} minus {other}"
-        found += claim_rows(accuracy, "C24", {f"accuracy, {text}, in points": weights})
-        found += claim_rows(psnr, "C24", {f"PSNR, {text}, in dB": weights}, **about_db)
+        points, db = (gap(noisy, other, column) for column in ("accuracy_pct", "psnr"))
+        found += claim_rows(accuracy, "C24", {f"accuracy, {text}, in points": weights}, paper=points)
+        found += claim_rows(psnr, "C24", {f"PSNR, {text}, in dB": weights}, paper=db, **about_db)
     text, alone = f"accuracy, {noisy} minus C-NAS noisy M, in points", "C-NAS noisy M"
     found += against_paper(accuracy, "C25", text, difference(noisy, alone), gap(noisy, alone, "accuracy_pct"), 1.0)
     base = "DC-NAS clean M"
     for kind in ("mb", "mb 1-op", "mb 3-lay"):
         label = f"{base}, {kind}"
         if {label, base} <= there:
-            asked = {} if kind == "mb" else about_db
-            found += claim_rows(psnr, "C26", {f"PSNR, {kind} decoder minus convolutional, in dB": difference(label, base)}, **asked)
-            text = f"latency, {kind} decoder minus convolutional, in ms"
-            found.append({"claim": "C26", "comparison": text, "effect": _latency_gap(rows, label, base)})
+            text, asked = f"{kind} decoder minus convolutional", {} if kind == "mb" else about_db
+            asked = asked | dict(paper=gap(label, base, "psnr"))
+            found += claim_rows(psnr, "C26", {f"PSNR, {text}, in dB": difference(label, base)}, **asked)
+            found.append({
+                "claim": "C26", "comparison": f"latency, {text}, in ms", "effect": _latency_gap(rows, label, base),
+                "paper": gap(label, base, "latency_ms"),
+            })  # fmt: skip
     for prefix in ("DC-Net", "DC-Net_tail"):
         reduced = f"{prefix} Reduced"
         for other in dict.fromkeys([reduced, manual_label(rows, prefix)]):
             weights, text = difference("DC-NAS S", other), f"DC-NAS S minus {other}"
-            found += same_latency_rows(rows, "C27", "DC-NAS S", other)
-            least = {}  # "at least" as printed: half a unit of the last digit may be missing
-            for column, half in (("psnr", 0.05), ("ssim", 0.005), ("accuracy_pct", 0.05)):
-                gaps = [gap("DC-NAS S", f"{name} Reduced", column) for name in ("DC-Net", "DC-Net_tail")]
-                least[column] = round(min(gaps) - half, 3)
-            found += claim_rows(psnr, "C27", {f"PSNR, {text}, in dB": weights}, threshold=least["psnr"])
-            found += claim_rows(ssim, "C27", {f"SSIM, {text}": weights}, threshold=least["ssim"], decimals=3)
-            text = f"accuracy, {text}, in points"
-            found += claim_rows(accuracy, "C27", {text: weights}, threshold=least["accuracy_pct"], decimals=1)
+            found += same_latency_rows(rows, "C27", "DC-NAS S", other, ms("DC-NAS S", reduced))
+            for scores, what, column, half, decimals in (
+                (psnr, f"PSNR, {text}, in dB", "psnr", 0.05, 2), (ssim, f"SSIM, {text}", "ssim", 0.005, 3),
+                (accuracy, f"accuracy, {text}, in points", "accuracy_pct", 0.05, 1),
+            ):  # fmt: skip
+                gaps = {name: gap("DC-NAS S", f"{name} Reduced", column) for name in ("DC-Net", "DC-Net_tail")}
+                least = round(min(gaps.values()) - half, 3)  # "at least" as printed: half a unit of the last digit may be missing
+                asked = dict(threshold=least, decimals=decimals, paper=gaps[prefix])
+                found += claim_rows(scores, "C27", {what: weights}, **asked)
     return found
 
 

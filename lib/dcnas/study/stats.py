@@ -43,6 +43,32 @@ def of_few(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def _f_quantiles(a: int, b: int, levels: Sequence[float]) -> np.ndarray:
+    """Quantiles of the F distribution with `a` and `b` degrees of freedom.
+
+    a F / (a F + b) has a beta distribution: with tan^2 t = a F / b, the density of t is that of sin^(a-1) t cos^(b-1) t.
+    """
+    t = np.linspace(0, np.pi / 2, 200_001)
+    middle = (t[1:] + t[:-1]) / 2
+    below = np.concatenate([[0.0], np.cumsum(np.sin(middle) ** (a - 1) * np.cos(middle) ** (b - 1))])
+    return b / a * np.tan(np.interp(levels, below / below[-1], t)) ** 2
+
+
+def ratio_of_spreads(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """The standard deviation of a few independent values over that of others, such as one per search, with its 95% interval.
+
+    From the F distribution, so for values that are normal; three values against three can be told apart if the ratio is beyond 6.2.
+    Without bounds where one side has a single value, or all its values are equal.
+    """
+    if min(len(values), len(others)) < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    top, bottom = float(np.std(values, ddof=1)), float(np.std(others, ddof=1))
+    if top == 0 or bottom == 0:
+        return Interval(top / bottom if bottom else np.inf if top else np.nan, np.nan, np.nan)
+    low, high = _f_quantiles(len(values) - 1, len(others) - 1, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) ** 0.5
+    return Interval(top / bottom, float(top / bottom / high), float(top / bottom / low))
+
+
 def over_sigmas(metric: np.ndarray, sigmas: Sequence[float] = SIGMAS) -> np.ndarray:
     """A number per image: the mean over the given noise levels (and digits) of an array (11, N) or (11, N, digits)."""
     rows = [SIGMAS.index(sigma) for sigma in sigmas]

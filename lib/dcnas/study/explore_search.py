@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from ..latency.table import Table
 from ..nas.derive import frontier
@@ -26,9 +27,19 @@ from .runs import SAMPLE_SIGMAS, SAMPLES
 def table(found: Table, space: Space) -> Panel:
     """The latencies of all operators in one layer over their hidden width."""
 
+    @cache
+    def still() -> tuple[Backdrop, Bbox]:
+        figure = plots_search.curves_figure(found, space, [0], "Bars: interquartile range of the samples.")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.axes[0].set_visible(False)
+        return Backdrop(figure), figure.axes[0].get_position()
+
     def draw(layer: int) -> Drawn:
         chosen = space.layers[layer - 1]
-        figure = plots_search.curves_figure(found, space, [layer - 1], "Bars: interquartile range of the samples.")
+        backdrop, place = still()
+        figure = backdrop.below()
+        plots_search.draw_curves(figure.add_axes(place, ylabel="latency of the block (ms)"), found, space, layer - 1)
         low, high = plots_search.extremes_ms(found, space, layer - 1)
         return figure, f"layer {layer} of {len(space.layers)}, {chosen.name}: from {low:.2f} to {high:.2f} ms"
 

@@ -34,7 +34,7 @@ def empty(tmp_path, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """No timing, and little drawn ahead: the panels are what is tested."""
-    monkeypatch.setattr(explore.Panel, "AHEAD", 3)
+    monkeypatch.setattr(explore.Panel, "AHEAD", 2)
     monkeypatch.setattr(explore, "measured", lambda *_: (1.0, "measured here: not at all"))
 
 
@@ -362,7 +362,7 @@ def test_pictures_of_every_panel_are_drawn_ahead(name, slider, quick, ahead):
     panel = FACTORIES[name]("smoke")
     panel.controls[slider].value += 1
     ahead()
-    assert panel.error is None and len(panel._known) == 4  # one of the three is where it came from
+    assert panel.error is None and len(panel._known) == 3  # one of the two is where it came from
 
 
 def test_a_panel_is_ready_for_keyboard_browser_tests_and_static_readers(quick):

@@ -107,7 +107,7 @@ class Panel:
     """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
 
     `draw(**values of the controls)` gives a Figure or a PNG, and the status. With `keep` it depends on nothing else, so pictures
-    are kept, and those around are drawn ahead while the reader looks. JupyterLab calls back in two threads (so: locks, and no
+    are kept, and `ahead` of those around are drawn while the reader looks. JupyterLab calls back in two threads (so: locks, and no
     pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
     """
 
@@ -117,7 +117,9 @@ class Panel:
     _plans: PriorityQueue = PriorityQueue()  # (rank, panel, values to draw ahead), the newest first
     _ranks = count(0, -1)
 
-    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn], *, keep: bool = True):
+    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn], *, keep: bool = True,
+                 ahead: int | None = None):  # fmt: skip
+        self.ahead = self.AHEAD if ahead is None else ahead
         self.controls, self.draw, self.keep = controls, draw, keep
         self.error: Exception | None = None
         self._default: Figure | None = None
@@ -188,7 +190,7 @@ class Panel:
         """Draw what the reader may ask for next, while nothing else is asked for; this panel's earlier plan is forgotten."""
         settled()
         if self.keep and self.error is None:
-            self._plan = islice(self._around(moved), self.AHEAD)
+            self._plan = islice(self._around(moved), self.ahead)
             self._put((next(self._ranks), self, self._plan))
 
     def _stop(self) -> None:
@@ -197,7 +199,7 @@ class Panel:
     def _around(self, moved: str) -> Iterator[dict]:
         """Values of the controls with one slider moved: the one that was moved last comes first, near values before far ones."""
         now = self._values()
-        steps = [(name, n) for name in self.controls for n in range(-self.AHEAD, self.AHEAD + 1) if n]
+        steps = [(name, n) for name in self.controls for n in range(-self.ahead, self.ahead + 1) if n]
         for name, n in sorted(steps, key=lambda step: (step[0] != moved, abs(step[1]), -step[1])):
             value = _stepped(self.controls[name], now[name], n)
             if value is not None:
@@ -613,7 +615,8 @@ def unet(scale: str) -> Panel:
     found = partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8)
     make = partial(drawing.fixed, 11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
     scatter = cache(partial(Scatter, found, "M", "PSNR at σ = 0.8 (dB)", make))
-    return Panel("unet", controls, partial(draw_unet, scatter=scatter))
+    # The next step alone: a picture may take a measurement of half a second, for which a move would have to wait.
+    return Panel("unet", controls, partial(draw_unet, scatter=scatter), ahead=2)
 
 
 def joint(scale: str) -> Panel:

@@ -424,3 +424,35 @@ def test_every_slider_answers(browser, lab, stem):
             }
         )
     assert statistics.median([ms for row in found for ms in row["times"]]) <= 150, found
+
+
+# Every checkbox of a panel on and off again; the picture and the line after each. A row per checkbox.
+TICK = """async () => {
+  const found = [], changed = CHANGED, panel = document.querySelector('.dcnas-panel');
+  const image = panel.querySelector('img[class*="dcnas-"]'), status = panel.querySelector('[class*="-status"]');
+  const shown = async () => [status.textContent, new Uint8Array(await (await fetch(image.src)).arrayBuffer()).join()];
+  let before = await shown();
+  for (const box of panel.querySelectorAll('input[type="checkbox"]')) {
+    const states = [before];
+    for (let n = 0; n < 2; n++) {
+      const answered = changed(image, null, box.closest('label').textContent);
+      box.click();
+      await answered;
+      while (status.textContent === before[0]) await new Promise(resolve => requestAnimationFrame(resolve));
+      states.push(before = await shown());
+    }
+    found.push({box: box.closest('label').textContent, states});
+  }
+  return found }""".replace("CHANGED", CHANGED)
+
+
+def test_every_assumption_of_the_conclusion_answers(browser, lab):
+    """Each checkbox brings another picture and line, and back what was there before."""
+    with opened(browser, lab, "05_conclusion") as page:
+        found = page.evaluate(TICK)
+        page.locator(".dcnas-assumptions").screenshot(path=SHOTS / "05_conclusion_assumptions.png")
+    assert found
+    for row in found:
+        before, ticked, after = row["states"]
+        assert before == after and all(a != b for a, b in zip(before, ticked, strict=True)), row["box"]
+        assert "Error" not in ticked[0]

@@ -33,7 +33,8 @@ def empty(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No timing: the panels are what is tested."""
+    """No timing, and little drawn ahead: the panels are what is tested."""
+    monkeypatch.setattr(explore.Panel, "AHEAD", 2)
     monkeypatch.setattr(explore, "measured", lambda *_: (1.0, "measured here: not at all"))
 
 
@@ -98,7 +99,7 @@ def test_with_weights_every_control_redraws(name):
     panel = FACTORIES[name]("published")
     move_every_control(panel)
     assert "weights: published, seed 0" in panel.status.value.lower()
-    assert "dB" in panel.figure.axes[2].get_title() and "SSIM" in panel.figure.axes[2].get_title()
+    assert any("denoised\nPSNR" in text.get_text() and "SSIM" in text.get_text() for text in panel.figure.texts)
     if name == "joint":
         assert "of 2 digits right" in panel.status.value and " ms (batch 1" in panel.status.value
         assert not torch.is_inference_mode_enabled()
@@ -205,13 +206,14 @@ def test_values_out_of_range(quick):
         explore.unet("smoke").controls["b"].value = 5
 
 
-def ahead(panel) -> None:
-    """Wait for what is drawn ahead."""
-    if panel._next is not None and not panel._next.cancelled():
-        panel._next.exception(timeout=60)
+@pytest.fixture(autouse=True)
+def ahead():
+    """Waits for what is drawn ahead, and for what a test leaves."""
+    yield explore.Panel._plans.join
+    explore.Panel._plans.join()
 
 
-def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
+def test_rapid_changes_from_two_threads_end_in_the_last_state(quick, ahead):
     panel = explore.classifier("smoke")
     threads, drawing_now, draw = torch.get_num_threads(), [], panel.draw
 
@@ -237,7 +239,7 @@ def test_rapid_changes_from_two_threads_end_in_the_last_state(quick):
         worker.start()
     for worker in workers:
         worker.join(timeout=120)
-    ahead(panel)
+    ahead()
     assert not any(worker.is_alive() for worker in workers) and not panel.lock.locked()
     assert errors == [None] * 10
     shown = panel.image.value
@@ -258,35 +260,65 @@ def counted(drawn: list, seconds: float = 0.0):
     return explore.Panel("test", {"sigma": W.FloatSlider(value=0.4, max=1.0, step=0.1)}, draw)
 
 
-def test_pictures_are_kept_and_the_next_step_is_drawn_ahead():
+def reader(panel, shown: bool) -> None:
+    """As the browser tells that a panel came before the reader, or went away."""
+    panel.view.children[-1]._handle_custom_msg({"shown": shown}, [])
+
+
+def test_pictures_are_kept_and_those_around_are_drawn_ahead(ahead):
     panel = counted(drawn := [])
     slider = panel.controls["sigma"]
-    assert drawn == [0.4]  # nothing before somebody moves
-    slider.value = 0.5
-    ahead(panel)
-    assert drawn == [0.4, 0.5, 0.6] and panel.status.value == "σ = 0.5"
-    slider.value = 0.6000000000000001  # as a browser adds
-    assert panel.status.value == "σ = 0.6"
-    ahead(panel)
-    assert drawn == [0.4, 0.5, 0.6, 0.7]
-    slider.value = 0.5
-    assert panel.status.value == "σ = 0.5"
-    ahead(panel)
-    slider.value = 1.0
-    ahead(panel)
-    assert drawn == [0.4, 0.5, 0.6, 0.7, 1.0]  # back is known, and after the end there is nothing
+    ahead()
+    assert drawn == [0.4]  # nothing before there is a reader
+    reader(panel, True)
+    ahead()
+    assert drawn == [0.4, 0.5, 0.3, 0.6, 0.2, 0.7, 0.1, 0.8, 0.0, 0.9, 1.0]  # the near ones first, and none beyond the ends
+    for value in (0.6000000000000001, 0.5, 1.0, 0.0, 0.3):  # the first as a browser adds
+        slider.value = value
+        assert panel.status.value == f"σ = {value:g}"
+    ahead()
+    assert len(drawn) == 11
 
 
-def test_no_more_pictures_are_kept_than_said(monkeypatch):
-    monkeypatch.setattr(explore.Panel, "KEPT", 2)
+def test_a_picture_drawn_ahead_is_that_of_its_values(quick, ahead):
+    panel = explore.classifier("smoke")
+    panel.controls["first"].value = 7
+    ahead()
+    panel.controls["second"].value = 25
+    for panel.controls["first"].value in (5, 12, 8):
+        shown = panel.image.value, panel.status.value
+        panel._known.clear()
+        panel.refresh()
+        assert (panel.image.value, panel.status.value) == shown
+        ahead()
+
+
+def test_what_is_drawn_ahead_goes_on_from_where_the_reader_is_and_ends_when_they_leave(ahead):
+    panel = counted(drawn := [], seconds=0.2)
+    reader(panel, True)
+    panel.controls["sigma"].value = 0.9
+    ahead()
+    assert drawn.index(1.0) < drawn.index(0.6) and len(drawn) == len(set(drawn)) == 11
+    panel, other = counted(drawn := [], seconds=0.2), counted(others := [])
+    reader(panel, True)
+    reader(panel, False)
+    reader(other, True)
+    ahead()
+    assert len(drawn) <= 2 and len(others) == 11
+
+
+def test_no_more_pictures_are_kept_and_drawn_ahead_than_said(monkeypatch, ahead):
+    monkeypatch.setattr(explore.Panel, "KEPT", 4)
+    monkeypatch.setattr(explore.Panel, "AHEAD", 2)
     panel = counted(drawn := [])
     for value in (1.0, 0.0, 1.0, 0.4):
         panel.controls["sigma"].value = value
-        ahead(panel)
-    assert len(panel._known) == 2 and drawn == [0.4, 1.0, 0.0, 0.4, 0.3]
+        ahead()
+        assert len(panel._known) <= 4
+    assert drawn == [0.4, 1.0, 0.9, 0.8, 0.0, 0.1, 0.2, 1.0, 0.9, 0.8, 0.4, 0.5, 0.3]
 
 
-def test_an_error_ahead_is_told_where_it_is_met():
+def test_an_error_ahead_is_told_where_it_is_met(ahead):
     def draw(sigma):
         if sigma > 0.55:
             raise InputError("too much noise.")
@@ -294,8 +326,9 @@ def test_an_error_ahead_is_told_where_it_is_met():
 
     panel = explore.Panel("test", {"sigma": W.FloatSlider(value=0.4, max=1.0, step=0.1)}, draw)
     panel.controls["sigma"].value = 0.5
-    ahead(panel)
+    ahead()
     assert panel.error is None and panel.status.value == "σ = 0.5" and not panel.lock.locked()
+    assert len(panel._known) == 6  # all that can be drawn, beyond the one that cannot as well
     panel.controls["sigma"].value = 0.6
     assert panel.status.value == "<b>too much noise.</b>"
 
@@ -311,25 +344,25 @@ def test_a_late_picture_does_not_replace_a_newer_one():
     assert panel.status.value == "σ = 0.4"
 
 
-@pytest.mark.parametrize("control, old, new, following", [
-    (W.IntSlider(3, 1, 6), 2, 3, 4), (W.IntSlider(1, 1, 6), 2, 1, None),
-    (W.FloatSlider(0.1, min=0, max=1, step=0.1), 0.2, 0.1, 0.0),
-    (W.SelectionSlider(options=(1, 1.25, 2), value=1.25), 1, 1.25, 2),
-    (W.SelectionSlider(options=(1, 1.25, 2), value=1), 2, 1, None),
-    (W.Checkbox(True), False, True, None), (W.Dropdown(options=[1, 2, 3]), 1, 2, None),
+@pytest.mark.parametrize("control, value, steps, there", [
+    (W.IntSlider(3, 1, 6), 3, 2, 5), (W.IntSlider(1, 1, 6), 1, -1, None), (W.IntSlider(1, 1, 6), 5, 2, None),
+    (W.FloatSlider(0.1, min=0, max=1, step=0.1), 0.1, -1, 0.0), (W.FloatSlider(0.1, min=0, max=1, step=0.1), 0.1, 2, 0.3),
+    (W.SelectionSlider(options=(1, 1.25, 2), value=1.25), 1, 2, 2),
+    (W.SelectionSlider(options=(1, 1.25, 2), value=1), 1, -1, None),
+    (W.Checkbox(True), True, 1, None), (W.Dropdown(options=[1, 2, 3]), 2, 1, None),
 ])  # fmt: skip
-def test_where_a_slider_goes_next(control, old, new, following):
-    found = explore._following(control, old, new)
-    assert found == following and type(found) is type(following)
+def test_where_steps_on_a_slider_lead(control, value, steps, there):
+    found = explore._stepped(control, value, steps)
+    assert found == there and type(found) is type(there)
 
 
 @with_mnist
 @pytest.mark.parametrize("name, slider", [("noise", "index"), ("joint", "index"), ("classifier", "first"), ("unet", "d")])
-def test_the_next_step_of_every_panel_is_drawn_ahead(name, slider, quick):
+def test_pictures_of_every_panel_are_drawn_ahead(name, slider, quick, ahead):
     panel = FACTORIES[name]("smoke")
     panel.controls[slider].value += 1
-    ahead(panel)
-    assert panel._next.exception() is None and len(panel._known) == 3
+    ahead()
+    assert panel.error is None and len(panel._known) == 3  # one of the two is where it came from
 
 
 def test_a_panel_is_ready_for_keyboard_browser_tests_and_static_readers(quick):

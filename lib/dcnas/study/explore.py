@@ -4,17 +4,19 @@ The four functions at the end make a `Panel` each: `noise(scale).view` in one ce
 kernel. All that they show comes from the `draw_...` functions, which work without widgets. Nothing is trained here.
 """
 
+import gc
 import io
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import cache, lru_cache, partial
 from html import escape
-from itertools import count
+from itertools import count, islice
+from queue import PriorityQueue
 
 import anywidget
 import ipywidgets as W
@@ -23,9 +25,12 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import BboxImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle, StepPatch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..boxes import BOX_SIZE
@@ -40,7 +45,7 @@ from ..training.metrics import psnr, ssim
 from . import drawing, results, timing
 from .compare import REDUCED
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
-from .figures import COLOURS
+from .figures import COLOURS, Backdrop, columns
 from .runs import bank_noisy, folder_of, is_complete, read_tensors
 from .scales import SCALES
 
@@ -48,6 +53,8 @@ SHOWN = 16  # test images that can be chosen
 CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
 JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")
 CHOICE = dict(color="black", linestyle="--", label="this network")
+ABOVE = dict(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=10, frameon=False, borderaxespad=0.2)  # of legends
+PIXELS = {"noisy": dict(color=COLOURS["red"], linewidth=1.5), "clean": dict(color=COLOURS["black"], linestyle="--", linewidth=1.5)}
 NEAREST = dict(color="black", marker="o", markersize=13, markerfacecolor="none", linestyle="", label="nearest trained")
 Drawn = tuple[Figure, str]  # with the text of the status line
 
@@ -64,27 +71,33 @@ def quiet() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def png(figure: Figure) -> bytes:
-    """A figure of fixed layout as PNG, drawn once (`Figure.savefig` draws twice) and packed lightly."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+def png(figure: Figure, canvas: FigureCanvasAgg) -> bytes:
+    """A figure of fixed layout as PNG, drawn once (`Figure.savefig` draws twice) and packed lightly.
+
+    A canvas that is used again knows how large the texts of the last figure were, which takes long to find.
+    """
+    canvas.figure, buffer = figure, io.BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-class OwnKeys(anywidget.AnyWidget):
-    """Nothing to see: keys pressed on a control of the panel around it are the control's own.
+class Page(anywidget.AnyWidget):
+    """Nothing to see: it tells the panel around it that a reader has it before them or no longer, and keeps its keys.
 
     Jupyter Notebook would take the arrows of a slider to move among its cells.
     """
 
     _esm = """
-    function render({ el }) {
+    function render({ model, el }) {
       const mark = () => {
         const panel = el.closest(".dcnas-panel");
         if (panel) panel.addEventListener("focusin", event => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
         else requestAnimationFrame(mark);  // not in the page yet
       };
       mark();
+      model.send({ shown: true });
+      return () => model.send({ shown: false });
     }
     export default { render };
     """
@@ -94,16 +107,19 @@ class Panel:
     """Controls, a status line and a picture: show `view`; `figure` is the picture at the defaults.
 
     `draw(**values of the controls)` gives a Figure or a PNG, and the status. With `keep` it depends on nothing else, so pictures
-    are kept, and where a slider would go next is drawn ahead while the reader looks. JupyterLab calls back in two threads (so:
-    locks, and no pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in
-    `error`.
+    are kept, and `ahead` of those around are drawn while the reader looks. JupyterLab calls back in two threads (so: locks, and no
+    pyplot) in which the main thread's inference mode does not hold. An exception ends in the status line and in `error`.
     """
 
-    KEPT = 64
+    KEPT, AHEAD = 64, 32  # pictures
     lock = threading.Lock()  # of all panels: matplotlib's fonts and torch's number of threads are shared
-    _ahead = ThreadPoolExecutor(1, "dcnas-ahead")
+    _worker = ThreadPoolExecutor(1, "dcnas-ahead")
+    _plans: PriorityQueue = PriorityQueue()  # (rank, panel, values to draw ahead), the newest first
+    _ranks = count(0, -1)
 
-    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn], *, keep: bool = True):
+    def __init__(self, name: str, controls: dict[str, W.ValueWidget], draw: Callable[..., Drawn], *, keep: bool = True,
+                 ahead: int | None = None):  # fmt: skip
+        self.ahead = self.AHEAD if ahead is None else ahead
         self.controls, self.draw, self.keep = controls, draw, keep
         self.error: Exception | None = None
         self._default: Figure | None = None
@@ -111,10 +127,13 @@ class Panel:
         self._known: dict[tuple, tuple[bytes, str]] = {}
         self._first = _key(self._values())
         self._asked, self._shown, self._showing = count(), -1, threading.Lock()
-        self._next: Future | None = None
+        self._plan: Iterator[dict] | None = None
+        self._canvas = FigureCanvasAgg(Figure())
         self.status, self.image = W.HTML(), W.Image(format="png", layout=W.Layout(max_width="100%", object_fit="contain"))
         row = W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap"))
-        self.view = W.VBox([row, self.status, self.image, OwnKeys()])
+        page = Page()
+        page.on_msg(lambda _, message, __: self._plan_ahead() if message["shown"] else self._stop())
+        self.view = W.VBox([row, self.status, self.image, page])
         self.view.add_class("dcnas-panel")
         for widget, part in ((self.view, name), (self.status, f"{name}-status"), (self.image, f"{name}-image")):
             widget.add_class(f"dcnas-{part}")
@@ -153,7 +172,7 @@ class Panel:
             return self._known[key]
         with quiet():
             found, status = self.draw(**values)
-            picture = found if isinstance(found, bytes) else png(self._laid_out(found))
+            picture = found if isinstance(found, bytes) else png(self._laid_out(found), self._canvas)
         if self._default is None and key == self._first:
             self._default = found
         if self.keep:
@@ -164,16 +183,46 @@ class Panel:
 
     def _moved(self, change: dict) -> None:
         self.refresh()
-        following = _following(change["owner"], change["old"], change["new"])
-        if self.keep and self.error is None and following is not None:
-            name = next(name for name, control in self.controls.items() if control is change["owner"])
-            if self._next is not None:
-                self._next.cancel()
-            self._next = self._ahead.submit(self._draw_ahead, self._values() | {name: following})
+        name = next(name for name, control in self.controls.items() if control is change["owner"])
+        self._plan_ahead(name)
 
-    def _draw_ahead(self, values: dict) -> None:
-        with self.lock:
-            self._picture(values)
+    def _plan_ahead(self, moved: str = "") -> None:
+        """Draw what the reader may ask for next, while nothing else is asked for; this panel's earlier plan is forgotten."""
+        settled()
+        if self.keep and self.error is None:
+            self._plan = islice(self._around(moved), self.ahead)
+            self._put((next(self._ranks), self, self._plan))
+
+    def _stop(self) -> None:
+        self._plan = None
+
+    def _around(self, moved: str) -> Iterator[dict]:
+        """Values of the controls with one slider moved: the one that was moved last comes first, near values before far ones."""
+        now = self._values()
+        steps = [(name, n) for name in self.controls for n in range(-self.ahead, self.ahead + 1) if n]
+        for name, n in sorted(steps, key=lambda step: (step[0] != moved, abs(step[1]), -step[1])):
+            value = _stepped(self.controls[name], now[name], n)
+            if value is not None:
+                yield now | {name: value}
+
+    @classmethod
+    def _put(cls, plan: tuple) -> None:
+        cls._plans.put(plan)
+        cls._worker.submit(cls._draw_ahead)
+
+    @classmethod
+    def _draw_ahead(cls) -> None:
+        """The next picture of the newest plan. A job for each picture: what is left does not keep a kernel from ending."""
+        try:
+            rank, panel, plan = cls._plans.get()
+            values = next(plan, None) if panel._plan is plan else None
+            if values is not None:
+                cls._put((rank, panel, plan))
+                time.sleep(0.002)  # who waits for the lock comes first
+                with cls.lock:
+                    panel._picture(values)
+        finally:
+            cls._plans.task_done()
 
     def _laid_out(self, figure: Figure) -> Figure:
         """The figure with the places of the first one's axes: finding them anew would double the time to draw."""
@@ -199,17 +248,23 @@ def _key(values: dict) -> tuple:
     return tuple(round(value, 9) if isinstance(value, float) else value for value in values.values())
 
 
-def _following(control: W.ValueWidget, old, new):
-    """Where a slider that went from `old` to `new` goes with the next step in this direction; None at its end, or for no slider."""
+def _stepped(control: W.ValueWidget, value, steps: int):
+    """Where so many steps from `value` lead on a slider; None beyond its ends, or for no slider."""
     if isinstance(control, W.SelectionSlider):
-        values = [value for _, value in control._options_full]
-        at = values.index(new) + (1 if values.index(new) > values.index(old) else -1)
+        values = [option for _, option in control._options_full]
+        at = values.index(value) + steps
         return values[at] if 0 <= at < len(values) else None
     if isinstance(control, (W.IntSlider, W.FloatSlider)):
-        value = new + (control.step if new > old else -control.step)
+        value += steps * control.step
         value = round(value, 9) if isinstance(control, W.FloatSlider) else value
         return value if control.min <= value <= control.max else None
     return None
+
+
+@cache
+def settled() -> None:
+    """Leave what was loaded up to now out of the garbage collector's rounds: through all of torch it stops a slider for 0.3 s."""
+    gc.freeze()
 
 
 # What has been trained
@@ -323,55 +378,87 @@ def scene(index: int, sigma: float, clipped: bool = False) -> tuple[Tensor, Tens
     return data.images[index : index + 1] / 255, noisy, data.boxes[index : index + 1], data.labels[index]
 
 
-def _show(axes: Axes, name: str, image: Tensor | None, clean: Tensor | None = None) -> None:
-    """An image with its name, and PSNR and SSIM against `clean`; both limited to [0, 1], as all results of the study are."""
-    axes.set_axis_off()
+def _stage(width: float, height: float, ratio: float, **margins: float) -> tuple[Figure, list[Axes]]:
+    """A figure of fixed layout with axes for three images, which are not seen, and for a plot beside them."""
+    grid = dict(right=0.94, top=0.84, width_ratios=[1, 1, 1, ratio]) | margins
+    figure, axes = drawing.fixed(width, height, 1, 4, **grid)
+    for place in axes[:3]:
+        place.set(xlim=(-0.5, IMAGE_SIZE - 0.5), ylim=(IMAGE_SIZE - 0.5, -0.5), aspect="equal")
+        place.set_axis_off()
+    return figure, axes
+
+
+def _show(figure: Figure, axes: Axes, name: str, image: Tensor | None, clean: Tensor | None = None) -> None:
+    """An image with its name in the place of `axes`, and PSNR and SSIM against `clean`; limited to [0, 1], as all results are."""
+    place = dict(ha="center", transform=axes.transAxes)
     if image is None:
-        axes.text(0.5, 0.5, f"{name}:\nnot trained yet", ha="center", va="center", transform=axes.transAxes)
+        figure.text(0.5, 0.5, f"{name}:\nnot trained yet", va="center", **place)
         return
-    axes.imshow(image[0, 0].clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+    limited = image.clamp(0, 1)
+    figure.add_artist(BboxImage(axes.bbox, cmap="gray", norm=Normalize(0, 1), data=limited[0, 0].numpy()))
     if clean is not None:
-        limited = image.clamp(0, 1)
         quality = psnr(limited, clean).item()
         name += f"\nPSNR {f'{quality:.1f}' if math.isfinite(quality) else '∞'} dB, SSIM {ssim(limited, clean).item():.2f}"
-    axes.set_title(name, fontsize=11, y=1)
+    figure.text(0.5, 1.03, name, va="bottom", fontsize=11, **place)
+
+
+@cache
+def _noise_backdrop() -> tuple[Backdrop, list[Axes]]:
+    figure, axes = _stage(11, 3.1, 1.1, bottom=0.16)
+    axes[3].axvspan(0, 1, color="0.92", zorder=0)
+    for name, look in PIXELS.items():
+        axes[3].plot([], [], label=name, **look)
+    axes[3].set(xlabel="pixel value (0 black, 1 white)", xlim=(-3.9, 4.9), yscale="log", ylim=(0.005, 150))
+    axes[3].set_yticks((0.01, 0.1, 1, 10, 100), ("0.01", "0.1", "1", "10", "100"), minor=False)
+    _finish(axes[3], "pixels (%)", 2)
+    return Backdrop(figure), axes
 
 
 def draw_noise(sigma: float, index: int, clipped: bool, load: Callable[[], tuple[nn.Module | None, str]]) -> Drawn:
     """A test image clean, noisy and denoised, and its pixel values."""
     clean, noisy, _, _ = scene(index, sigma, clipped)
     model, origin = load()
-    figure, axes = drawing.fixed(11, 3.1, 1, 4, right=0.94, bottom=0.16, top=0.84, width_ratios=[1, 1, 1, 1.1])
-    _show(axes[0], f"clean\ntest image {index}", clean)
-    _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
-    _show(axes[2], "denoised", None if model is None else model(noisy), clean)
+    backdrop, axes = _noise_backdrop()
+    figure = backdrop.below()
+    _show(figure, axes[0], f"clean\ntest image {index}", clean)
+    _show(figure, axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
+    _show(figure, axes[2], "denoised", None if model is None else model(noisy), clean)
     edges = np.linspace(-3.5, 4.5, 101)
-    axes[3].axvspan(0, 1, color="0.92", zorder=0)
-    for image, name, colour, line in ((noisy, "noisy", "red", "-"), (clean, "clean", "black", "--")):
+    for image, look in zip((noisy, clean), PIXELS.values(), strict=True):
         share = np.histogram(image.numpy(), edges)[0] / image.numel()
-        axes[3].stairs(100 * share, edges, label=name, color=COLOURS[colour], linestyle=line, linewidth=1.5)
-    axes[3].set(xlabel="pixel value (0 black, 1 white)", yscale="log", ylim=(0.005, 150))
-    axes[3].set_yticks((0.01, 0.1, 1, 10, 100), ("0.01", "0.1", "1", "10", "100"), minor=False)
-    _finish(axes[3], "pixels (%)", 2)
+        figure.add_artist(StepPatch(100 * share, edges, fill=False, transform=axes[3].transData, clip_box=axes[3].bbox, **look))
     what = f"{REDUCED}, weights: {origin}" if model is not None else f"Not denoised: {origin}"
     note = " It was trained on noise that is not clipped." if clipped and model is not None else ""
     return figure, f"Test image {index}, σ = {sigma:.2f}, noisy image {'' if clipped else 'not '}clipped to [0, 1]. {what}.{note}"
 
 
-def _finish(axes: Axes, ylabel: str, columns: int, side: str = "right") -> None:
-    """Label of the y axis, and a legend above that covers nothing; no minor ticks, they take long to draw."""
+def _side(axes: Axes, ylabel: str, side: str = "right") -> None:
+    """Label and ticks of the y axis on one side; no minor ticks, they take long to draw."""
     axes.yaxis.set_ticks_position(side)
     axes.yaxis.set_label_position(side)
     axes.set_ylabel(ylabel)
     axes.minorticks_off()
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, fontsize=10, frameon=False, borderaxespad=0.2)
 
 
-def _mark(axes: Axes, box: Tensor, text: str, colour: str, line: str = "-") -> None:
-    left, top = box[:2].tolist()
+def _finish(axes: Axes, ylabel: str, columns: int, side: str = "right") -> None:
+    """The y axis as in `_side`, and a legend above that covers nothing."""
+    _side(axes, ylabel, side)
+    axes.legend(ncols=columns, **ABOVE)
+
+
+def _mark(figure: Figure, axes: Axes, box: Tensor, text: str, colour: str, line: str = "-") -> None:
+    (left, top), at = box[:2].tolist(), dict(transform=axes.transData)
     style = dict(fill=False, edgecolor=colour, linestyle=line, linewidth=2)
-    axes.add_patch(Rectangle((left - 0.5, top - 0.5), BOX_SIZE, BOX_SIZE, **style))
-    axes.text(left, top, text, color="white", fontsize=9, va="top", bbox=dict(facecolor=colour, edgecolor="none", pad=1.5))
+    figure.add_artist(Rectangle((left - 0.5, top - 0.5), BOX_SIZE, BOX_SIZE, **style, **at))
+    figure.text(left, top, text, color="white", fontsize=9, va="top", bbox=dict(facecolor=colour, edgecolor="none", pad=1.5), **at)
+
+
+@cache
+def _joint_backdrop() -> tuple[Backdrop, list[Axes]]:
+    figure, axes = _stage(11.5, 3.2, 1.25, bottom=0.15)
+    axes[3].set(xticks=range(10), xlim=(-0.9, 9.9), ylim=(0, 112), yticks=range(0, 101, 25), xlabel="class (▼ true)")
+    _side(axes[3], "probability (%)")
+    return Backdrop(figure), axes
 
 
 def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple[nn.Module | None, str]]) -> Drawn:
@@ -381,25 +468,27 @@ def draw_joint(sigma: float, index: int, model: str, load: Callable[[str], tuple
     begun = time.perf_counter()
     denoised, logits = (None, None) if network is None else network(noisy, boxes)
     ms = 1000 * (time.perf_counter() - begun)
-    figure, axes = drawing.fixed(11.5, 3.2, 1, 4, right=0.94, bottom=0.15, top=0.84, width_ratios=[1, 1, 1, 1.25])
-    _show(axes[0], f"clean\ntest image {index}", clean)
-    _show(axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
-    _show(axes[2], model if network is None else "denoised", denoised, clean)
+    backdrop, axes = _joint_backdrop()
+    figure = backdrop.below()
+    _show(figure, axes[0], f"clean\ntest image {index}", clean)
+    _show(figure, axes[1], f"noisy, σ = {sigma:.2f}", noisy, clean)
+    _show(figure, axes[2], model if network is None else "denoised", denoised, clean)
     for name, box, label in zip("AB", boxes[0], labels.tolist()):
-        _mark(axes[0], box, f"{name}: {label}", COLOURS["blue"])
+        _mark(figure, axes[0], box, f"{name}: {label}", COLOURS["blue"])
     head = f"{model}, test image {index}, σ = {sigma:.2f}"
     if logits is None:
-        axes[3].set_axis_off()
         return figure, f"{head}. Not denoised or classified: {origin}."
+    handles = []
     for k, (name, box, label, chances) in enumerate(zip("AB", boxes[0], labels.tolist(), logits[0].softmax(-1).numpy())):
         said = chances.argmax().item()
         sign, colour, line = ("✓", "green", "-") if said == label else ("✗", "red", "--")
-        _mark(axes[2], box, f"{sign} {name}: {said}", COLOURS[colour], line)
-        style = dict(color=COLOURS[("sky", "orange")[k]], edgecolor="black", linewidth=0.6, hatch=("", "///")[k])
-        axes[3].bar(np.arange(10) + 0.4 * k - 0.2, 100 * chances, 0.4, **style, label=f"{name}: true {label}, says {said} {sign}")
-        axes[3].plot(label + 0.4 * k - 0.2, 104, "v", color="black", markersize=5)
-    axes[3].set(xticks=range(10), ylim=(0, 112), yticks=range(0, 101, 25), xlabel="class (▼ true)")
-    _finish(axes[3], "probability (%)", 1)
+        _mark(figure, axes[2], box, f"{sign} {name}: {said}", COLOURS[colour], line)
+        style = dict(facecolor=COLOURS[("sky", "orange")[k]], edgecolor="black", linewidth=0.6, hatch=("", "///")[k])
+        columns(figure, axes[3], np.arange(10) + 0.4 * k - 0.2, 0 * chances, 100 * chances, 0.4, **style)
+        handles.append(Patch(**style, label=f"{name}: true {label}, says {said} {sign}"))
+        true = dict(marker="v", color="black", markersize=5, transform=axes[3].transData)
+        figure.add_artist(Line2D([label + 0.4 * k - 0.2], [104], **true))
+    figure.legend(handles=handles, **ABOVE, bbox_transform=axes[3].transAxes)
     right = (logits[0].argmax(-1) == labels).sum().item()
     return figure, f"{head}: {right} of 2 digits right. Weights: {origin}. Inference {ms:.1f} ms (batch 1, this pass)."
 
@@ -428,18 +517,13 @@ class Scatter:
         self.axes.set(xlabel=f"FLOPs ({unit})", xscale="log", xlim=(low, high))
         self.axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         _finish(self.axes, ylabel, 2 if unit == "M" else 4, "left")
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        everything = np.array(canvas.buffer_rgba())
-        kept = np.nonzero((everything != 255).any((1, 2)))[0], np.nonzero((everything != 255).any((0, 2)))[0]
-        self.corner = int(kept[1][0]), len(everything) - 1 - int(kept[0][-1])  # of what is not white: pixels from the left, below
-        self.pixels = everything[kept[0][0] : kept[0][-1] + 1, kept[1][0] : kept[1][-1] + 1]
+        self.backdrop = Backdrop(figure)
 
     def paint(self, flops: int, near: pd.Series | None) -> tuple[Figure, Axes]:
         """A figure with the pixels and the choice; and the axes beside them, to draw on."""
         figure, (axes, right) = self.make()
         right.remove()
-        figure.figimage(self.pixels, *self.corner, zorder=-1)
+        self.backdrop.below(figure)
         place = dict(transform=self.axes.get_xaxis_transform())
         figure.add_artist(Line2D([flops / self.size] * 2, [0, 1], **place, **CHOICE))
         if near is None:
@@ -531,7 +615,8 @@ def unet(scale: str) -> Panel:
     found = partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8)
     make = partial(drawing.fixed, 11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
     scatter = cache(partial(Scatter, found, "M", "PSNR at σ = 0.8 (dB)", make))
-    return Panel("unet", controls, partial(draw_unet, scatter=scatter))
+    # The next step alone: a picture may take a measurement of half a second, for which a move would have to wait.
+    return Panel("unet", controls, partial(draw_unet, scatter=scatter), ahead=2)
 
 
 def joint(scale: str) -> Panel:

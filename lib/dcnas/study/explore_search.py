@@ -3,16 +3,23 @@
 Each function makes a `Panel` (see `explore`). What a move shows is looked up, never searched: the frontier is solved beforehand.
 """
 
+from functools import cache
+
 import ipywidgets as W
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from ..latency.table import Table
 from ..nas.derive import frontier
+from ..nas.lut import predicted_ms
 from ..nas.space import Space
 from . import plots_nas, plots_search
 from .explore import Drawn, Panel
-from .figures import PALETTE, new_figure
+from .figures import PALETTE, Backdrop, columns, new_figure
 from .results4 import samples
 from .runs import SAMPLE_SIGMAS, SAMPLES
 
@@ -20,9 +27,19 @@ from .runs import SAMPLE_SIGMAS, SAMPLES
 def table(found: Table, space: Space) -> Panel:
     """The latencies of all operators in one layer over their hidden width."""
 
+    @cache
+    def still() -> tuple[Backdrop, Bbox]:
+        figure = plots_search.curves_figure(found, space, [0], "Bars: interquartile range of the samples.")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.axes[0].set_visible(False)
+        return Backdrop(figure), figure.axes[0].get_position()
+
     def draw(layer: int) -> Drawn:
         chosen = space.layers[layer - 1]
-        figure = plots_search.curves_figure(found, space, [layer - 1], "Bars: interquartile range of the samples.")
+        backdrop, place = still()
+        figure = backdrop.below()
+        plots_search.draw_curves(figure.add_axes(place, ylabel="latency of the block (ms)"), found, space, layer - 1)
         low, high = plots_search.extremes_ms(found, space, layer - 1)
         return figure, f"layer {layer} of {len(space.layers)}, {chosen.name}: from {low:.2f} to {high:.2f} ms"
 
@@ -41,10 +58,23 @@ def target(
     low, high = max(f.range_ms[0] for f in solved.values()), min(f.range_ms[1] for f in solved.values())
     low += (high - low) / 200  # the grid rounds up
 
+    @cache
+    def still(search: str) -> tuple[Backdrop, float, Axes, dict[int, float]]:
+        figure, [(axes, places)] = plots_search.network_frame(searches[search][0], "", network)
+        title = figure.suptitle(network, fontsize=12)
+        figure.draw_without_rendering()  # finds a place for the title, which changes
+        figure.set_layout_engine("none")
+        title.set_text("")
+        return Backdrop(figure), title.get_position()[1], axes, places
+
     def draw(search: str, target_ms: float) -> Drawn:
         space, log_alphas = searches[search]
         best = solved[search].best(target_ms)
-        figure = plots_search.architecture_figure(best, f"{network} for {target_ms:.2f} ms", network, found)
+        backdrop, height, axes, places = still(search)
+        figure = backdrop.below()
+        plots_search.draw_blocks(figure, axes, places, best)
+        latency_ms = predicted_ms(found, best, network)
+        figure.suptitle(f"{network} for {target_ms:.2f} ms, {latency_ms:.2f} ms by the table", y=height, fontsize=12)
         likelihood = sum(a[space.candidates.index(c.operator)] for a, c in zip(log_alphas, best.choices, strict=True))
         return figure, (
             f"prediction of the table: {solved[search].latency_ms(best):.2f} ms of {target_ms:.2f} ms asked; "
@@ -84,24 +114,34 @@ def replay(alphas: pd.DataFrame, epochs: pd.DataFrame, target_ms: float) -> Pane
     places, choices = list(dict.fromkeys(part["place"])), list(dict.fromkeys(part["choice"]))
     cube = part.pivot_table(index=["epoch", "place"], columns="choice", values="probability", sort=False)
 
-    def draw(epoch: int) -> Drawn:
+    bars = [dict(facecolor=PALETTE[n], edgecolor="white", hatch="//" if c.endswith("-se") else "") for n, c in enumerate(choices)]
+    curves = {"argmax": dict(color=PALETTE[0]), "expected": dict(color=PALETTE[1], linestyle="--")}
+
+    @cache
+    def still() -> tuple[Backdrop, Axes, Axes]:
         figure, (left, right) = new_figure(12, 4, 1, 2, width_ratios=(2, 1))
-        values = cube.loc[epoch].loc[places, choices].to_numpy()
-        bottom = np.zeros(len(places))
-        for n, choice in enumerate(choices):
-            look = dict(color=PALETTE[n], edgecolor="white", hatch="//" if choice.endswith("-se") else "")
-            left.bar(range(len(places)), values[:, n], bottom=bottom, width=0.85, label=choice, **look)
-            bottom += values[:, n]
         labels = [place.replace("stage", "").replace("block", "") for place in places]
         left.set_xticks(range(len(places)), labels, fontsize=8)
-        left.set(xlabel="layer (stage.block)", ylabel="probability", ylim=(0, 1))
-        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
-        upto = epochs[epochs["epoch"] <= epoch]
-        right.plot(upto["epoch"], upto["argmax_ms"], color=PALETTE[0], label="argmax")
-        right.plot(upto["epoch"], upto["expected_ms"], color=PALETTE[1], linestyle="--", label="expected")
+        left.set(xlabel="layer (stage.block)", ylabel="probability", xlim=(-0.9, len(places) - 0.1), ylim=(0, 1))
+        handles = [Patch(label=choice, **look) for choice, look in zip(choices, bars, strict=True)]
+        left.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
+        lines = [right.plot(epochs["epoch"], epochs[f"{name}_ms"], label=name, **look)[0] for name, look in curves.items()]
         right.axhline(target_ms, color="0.4", linewidth=1, label="target")
         right.set(xlabel="epoch", ylabel="latency by the table (ms)", xlim=(-0.5, epochs["epoch"].max() + 0.5))
         right.legend(fontsize=8)
+        for line in lines:  # they have found the limits and the legend its place
+            line.set_visible(False)
+        return Backdrop(figure), left, right
+
+    def draw(epoch: int) -> Drawn:
+        backdrop, left, right = still()
+        figure = backdrop.below()
+        tops = cube.loc[epoch].loc[places, choices].to_numpy().cumsum(1).T
+        for low, high, look in zip([0 * tops[0], *tops], tops, bars, strict=False):
+            columns(figure, left, np.arange(len(places)), low, high, 0.85, **look)
+        upto = epochs[epochs["epoch"] <= epoch]
+        for name, look in curves.items():
+            figure.add_artist(Line2D(upto["epoch"], upto[f"{name}_ms"], transform=right.transData, **look))
         now = epochs[epochs["epoch"] == epoch].iloc[0]
         text = f"entropy {now['entropy']:.2f}, {now['flips']:.0f} best operators changed, argmax {now['argmax_ms']:.2f} ms"
         return figure, f"epoch {epoch}: {text}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -179,23 +180,27 @@ def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) 
     """Latency over hidden width of every operator in a few layers, with the interquartile range of the samples."""
     figure, grid = figures.new_figure(4.2 * len(layers), 4.2, 1, len(layers), squeeze=False)
     for axes, i in zip(grid[0], layers, strict=True):
-        layer = space.layers[i]
-        for n, operator in enumerate(space.candidates):
-            curve = table.curves[key_of(layer, operator)]
-            low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
-            inside = [k for k, hidden in enumerate(curve.hidden) if low <= hidden <= high]
-            axes.errorbar(
-                [curve.hidden[k] for k in inside], [curve.median_ms[k] for k in inside], [curve.spread_ms[k] / 2 for k in inside],
-                capsize=2, label=operator.name, **figures.style(n),
-            )  # fmt: skip
-        axes.set(
-            title=f"{layer.name}: {layer.in_channels} to {layer.out_channels}, {layer.size} px", xlabel="hidden width (channels)"
-        )
-        axes.set_ylim(bottom=0)
+        draw_curves(axes, table, space, i)
     grid[0, 0].set_ylabel("latency of the block (ms)")
     columns = 4 if len(layers) > 1 else 2
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     return figures.note(figure, text)
+
+
+def draw_curves(axes: Axes, table: Table, space: Space, i: int) -> None:
+    """A layer of `curves_figure`, without its legend."""
+    layer = space.layers[i]
+    for n, operator in enumerate(space.candidates):
+        curve = table.curves[key_of(layer, operator)]
+        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        inside = [k for k, hidden in enumerate(curve.hidden) if low <= hidden <= high]
+        axes.errorbar(
+            [curve.hidden[k] for k in inside], [curve.median_ms[k] for k in inside], [curve.spread_ms[k] / 2 for k in inside],
+            capsize=2, label=operator.name, **figures.style(n),
+        )  # fmt: skip
+    axes.set_title(f"{layer.name}: {layer.in_channels} to {layer.out_channels}, {layer.size} px", y=1)  # not searched for
+    axes.set_xlabel("hidden width (channels)")
+    axes.set_ylim(bottom=0)
 
 
 def extremes_ms(table: Table, space: Space, index: int) -> tuple[float, float]:
@@ -282,21 +287,42 @@ def architecture_figure(architecture: Architecture, title: str = "", network: st
     For D-NAS and DC-NAS the decoder is drawn below the levels of the encoder that it starts from and joins; DC-NAS_seq is drawn as
     the two networks that it is, the second on the output of the first.
     """
+    latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
+    figure, frames = network_frame(architecture.space, f"{title or network}{latency}", network)
+    for axes, places in frames:
+        draw_blocks(axes, axes, places, architecture)
+    return figure
+
+
+def network_frame(space: Space, title: str, network: str) -> tuple[Figure, list[tuple[Axes, dict[int, float]]]]:
+    """All of the drawing but the blocks; for each of its parts the axes, and the left ends of the blocks of the layers."""
     parts = {"D-NAS": "first", "C-NAS": "then, on its output"} if network == "DC-NAS_seq" else {network: ""}
     heights = [4.2 if part == "C-NAS" else 5.4 for part in parts]
     figure, grid = figures.new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
-    for axes, (part, order) in zip(grid[:, 0], parts.items(), strict=True):
-        _draw_network(axes, architecture, part)
+    frames = [(axes, _draw_frame(axes, space, part)) for axes, part in zip(grid[:, 0], parts, strict=True)]
+    for (axes, _), order in zip(frames, parts.values(), strict=True):
         axes.set_title(order)
-    latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
-    figure.suptitle(f"{title or network}{latency}", fontsize=12)
-    return figures.note(figure, "Height: expansion rate; the number above a block: its hidden width in channels.")
+    figure.suptitle(title, fontsize=12)
+    return figures.note(figure, "Height: expansion rate; the number above a block: its hidden width in channels."), frames
 
 
-def _draw_network(axes, architecture: Architecture, network: str) -> None:
-    """C-NAS, D-NAS or DC-NAS in its axes."""
-    space = architecture.space
-    x, ticks, ends = 0.0, [], {}
+def draw_blocks(canvas: Axes | Figure, axes: Axes, places: dict[int, float], architecture: Architecture) -> None:
+    """The blocks of an architecture in the coordinates of `axes`, which need not be part of what is drawn on."""
+    at = dict(transform=axes.transData)
+    for i, x in places.items():
+        choice = architecture.choices[i]
+        if choice is None:
+            canvas.add_artist(Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":", **at))
+        else:
+            rate, operator = choice.hidden / architecture.space.layers[i].in_channels, choice.operator
+            look = dict(facecolor=KERNEL_COLOURS[operator.kernel], hatch="//" if operator.se else "")
+            canvas.add_artist(Rectangle((x, 0), 0.8, rate, edgecolor="black", **look, **at))
+            canvas.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9, **at)
+
+
+def _draw_frame(axes: Axes, space: Space, network: str) -> dict[int, float]:
+    """C-NAS, D-NAS or DC-NAS in its axes, without its blocks; where those of the layers begin."""
+    x, ticks, ends, places = 0.0, [], {}, {}
     for name in ("3x3", "MB"):
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
         axes.text(x + 0.4, 1, name, ha="center", va="center", rotation=90, fontsize=10)
@@ -307,14 +333,7 @@ def _draw_network(axes, architecture: Architecture, network: str) -> None:
         x += 0.35
         first = x
         for i in stage:
-            layer, choice = space.layers[i], architecture.choices[i]
-            if choice is None:
-                axes.add_patch(Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":"))
-            else:
-                rate, operator = choice.hidden / layer.in_channels, choice.operator
-                look = dict(facecolor=KERNEL_COLOURS[operator.kernel], hatch="//" if operator.se else "")
-                axes.add_patch(Rectangle((x, 0), 0.8, rate, edgecolor="black", **look))
-                axes.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9)
+            places[i] = x
             x += 1
         size = space.layers[stage[-1]].size // space.layers[stage[-1]].stride
         ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{space.layers[stage[-1]].out_channels} ch., {size} px"))
@@ -337,6 +356,7 @@ def _draw_network(axes, architecture: Architecture, network: str) -> None:
         Patch(facecolor=FIXED, edgecolor="black", label="fixed"),
     ]
     axes.legend(handles=handles, ncols=4, loc="upper left", fontsize=9)
+    return places
 
 
 def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:

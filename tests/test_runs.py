@@ -29,7 +29,16 @@ from dcnas.errors import InputError
 from dcnas.paths import write_atomic
 from dcnas.seed import set_seed
 from dcnas.study import queue, results, runs
-from dcnas.study.experiments import Experiment, build, depends_on, section3, why_joint_classifies_better
+from dcnas.study.experiments import (
+    Experiment,
+    build,
+    clipping_check,
+    depends_on,
+    section3,
+    table_2,
+    table_3,
+    why_joint_classifies_better,
+)
 from dcnas.study.runs import batch_indices, folder_of, is_complete, load_model, make_draw, obtain, read_tensors
 from dcnas.training import Batch, Settings, checkpoint, evaluate, parallel, predict, summarise
 
@@ -152,9 +161,17 @@ def test_a_name_depends_on_every_field():
 
 
 def test_no_two_runs_of_the_study_share_a_name():
-    for scale in ("smoke", "laptop", "paper"):
+    for scale in ("smoke", "laptop", "gpu", "paper"):
         experiments = section3(scale)
         assert len({e.name for e in experiments}) == len({(e.label, e.seed) for e in experiments}) == len(experiments)
+
+
+def test_tables_2_and_3_have_clipped_twins():
+    plain, twins = [*table_2("laptop"), *table_3("laptop")], clipping_check("laptop")
+    assert twins[0].label == "UNet b=8 d=4 m=1.5 c=2, clipped"
+    assert {(e.label, e.seed): replace(e, clip=False, label=e.label.removesuffix(", clipped")) for e in twins} == {
+        (f"{e.label}, clipped", e.seed): e for e in plain
+    }
 
 
 # records

@@ -221,6 +221,26 @@ def test_lists_name_each_run_once(small):
     assert len(shared) == 1  # the search at the small target with four operators stands in Table 8 and in Figure 6
 
 
+def test_longer_trainings_take_the_searches_of_another_scale(small, monkeypatch):
+    """What was searched, derived and timed for a device stays: only the trainings of the longer scale are its own."""
+    longer = replace(section4.SCALES4["smoke"], name="gpu", train_steps=9, searches="smoke")
+    monkeypatch.setitem(section4.SCALES4, "gpu", longer)
+    assert section4.searches("gpu") == section4.searches("smoke")
+    assert section4.derivations("gpu") == section4.derivations("smoke")
+    for long, short in zip(section4.trainings("gpu"), section4.trainings("smoke"), strict=True):
+        assert (long.scale, long.steps, long.derivation) == ("gpu", 9, short.derivation) and long.name != short.name
+    assert section4.SCALES4["laptop"].searches is None
+    assert results4.latency_path("gpu") == results4.latency_path("smoke")
+
+
+def test_every_training_has_all_seeds():
+    """A comparison of one seed cannot be judged; the scale that is published has three."""
+    seeds = {}
+    for e in section4.trainings("laptop"):
+        seeds.setdefault(e.label, set()).add(e.seed)
+    assert {label: found for label, found in seeds.items() if found != {0, 1, 2}} == {"DnCNN": {0}}
+
+
 def test_equal_labels_and_seeds_are_the_same_network(small):
     keys = {}
     for e in section4.trainings("smoke"):

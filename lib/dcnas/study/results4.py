@@ -281,7 +281,8 @@ def search_steps() -> pd.DataFrame:
 
 def latency_path(scale: str) -> Path:
     """Where the latencies of all networks of a scale lie: with those of the scale that they were derived at."""
-    return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{lists.searched_at(scale)}.csv"
+    scale = lists.searched_at(scale)
+    return runs_dir() / "latency-section4.csv" if scale == "smoke" else latency_dir() / f"section4-{scale}.csv"
 
 
 def _network_key(e: Training | tuple) -> str:

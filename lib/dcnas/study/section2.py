@@ -208,7 +208,8 @@ def latencies(scale: str) -> pd.DataFrame:
 
 def latency_path(scale: str) -> Path:
     """Where the latencies lie."""
-    return runs_dir() / "latency-section2.csv" if scale == "smoke" else latency_dir() / f"section2-{lists.searched_at(scale)}.csv"
+    scale = lists.searched_at(scale)
+    return runs_dir() / "latency-section2.csv" if scale == "smoke" else latency_dir() / f"section2-{scale}.csv"
 
 
 def measure(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:

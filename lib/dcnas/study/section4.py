@@ -201,8 +201,14 @@ def images_of(experiment: Search | Training) -> ImageSet:
 # ---- tables
 
 
+def searched_at(scale: str) -> str:
+    """The scale whose searches and derivations the trainings of a scale take."""
+    return scale4(scale).searches or scale
+
+
 def table_path(scale: str) -> Path:
     """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs."""
+    scale = searched_at(scale)
     folder, s = runs_dir() if scale == "smoke" else latency_dir(), scale4(scale)
     return folder / f"lut-{s.resolution}px-{s.device}.json"
 
@@ -246,10 +252,6 @@ def target_ms(scale: str, size: str) -> float:
 
 # ---- the lists
 
-
-def searched_at(scale: str) -> str:
-    """The scale whose searches and derivations the trainings of a scale take."""
-    return scale4(scale).searches or scale
 
 def search(scale: str, seed: int, label: str, size: str = "M", operators: int = 4, **changes) -> Search:
     """A search of Section 4 with the sizes of a scale. With both losses the decoder's latency is added to the target."""

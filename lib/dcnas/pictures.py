@@ -151,7 +151,7 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, tile: int = 25
                 out[:, top : top + tile, left : left + tile] += piece * fade
     for top, left in places:
         weights[..., top : top + tile, left : left + tile] += fade
-    return result / weights
+    return result.div_(weights)
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -19,7 +19,9 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 
-Scale = Annotated[str, typer.Option(help="smoke (tiny), laptop (hours on a CPU) or paper (the paper's settings, a GPU).")]
+Scale = Annotated[
+    str, typer.Option(help="smoke (tiny), laptop (hours on a CPU), gpu (longer, one GPU) or paper (the paper's settings, a GPU).")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Engine = Annotated[
     str, typer.Option(help="local: processes of this machine; ray: the machines of a Ray cluster, which Ray must be installed for.")

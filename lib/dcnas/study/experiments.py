@@ -5,7 +5,6 @@ Lists are in the order in which the paper shows them; `section3` puts the most u
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -125,7 +124,7 @@ def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fie
     )  # fmt: skip
 
 
-def _fast_layout(scale: Scale, precision: str, b: int, block: str = "conv") -> bool:
+def _fast_layout(precision: str, b: int, block: str = "conv") -> bool:
     """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (seen on a CPU with AMX)."""
     return precision != "bf16" or (b >= 16 and block == "conv")
 
@@ -142,7 +141,7 @@ def classifier(scale: Scale, seed: int, name: str) -> Experiment:
 def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: str = "conv", **changes) -> Experiment:
     """A UNet of Section 3.2."""
     prefix = "UNet" if block == "conv" else "MB-UNet"
-    fast = _fast_layout(scale, changes.get("precision", scale.precision), b, block)
+    fast = _fast_layout(changes.get("precision", scale.precision), b, block)
     experiment = _make(
         scale, scale.denoise, seed, channels_last=fast, label=f"{prefix} b={b} d={d} m={m:g} c={c}",
         task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
@@ -154,16 +153,11 @@ def dcnet(scale: Scale, seed: int, joining: str, size: str, **changes) -> Experi
     """A joint DC-Net of Section 3.3."""
     unet = UNETS[size]
     experiment = _make(
-        scale, scale.joint, seed, channels_last=_fast_layout(scale, scale.precision, unet["b"]),
+        scale, scale.joint, seed, channels_last=_fast_layout(scale.precision, unet["b"]),
         label=f"DC-Net {size.capitalize()} {joining.capitalize()}", task="joint", network=joining,
         b=unet["b"], d=unet["d"], m=float(unet["m"]), c=unet["c"], eval_images=scale.joint_eval_images,
     )  # fmt: skip
     return replace(experiment, **changes)
-
-
-def _has_seed(scale: Scale, seed: int, unet: dict) -> bool:
-    """Whether a network is trained with this seed: the largest, b of 32 and more, get fewer seeds."""
-    return seed < scale.large_seeds or unet["b"] < 32
 
 
 def tables_1_and_6(scale_name: str) -> list[Experiment]:
@@ -188,27 +182,21 @@ MBCONV: dict[str, list[dict]] = {
 }
 
 
-def _denoisers(scale: Scale, panels: dict[str, list[dict]], block: str, several: Callable[[dict], bool]) -> list[Experiment]:
-    """The UNets of all panels, each once: those that `several` picks with all seeds, the others with `scale.large_seeds`."""
+def _denoisers(scale_name: str, panels: dict[str, list[dict]], block: str) -> list[Experiment]:
+    """The UNets of all panels, each once, seed by seed."""
+    scale = scale_named(scale_name)
     unique = {tuple(unet.items()): unet for unets in panels.values() for unet in unets}.values()
-    return [
-        denoiser(scale, seed, **unet, block=block)
-        for seed in range(scale.seeds)
-        for unet in unique
-        if seed < scale.large_seeds or several(unet)
-    ]
+    return [denoiser(scale, seed, **unet, block=block) for seed in range(scale.seeds) for unet in unique]
 
 
 def figure_3(scale_name: str) -> list[Experiment]:
-    """The UNets of Figure 3, seed by seed; fewer seeds for the largest, b of 32 and more."""
-    scale = scale_named(scale_name)
-    return _denoisers(scale, FIGURE_3, "conv", lambda unet: _has_seed(scale, scale.seeds - 1, unet))
+    """The UNets of Figure 3."""
+    return _denoisers(scale_name, FIGURE_3, "conv")
 
 
 def figure_3_mbconv(scale_name: str) -> list[Experiment]:
-    """The MBConv repeat of the study (Section 3.2, last paragraph): all seeds for the two that are compared with Conv UNets."""
-    several = (dict(b=8, d=4, m=2, c=2), UNETS["reduced"])
-    return _denoisers(scale_named(scale_name), MBCONV, "mbconv", lambda unet: unet in several)
+    """The MBConv repeat of the study (Section 3.2, last paragraph)."""
+    return _denoisers(scale_name, MBCONV, "mbconv")
 
 
 def table_2(scale_name: str) -> list[Experiment]:
@@ -218,15 +206,9 @@ def table_2(scale_name: str) -> list[Experiment]:
 
 
 def table_3(scale_name: str) -> list[Experiment]:
-    """The four DC-Nets; fewer seeds for the baselines."""
+    """The four DC-Nets."""
     scale = scale_named(scale_name)
-    return [
-        dcnet(scale, seed, joining, size)
-        for seed in range(scale.seeds)
-        for size, unet in UNETS.items()
-        for joining in JOINING
-        if _has_seed(scale, seed, unet)
-    ]
+    return [dcnet(scale, seed, joining, size) for seed in range(scale.seeds) for size in UNETS for joining in JOINING]
 
 
 def why_joint_classifies_better(scale_name: str) -> list[Experiment]:

@@ -214,6 +214,14 @@ def _scales(rows: Sequence[dict]) -> str:
     return ", ".join([name for name in found if name not in (COUNTED, TIMED)] or found)
 
 
+def few_seeds(scale: str, *, device: str = "cpu") -> pd.DataFrame:
+    """The networks with fewer seeds than others, and how long a training of theirs takes, in minutes."""
+    sections = (results.results("section3", scale, device=device), results4.results("trainings", scale, device=device))
+    rows = pd.concat([part[["label", "seed", "train_s"]] for part in sections]).drop_duplicates(["label", "seed"])
+    found = rows.groupby("label", sort=False).agg(seeds=("seed", "size"), minutes=("train_s", lambda s: round(s.mean() / 60, 1)))
+    return found[found["seeds"] < found["seeds"].max()].rename_axis("network").rename(columns={"minutes": "a training (minutes)"})
+
+
 def clearance(row: dict) -> float:
     """How clearly an effect is where the claim says: its distance from the border in half widths of its interval towards it.
 
@@ -274,7 +282,7 @@ def flips(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFr
     for turned in (*([name] for name in names), names):
         asked = Assumptions(**dict.fromkeys(turned, True))
         other = comparisons(scale, asked, device=device)
-        changed = sum(a["effect"] != b["effect"] for a, b in zip(rows, other, strict=True) if "clipped" in b)
+        changed = sum(repr(a["effect"]) != repr(b["effect"]) for a, b in zip(rows, other, strict=True) if "clipped" in b)
         on_noise = sum("clipped" in row for row in other)
         table.append([asked.text, f"{changed} of {on_noise}", moved_text(rows, other)])
     columns = ["assumptions", "comparisons on noisy images that change", "verdicts that move"]

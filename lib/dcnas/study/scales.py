@@ -44,7 +44,6 @@ class Scale:
     eval_images: int  # test images per network and noise level
     joint_eval_images: int  # more, because accuracy needs them
     seeds: int  # where a claim is judged
-    large_seeds: int  # of the largest networks, b of 32 and more
     precision: str  # of training; evaluation is always float32
 
 
@@ -53,25 +52,25 @@ _PAPER = Budget(images=3_000_000, batch=32, epochs=100)
 _SCALES = {
     "smoke": Scale(
         "smoke", train_images=256, classify=Budget(512, 32, 2), denoise=Budget(32, 4, 2, crop=64), joint=Budget(64, 8, 2),
-        eval_images=4, joint_eval_images=8, seeds=1, large_seeds=1, precision="fp32",
+        eval_images=4, joint_eval_images=8, seeds=1, precision="fp32",
     ),
     "laptop": Scale(
         "laptop", train_images=30_000,
         classify=Budget(192_000, 32, 10, lr=1e-2, schedule="one-cycle"),
         denoise=Budget(14_400, 8, 8, lr=6e-3, schedule="one-cycle", crop=64),  # 2.25 times the steps for the same work
         joint=Budget(16_000, 8, 8, lr=6e-3, schedule="one-cycle"),
-        eval_images=200, joint_eval_images=500, seeds=3, large_seeds=3, precision="bf16",
+        eval_images=200, joint_eval_images=500, seeds=3, precision="bf16",
     ),
     "gpu": Scale(
         "gpu", train_images=30_000,
         classify=Budget(3_000_000, 128, 10, lr=1e-2, schedule="one-cycle"),
         denoise=Budget(72_000, 16, 9, lr=4e-3, schedule="one-cycle"),
         joint=Budget(72_000, 16, 9, lr=4e-3, schedule="one-cycle"),
-        eval_images=400, joint_eval_images=800, seeds=3, large_seeds=3, precision="tf32",
+        eval_images=400, joint_eval_images=800, seeds=3, precision="tf32",
     ),
     "paper": Scale(
         "paper", train_images=30_000, classify=_PAPER, denoise=_PAPER, joint=_PAPER,
-        eval_images=1_000, joint_eval_images=1_000, seeds=3, large_seeds=3, precision="bf16",
+        eval_images=1_000, joint_eval_images=1_000, seeds=3, precision="bf16",
     ),
 }  # fmt: skip
 

@@ -66,7 +66,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=layout).train()
         self.together = parallel.wrap(self.model)
         alone_on_gpu = self.device.type == "cuda" and parallel.world() == 1
-        self.recorded = Recorded() if alone_on_gpu and settings.recorded else None
+        self.recorded = Recorded(self.device) if alone_on_gpu and settings.recorded else None
         how = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         if settings.optimiser == "adam":
             self.optimiser = torch.optim.Adam(self.model.parameters(), **how)

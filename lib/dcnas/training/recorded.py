@@ -21,8 +21,8 @@ class Recorded:
     nobody may set them to None after it.
     """
 
-    def __init__(self):
-        self.eager_left, self.stream, self.graph = EAGER_STEPS, torch.cuda.Stream(), None
+    def __init__(self, device: torch.device):
+        self.device, self.eager_left, self.stream, self.graph = device, EAGER_STEPS, torch.cuda.Stream(device), None
 
     def __call__(self, gradients: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         if self.eager_left:
@@ -39,15 +39,15 @@ class Recorded:
         return self.loss.clone()
 
     def _eagerly(self, gradients: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             loss = gradients(batch)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return loss
 
     def _record(self, gradients: Callable[[Batch], Tensor], batch: Batch) -> None:
         self.batch = Batch(*(None if part is None else part.clone() for part in batch))
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self.device)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
+        with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=self.stream):
             self.loss = gradients(self.batch)

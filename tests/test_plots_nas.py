@@ -181,8 +181,8 @@ def test_derivations_are_counted():
 
 def test_c20_is_judged_before_and_after_repair():
     frame = pd.DataFrame(dict(
-        label=plots.C_NAS, seed=[0, 1], network="C-NAS", random_seed=np.nan, target_ms=10.0, noise_ms=0.1, error_pct=[1.0, 1.5],
-        first_error_pct=[6.0, 8.0],
+        label=plots.C_NAS, seed=[0, 1, 2], network="C-NAS", random_seed=np.nan, target_ms=10.0, noise_ms=0.1,
+        error_pct=[1.0, 1.2, 1.5], first_error_pct=[6.0, 7.0, 8.0],
     ))  # fmt: skip
     found = verdicts(plots.classifier_claims(rows({plots.C_NAS: 10.0, plots.TF_NAS: 11.0}), right({plots.C_NAS: 80.0}), frame))
     assert found["measured latency against the target, before any repair, in %"] == "not reproduced"

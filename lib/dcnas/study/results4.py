@@ -7,7 +7,8 @@ any other scale they carry out what is missing.
 import gzip
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -186,22 +187,30 @@ def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
 
 def read_runs(experiments: Sequence[Training]) -> pd.DataFrame:
     """All complete trainings among `experiments`, in their order."""
-    heads, found, flops = [], [], {}
+    heads, found = [], []
     for experiment in filter(is_complete, experiments):
-        key = _network_key(experiment)
-        if key not in flops:
-            size = experiment.resolution
-            flops[key] = count_flops(build_of(experiment), torch.zeros(1, IMAGE_CHANNELS, size, size))
         metrics, record = read_metrics(folder_of(experiment), _PROVENANCE)
         head = {"format": FORMAT, "run": experiment.name}
         head |= {name: value for name, value in asdict(experiment).items() if name in _IDENTITY}
         head |= {"derivation": experiment.derivation and experiment.derivation.name}
         data = images_of(experiment)
         head |= {"classes": len(data.classes), "set_images": sum(len(data.rows[part]) for part in ("weights", "alphas"))}
-        head |= {"images": experiment.steps * experiment.batch, "flops": flops[key]}
+        head |= {"images": experiment.steps * experiment.batch, "flops": flops_of(experiment)}
         heads.append((head, record))
         found.append(metrics)
     return results3.tidy(heads, found, _PROVENANCE)
+
+
+def flops_of(experiment: Training) -> int:
+    """FLOPs for one image, as the paper counts them."""
+    has_one = experiment.derivation is not None or experiment.architecture is not None
+    return _counted(replace(experiment, label="", seed=0), architecture_of(experiment) if has_one else None)
+
+
+@lru_cache(maxsize=512)
+def _counted(experiment: Training, architecture: Architecture | None) -> int:
+    size = experiment.resolution
+    return count_flops(build_of(experiment, architecture), torch.zeros(1, IMAGE_CHANNELS, size, size))
 
 
 def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:

@@ -88,6 +88,7 @@ def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_i
     assert set(of_best_scale(rows)["scale"]) == {"laptop"}
     assert set(of_best_scale(rows[rows["label"] == "a"])["scale"]) == {"paper"}
     assert set(of_best_scale(rows[(rows["label"] == "a") & (rows["scale"] != "paper")])["scale"]) == {"gpu"}
+    assert set(of_best_scale(rows.head(1).assign(scale="smoke"))["scale"]) == {"smoke"}
     more_seeds = pd.DataFrame({"label": [*"aab"], "seed": [0, 1, 0], "scale": ["laptop", "laptop", "gpu"]})
     assert set(of_best_scale(more_seeds)["scale"]) == {"laptop"}
 

@@ -36,8 +36,8 @@ def test_each_verdict_at_least_once():
 def test_the_summary_counts_comparisons_and_seeds():
     rows = [row | {"scale": "timed" if row["claim"] == "C10" else "laptop"} for row in ROWS]
     table = ledger.summary([*rows, rows[0] | {"seeds": 1, "scale": "counted"}])
-    assert table.loc["C01", "parts"] == 3 and table.loc["C01", "seeds"] == "1 to 3"
-    assert table.loc["C05", "parts"] == 0 and table.loc["C02", "seeds"] == ""
+    assert table.loc["C01", "parts"] == "1 of 3" and table.loc["C01", "seeds"] == "1 to 3"
+    assert table.loc["C05", "parts"] == "0 of 0" and table.loc["C02", "seeds"] == ""
     assert table["scale"][["C01", "C05", "C10"]].tolist() == ["laptop", "", "timed"]
     assert ledger.ledger(ROWS).loc["C03", "claim's verdict"] == "not reproduced"
 

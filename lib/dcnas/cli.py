@@ -167,10 +167,14 @@ def study(
     """Execute the notebooks with papermill and list the figures and tables they wrote."""
     from .latency.measure import check_device
     from .paths import executed_dir, shown
-    from .study.notebooks import run_study
+    from .study.notebooks import StudyFailed, run_study
 
     check_device(device)
-    written, seconds = run_study(scale, notebooks or (), jobs=jobs, device=device)
+    try:
+        written, seconds = run_study(scale, notebooks or (), jobs=jobs, device=device)
+    except StudyFailed as failed:
+        print(f"dcnas: {failed}", file=sys.stderr)
+        raise typer.Exit(1) from None
     for path in written:
         print(shown(path))
     total = sum(seconds.values())
@@ -218,10 +222,11 @@ def lut_validate(
     device: Device = "cpu",
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
-    from .latency.table import load_table
+    from .latency.table import AGAIN, load_table
     from .nas.lut import table_errors, validate_table
     from .nas.space import Space
     from .paths import shown, write_atomic
+    from .study.section4_runs import TABLE_LIMIT_PCT
 
     table = load_table(file)
     space = Space(8, table.conditions.resolution, width=table.conditions.width)
@@ -233,6 +238,8 @@ def lut_validate(
     found = write_atomic(file.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
     c = corrected.correction
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
+    if c.error_pct > TABLE_LIMIT_PCT:
+        print(f"It does not predict whole networks: a search refuses an error above {TABLE_LIMIT_PCT:g}%. {AGAIN}")
 
 
 for command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):
@@ -280,7 +287,10 @@ def denoise(
     for scene, outcome in _outcomes(source, network, sigma):
         write_atomic(out / f"{scene.name}.png", png_of(outcome.denoised))
         rows.append(row_of(scene, network, sigma, outcome))
-    print(f"Wrote {len(rows)} pictures and {shown(_report(rows, out / 'results.csv'))}")
+    print(f"Wrote {len(rows)} picture{'s' * (len(rows) != 1)} and {shown(_report(rows, out / 'results.csv'))}")
+    worse = sum(row.get("psnr", 0.0) < row.get("noisy_psnr", 0.0) for row in rows)
+    if worse:
+        print(f"{worse} came out farther from the original than with noise: {network.name} knows {network.card['training']} alone.")
 
 
 @app.command()

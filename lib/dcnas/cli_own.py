@@ -49,6 +49,7 @@ def search(
     import torch
 
     from .data.images import set_named
+    from .latency.table import load_table
     from .paths import shown
     from .study import own
     from .study.results4 import table_at
@@ -60,6 +61,7 @@ def search(
     if train_steps is not None:
         require_whole("train-steps", train_steps, 0)
     threads = threads or torch.get_num_threads()
+    load_table(lut).require_accuracy(table_limit_pct)  # first: the range of a bad table would mislead
     begun = own_search(
         lut, set_named(data), target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch,
         batch=batch, alpha_lr=alpha_lr, temperature_decay=temperature_decay, loss=loss, noisy=noisy, learn_beta=learn_beta,
@@ -95,7 +97,10 @@ def _found(record: dict) -> str:
         f"\nMeasured: {record['measured_ms']:.2f} ± {record['noise_ms']:.2f} ms after {record['repairs']} repairs, "
         f"{record['error_pct']:+.1f}% of the target ({record['first_error_pct']:+.1f}% before)."
     )
-    if abs(record["error_pct"]) > 3:
+    noise_pct = 100 * record["noise_ms"] / record["target_ms"]
+    if noise_pct > 3 > abs(record["error_pct"]) - noise_pct:
+        text += f"\nThe measurement is uncertain by {noise_pct:.0f}%, too much to tell a miss of 3%: does anything else run?"
+    elif abs(record["error_pct"]) > 3:
         text += "\nIt misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again."
     return text
 

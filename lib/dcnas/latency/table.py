@@ -16,6 +16,7 @@ from ..paths import shown, write_atomic
 from ..reading import read_json
 
 FORMAT = 1
+AGAIN = "Build and validate it again while nothing else runs on the device."
 MOST_MS = 1e9  # eleven days: larger numbers are no latencies, and their sums no finite floats
 
 
@@ -123,7 +124,7 @@ class Table:
         if error is None:
             raise InputError("the look-up table was never validated; `dcnas lut validate` does that.")
         if error > limit_pct:
-            raise InputError(f"the look-up table's median error is {error:.1f}%, but at most {limit_pct:g}% was expected.")
+            raise InputError(f"the look-up table's median error is {error:.1f}%, but at most {limit_pct:g}% was expected. {AGAIN}")
         return self
 
     def with_correction(self, correction: Correction) -> "Table":

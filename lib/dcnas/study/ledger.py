@@ -193,10 +193,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(rows: Sequence[dict]) -> pd.DataFrame:
-    """A row per claim: where it stands in the paper, what it says, of how many parts (comparisons), at which scale, the verdict."""
+    """A row per claim: where it stands in the paper, what it says, how many of its parts are reproduced, the verdict."""
     table = paper.claims()[["section", "source", "statement"]].copy()
-    counts = pd.Series([row["claim"] for row in rows]).value_counts()
-    table["parts"] = counts.reindex(table.index, fill_value=0)
+    parts = {claim: [verdict_of(row) for row in rows if row["claim"] == claim] for claim in table.index}
+    table["parts"] = [f"{found.count(REPRODUCED)} of {len(found)}" for found in parts.values()]
     table["scale"] = [_scales([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["seeds"] = [_seeds([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["verdict"] = verdicts(rows)

@@ -14,6 +14,10 @@ from ..paths import executed_dir, figures_dir, notebooks_dir, shown
 from .scales import PUBLISHED_SCALES, SCALES
 
 
+class StudyFailed(RuntimeError):
+    """Some notebooks did not run to their end."""
+
+
 def notebook_paths(names: Sequence[str] = ()) -> list[Path]:
     """The notebooks in reading order, or those whose names begin with one of `names`; `InputError` for a name without one."""
     everything = sorted(notebooks_dir().glob("*.ipynb"), key=_reading_order)
@@ -63,24 +67,38 @@ def run_study(
 ) -> tuple[list[Path], dict[str, float]]:
     """Execute the notebooks at `scale` into `out/SCALE`; the figure and table files they wrote, and seconds by notebook.
 
+    `StudyFailed`, when all are through, if some failed.
+
     At the scales that are published one after the other, because latency is not measured while something else trains.
     """
+    from papermill.exceptions import PapermillExecutionError  # here, because it takes a second to import
+
     require_choice("scale", scale, SCALES)
     require_whole("jobs", jobs)
     jobs = 1 if scale in PUBLISHED_SCALES else jobs
     begun = time.time()
-    seconds = {}
+    seconds, failed = {}, {}
 
     def run(path: Path) -> None:
         start = time.monotonic()
         asked = {"scale": (scale, "published"), "device": (device, "cpu")}
         parameters = {name: value for name, (value, default) in asked.items() if value != default}  # defaults inject no cell
-        execute(path, executed_dir(scale) / path.name, parameters, progress=progress)
+        try:
+            execute(path, executed_dir(scale) / path.name, parameters, progress=progress)
+        except (RuntimeError, InputError, PapermillExecutionError) as error:  # the other notebooks go on
+            what = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
+            failed[path.stem] = what.strip()
         seconds[path.stem] = time.monotonic() - start
 
     with ThreadPoolExecutor(jobs) as pool:  # each notebook is a process of its own; threads only wait for them
         for future in [pool.submit(run, path) for path in notebook_paths(names)]:
             future.result()
+    if failed:
+        what = "; ".join(f"{stem}: {failed[stem]}" for stem in sorted(failed))
+        raise StudyFailed(
+            f"{len(failed)} of {len(seconds)} notebooks failed; their cells up to there are in "
+            f"{shown(executed_dir(scale))}/*.partial.ipynb. {what}"
+        )
     figures = figures_dir(scale)
     written = sorted(path for path in figures.glob("*.*") if path.stat().st_mtime >= begun - 1) if figures.exists() else []
     return written, seconds

@@ -147,7 +147,7 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
 def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the scale that has most trained networks, each seed counted; of the best scale that has as many as another."""
     counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()
-    best = max(counts.index, key=lambda name: (counts[name], -PUBLISHED_SCALES.index(name)))
+    best = max(counts.index, key=lambda name: (counts[name], SCALES.index(name)))
     return rows[rows["scale"] == best].reset_index(drop=True)
 
 

@@ -261,7 +261,7 @@ def figure_6(rows: pd.DataFrame, accuracy: Scores) -> Figure:
         _axes_with_bars(axes, [latency[label] for label in labels], levels, i, f"{count} operators")
     axes.set(xlabel=_latency_axis(rows), ylabel="accuracy without noise (%)")
     axes.legend()
-    return figures.caption(figure, rows, "One search and one training per point; bars: 95% over test images alone.")
+    return figures.caption(figure, rows, "Bars: 95% over test images and seeds; of one seed, over images alone.")
 
 
 def _latency_axis(rows: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 from made_up import linear_table, start_architecture
 
 from dcnas.data.noise import SIGMAS
@@ -34,8 +35,8 @@ def rows(latencies: dict[str, float], seeds: int = 3, **columns) -> pd.DataFrame
     """Rows as `results4.results` gives them."""
     return pd.DataFrame([
         {"label": label, "seed": seed, "sigma": sigma, "scale": "laptop", "images": 32_000, "set_images": 2_000, "classes": 4,
-         "data": "solar", "resolution": 64, "flops": 1e8, "parameters": 2e6, "network": "DC-NAS", "upscaled": 1.0,
-         "decoder": "conv", "latency_ms": ms, "q25_ms": ms - 0.1, "q75_ms": ms + 0.1, "passes": 15, "latency_batch": 32} | columns
+         "data": "solar", "resolution": 64, "flops": 1e8, "parameters": 2e6, "network": "DC-NAS", "derivation": label,
+         "upscaled": 1.0, "decoder": "conv", "latency_ms": ms, "q25_ms": ms - 0.1, "q75_ms": ms + 0.1, "passes": 15, "latency_batch": 32} | columns
         for label, ms in latencies.items() for seed in range(seeds) for sigma in SIGMAS
     ])  # fmt: skip
 
@@ -188,6 +189,19 @@ def test_c20_is_judged_before_and_after_repair():
     assert found["measured latency against the target, before any repair, in %"] == "not reproduced"
     assert found["measured latency against the target, as derived, in %"] == "reproduced"
     assert found[f"latency, C-NAS M minus {plots.TF_NAS}, in ms"] == "reproduced"
+
+
+def test_trainings_of_one_network_share_the_error_of_its_latency():
+    def half_width(**columns) -> float:
+        found = plots.same_latency_rows(rows({"a": 10.0, "b": 10.0}, **columns), "C23", "a", "b", (1, 1))[0]["effect"]
+        return found.high - found.mean
+
+    assert half_width(seeds=3) == pytest.approx(half_width(seeds=1))
+    assert half_width(seeds=3, derivation=None) == pytest.approx(half_width(seeds=1))  # made by hand
+    table = rows({"a": 10.0, "b": 10.0})
+    table["derivation"] = table["label"] + table["seed"].astype(str)  # a network of its own for each seed
+    found = plots.same_latency_rows(table, "C23", "a", "b", (1, 1))[0]["effect"]
+    assert found.high - found.mean == pytest.approx(half_width(seeds=1) / 3**0.5)
 
 
 def test_the_search_is_compared_with_chance():

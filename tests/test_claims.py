@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dcnas.errors import InputError
-from dcnas.study import claims
+from dcnas.study import claims, timing
 from dcnas.study.claims import judge, overall, verdict_table, verdict_text
-from dcnas.study.stats import Interval
+from dcnas.study.stats import Interval, of_median
 
 NAN = math.nan
 
@@ -71,13 +72,28 @@ def test_bounds_of_what_is_exact_or_not_measured():
     assert verdict_table(rows)["verdict"].tolist() == ["not reproduced", "undecided"]
 
 
-def test_latency_difference_widens_with_the_spread(monkeypatch):
-    columns = {"label": ["a", "b"], "median_ms": [2.0, 1.5], "q25_ms": [1.9, 1.4], "q75_ms": [2.1, 1.6], "passes": [100, 100]}
-    frame = pd.DataFrame(columns).set_index("label")
-    monkeypatch.setattr(claims, "latencies", lambda batch: frame)
-    tight = claims.latency_difference("a", "b")
-    assert tight.mean == pytest.approx(0.5) and 0 < tight.low < 0.5 < tight.high
-    frame["q75_ms"] += 1.0
-    wide = claims.latency_difference("a", "b")
-    assert wide.low < tight.low and wide.high > tight.high
-    assert math.isnan(claims.latency_difference("a", "c").mean)  # never measured
+def test_the_latency_difference_is_paired(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "latency_dir", lambda: tmp_path)
+    assert math.isnan(claims.latency_difference("MB2.5-M", "Conv-L").mean)  # never measured
+    load = np.random.default_rng(0).uniform(10, 20, 60)  # what the machine does meanwhile meets both
+    rows = [
+        {"a": a, "b": b, "round": i, "a_ms": ms + 0.5 + 0.001 * (i % 3), "b_ms": ms}
+        for a, b in timing.PAIRS for i, ms in enumerate(load)
+    ]  # fmt: skip
+    path = tmp_path / "pairs-board.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    found = claims.latency_difference("MB2.5-M", "Conv-L")
+    assert found.mean == pytest.approx(0.501) and 0.5 <= round(found.low, 6) <= round(found.high, 6) <= 0.502
+    pd.DataFrame(rows[:-1]).to_csv(path, index=False)
+    with pytest.raises(InputError, match="pairs-board.csv has not all its rounds"):
+        claims.latency_difference("MB2.5-M", "Conv-L")
+    pd.DataFrame(rows[60:]).to_csv(path, index=False)
+    with pytest.raises(InputError, match="not all its rounds"):
+        claims.latency_difference("DC-Net Reduced Sequential", "DC-Net Reduced Integrated")
+
+
+def test_the_median_has_the_ranks_of_statistical_tables():
+    for n, rank in ((6, 1), (60, 22), (100, 40)):  # rank of the lower bound, the smallest value being the first
+        assert of_median(np.arange(1, n + 1)[::-1]) == Interval((n + 1) / 2, rank, n + 1 - rank)
+    assert of_median([1, 2, 3, 4, 100]).mean == 3 and math.isnan(of_median([1, 2, 3, 4, 100]).low)
+    assert math.isnan(of_median([]).mean)

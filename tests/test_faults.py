@@ -277,8 +277,8 @@ def test_cut_latencies(project):
             "section4-laptop.csv": lambda: results4.latencies("laptop"),
         }.get(path.name)
         if read is None:
-            assert path.name.startswith("section3-") or path.name.startswith("section2-")
-            read = (lambda: section2.latencies("laptop")) if "section2" in path.name else section3_latencies
+            reads = {"section2": lambda: section2.latencies("laptop"), "section3": section3_latencies, "pairs": section3_pairs}
+            read = reads[path.name.split("-")[0]]
         assert cut_everywhere(path, read) == CUTS
 
 
@@ -286,6 +286,12 @@ def section3_latencies():
     from dcnas.study.timing import latencies
 
     return latencies()
+
+
+def section3_pairs():
+    from dcnas.study.timing import PAIRS, pair_passes
+
+    return pair_passes(*PAIRS[0])
 
 
 @pytest.mark.parametrize("name", ["section3.csv", "section4.csv"])

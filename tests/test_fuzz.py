@@ -486,6 +486,7 @@ def ask(folder: Path, name: str, options: list[tuple[str, str]]) -> bool:
         patch.setattr("dcnas.nas.lut._measure", work)
         patch.setattr("dcnas.nas.lut.measure_many", work)
         patch.setattr("dcnas.study.timing.measure_many", work)
+        patch.setattr("dcnas.study.timing.measure_pair", work)
         needed = [inputs.get(word, word) for word in NEEDED.get(name, [])]
         patch.setattr(sys, "argv", ["dcnas", *name.split(), *needed, *[word for pair in options for word in pair]])
         out, err = io.StringIO(), io.StringIO()

@@ -8,7 +8,7 @@ from torch import nn
 
 import dcnas.latency.measure as latency
 from dcnas.errors import InputError
-from dcnas.latency.measure import Latency, check_device, device_name, measure, measure_many
+from dcnas.latency.measure import Latency, check_device, device_name, measure, measure_many, measure_pair
 
 X = torch.rand(4, 3, 8, 8)
 
@@ -117,6 +117,14 @@ def test_models_take_turns(monkeypatch):
     assert "".join(order) == "aaabbb" * 2
     assert list(result) == ["a", "b"] and result["a"].passes == 4
     assert (result["a"].median_ms, result["b"].median_ms) == (2.5, 25)  # the samples of both rounds, pooled
+
+
+def test_a_pair_goes_side_by_side_and_takes_turns_in_going_first(monkeypatch):
+    fake_clock(monkeypatch, [1, 10, 20, 2, 3, 30])
+    order, before = [], torch.get_num_threads()
+    models = {name: (Spy(lambda self, x, name=name: order.append((name, torch.get_num_threads()))), (X,)) for name in "ab"}
+    assert measure_pair(models, rounds=3, threads=before + 1) == {"a": [1, 2, 3], "b": [10, 20, 30]}
+    assert order == [(name, before + 1) for name in "aabbbbaaaabb"] and torch.get_num_threads() == before
 
 
 def test_result_says_how_it_was_measured():

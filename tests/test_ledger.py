@@ -173,3 +173,6 @@ def test_the_glance_has_a_mark_for_each_comparison_with_an_interval():
     marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
     assert len(marks) == len(ROWS) and max(float(line.get_xdata()[0]) for line in marks) == 4.0  # an exact one at the end
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()][2] == "C03  not reproduced"
+    assert not figure.axes[0].texts
+    again = ledger.glance([*ROWS, *[ROWS[-1] | {"comparison": f"f{n}"} for n in range(2)]])
+    assert [text.get_text() for text in again.axes[0].texts] == ["3"]  # marks that share the place at the edge

@@ -14,6 +14,7 @@ autocast and `torch.backends.cudnn.benchmark` are as the caller set them.
 import copy
 import platform
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns as clock  # ns; a name of this module, so that tests can replace it
@@ -87,8 +88,7 @@ def measure_many(
     """
     for name, value, least in (("rounds", rounds, 1), ("passes", passes, 1), ("warmup", warmup, 0)):
         require_whole(name, value, least)
-    threads_before = torch.get_num_threads()
-    threads = threads_before if threads is None else check_threads(threads)
+    threads = torch.get_num_threads() if threads is None else check_threads(threads)
     device, layout = check_device(device), torch.channels_last if channels_last else torch.contiguous_format
     placed = {name: _place(name, model, inputs, device, layout) for name, (model, inputs) in models.items()}
     samples, bare, visits = {name: [] for name in placed}, {name: [] for name in placed}, [*placed] * rounds
@@ -96,15 +96,11 @@ def measure_many(
         from tqdm.auto import tqdm
 
         visits = tqdm(visits, desc="latency")
-    try:
-        torch.set_num_threads(threads)
-        with torch.inference_mode():
-            for name in visits:
-                samples[name] += _times_ms(*placed[name], device, warmup, passes)
-                if unsynchronised:
-                    bare[name] += _times_ms(*placed[name], device, warmup, passes, synchronise=False)
-    finally:
-        torch.set_num_threads(threads_before)
+    with _threads(threads), torch.inference_mode():
+        for name in visits:
+            samples[name] += _times_ms(*placed[name], device, warmup, passes)
+            if unsynchronised:
+                bare[name] += _times_ms(*placed[name], device, warmup, passes, synchronise=False)
     how = dict(
         passes=rounds * passes,
         warmup=warmup,
@@ -119,6 +115,35 @@ def measure_many(
         )
         for name, (model, inputs) in placed.items()
     }
+
+
+def measure_pair(models, rounds=60, threads=None, device="cpu") -> dict[str, list[float]]:
+    """Times of two networks, `{name: (model, inputs)}`, in ms: a timed pass of each in every one of `rounds`, after an untimed one.
+
+    The two passes of a round are as close together as can be, and the networks take turns in going first, so whatever else the
+    machine does meets both: their difference is known far better than either time.
+    """
+    require_whole("rounds", rounds)
+    device = check_device(device)
+    placed = {name: _place(name, model, inputs, device, torch.channels_last) for name, (model, inputs) in models.items()}
+    samples, order = {name: [] for name in placed}, list(placed)
+    with _threads(torch.get_num_threads() if threads is None else check_threads(threads)), torch.inference_mode():
+        for _ in range(rounds):
+            for name in order:
+                samples[name] += _times_ms(*placed[name], device, warmup=1, passes=1)
+            order.reverse()
+    return samples
+
+
+@contextmanager
+def _threads(count: int):
+    """PyTorch with so many threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device) -> torch.device:

@@ -4,15 +4,14 @@ A claim is put as a number with an interval and what it must be: above or below 
 """
 
 from collections.abc import Sequence
-from math import hypot, isnan
+from math import isnan
 
 import pandas as pd
 
 from ..errors import require_choice
-from ..latency.measure import median_error
 from . import paper
-from .stats import Interval
-from .timing import latencies
+from .stats import Interval, of_median
+from .timing import pair_passes
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 DIRECTIONS = (">", "<", "about")
@@ -46,12 +45,10 @@ def criterion(threshold: float = 0.0, direction: str = ">", margin: float = 0.0)
     return f"{'above' if direction == '>' else 'below'} {threshold:g}"
 
 
-def latency_difference(a: str, b: str, batch: int = 32) -> Interval:
-    """Median latency of `a` minus that of `b` in ms, with a 95% interval from the quartiles; NaN where it was not measured."""
-    measured = latencies(batch).reindex([a, b])
-    errors = median_error(measured["q75_ms"] - measured["q25_ms"], measured["passes"])
-    change, half = measured["median_ms"][a] - measured["median_ms"][b], 1.96 * hypot(*errors)
-    return Interval(change, change - half, change + half)
+def latency_difference(a: str, b: str) -> Interval:
+    """Latency of `a` minus that of `b` in ms, timed side by side in batches of 32: the median over rounds; NaN if not measured."""
+    passes = pair_passes(a, b)
+    return of_median(passes["a_ms"] - passes["b_ms"])
 
 
 def verdict_table(rows: list[dict]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ The comparisons are those of the notebooks. Here they stand together, and assump
 about: `Assumptions` changes the scores before any claim looks at them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -243,8 +244,11 @@ def _ratio(distance: float, half: float) -> float:
 
 
 def glance(rows: Sequence[dict], text: str = "", limit: float = 4.0) -> Figure:
-    """All claims at a glance: a mark for each comparison, how clearly it is on the claim's side, coloured by its verdict."""
-    names = list(paper.claims().index)
+    """All claims at a glance: a mark for each comparison, how clearly it is on the claim's side, coloured by its verdict.
+
+    Those beyond `limit` lie at the edge, with their number where there are several.
+    """
+    names, edge = list(paper.claims().index), Counter()
     figure, axes = figures.new_figure(9, 0.27 * len(names) + 1.6)
     whole = verdicts(rows)
     axes.axvspan(-1, 1, color="0.93", zorder=0)
@@ -253,9 +257,15 @@ def glance(rows: Sequence[dict], text: str = "", limit: float = 4.0) -> Figure:
         colour, marker = VERDICT_LOOK[verdict_of(row).removesuffix(" (one seed)")]
         hollow = dict(markerfacecolor="white") if row.get("seeds") == 1 else {}
         if not np.isnan(value):
-            axes.plot(np.clip(value, -limit, limit), place, marker, color=COLOURS[colour], markersize=7, alpha=0.8, **hollow)
+            x = float(np.clip(value, -limit, limit))
+            axes.plot(x, place, marker, color=COLOURS[colour], markersize=7, alpha=0.8, **hollow)
+            edge[x, place] += abs(x) == limit
+    for (x, place), count in edge.items():
+        if count > 1:
+            beside = dict(xytext=(np.copysign(9, x), 0), textcoords="offset points", ha="center", va="center", fontsize=8)
+            axes.annotate(f"{count}", (x, place), **beside)
     axes.set_yticks(range(len(names)), [f"{name}  {whole[name]}" for name in names])
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-limit - 0.3, limit + 0.3))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-limit - 0.35, limit + 0.35))
     axes.set_xlabel("how clearly the effect is where the claim says, in half widths of its 95% interval")
     handles = [Line2D([], [], color=COLOURS[c], marker=m, linestyle="", label=word) for word, (c, m) in VERDICT_LOOK.items()]
     handles.append(Line2D([], [], color=COLOURS["orange"], marker="s", linestyle="", markerfacecolor="white", label="one seed"))

@@ -1,7 +1,7 @@
 """Latency of every network of Section 3 on one device, measured together and interleaved, kept in `data/latency/`.
 
 The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently without synchronising; `unsynchronised_ms`
-is that reading. Batch 1 is what an edge device sees.
+is that reading. Batch 1 is what an edge device sees. Two networks whose latencies a claim compares are also timed side by side.
 """
 
 from dataclasses import fields
@@ -14,13 +14,18 @@ from torch import Tensor, nn
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
-from ..latency.measure import Latency, check_device, device_name, measure_many
+from ..latency.measure import Latency, check_device, device_name, measure_many, measure_pair
 from ..paths import latency_dir, shown, write_atomic
 from ..reading import read_frame
 from . import experiments as lists
 from .experiments import Experiment, build
 
 BATCHES = (1, 32)
+PAIRS = (  # whose latencies C03 and C14 compare, at a batch of 32
+    ("MB2.5-M", "Conv-L"),
+    ("DC-Net Baseline Sequential", "DC-Net Baseline Integrated"),
+    ("DC-Net Reduced Sequential", "DC-Net Reduced Integrated"),
+)
 
 
 def inputs_of(experiment: Experiment, batch: int) -> tuple[Tensor, ...]:
@@ -41,7 +46,10 @@ def _networks() -> dict[str, Experiment]:
 
 
 def measure_section3(device: str = "cpu", threads: int | None = None, rounds: int = 5) -> Path:
-    """Measure all networks and write one CSV file, named by the device; rows replace those of the same device and threads."""
+    """Measure all networks and write a CSV file named by the device, in place of one of the same device and threads.
+
+    Beside it goes a file of the `PAIRS`: every timed pass, in six times as many rounds.
+    """
     rows, on_gpu = [], check_device(device).type == "cuda"
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -55,12 +63,18 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
                 progress=True,
             )  # fmt: skip
             rows += [{"label": label} | latency.as_row() for label, latency in found.items()]
+        pairs = {pair: measure_pair({label: models[label] for label in pair}, 6 * rounds, threads, device) for pair in PAIRS}
     if not on_gpu:  # a call returns when its work is done, so the mean is that reading
         rows = [row | {"unsynchronised_ms": row["mean_ms"]} for row in rows]
     name = device_name(device).lower()
     slug = "-".join("".join(ch if ch.isalnum() else " " for ch in name).split())
-    path = latency_dir() / f"section3-{slug}-{rows[0]['threads']}threads.csv"
-    return write_atomic(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    suffix = f"{slug}-{rows[0]['threads']}threads.csv"
+    passes = pd.concat(
+        pd.DataFrame({"a": a, "b": b, "round": range(6 * rounds), "a_ms": times[a], "b_ms": times[b]})
+        for (a, b), times in pairs.items()
+    )
+    write_atomic(latency_dir() / f"pairs-{suffix}", passes.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    return write_atomic(latency_dir() / f"section3-{suffix}", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
 def latencies(batch: int = 32) -> pd.DataFrame:
@@ -75,3 +89,13 @@ def latencies(batch: int = 32) -> pd.DataFrame:
     if files and any(found != labels.get(batch) for found in labels.values()):
         raise InputError(f"{shown(files[0])} has not all its networks at a batch of {batch}: it was cut short; measure it anew.")
     return frame[frame["batch"] == batch].set_index("label")
+
+
+def pair_passes(a: str, b: str) -> pd.DataFrame:
+    """The published passes of two networks side by side, a row per round: `a_ms` and `b_ms`. Without rows where none were timed."""
+    columns = ["a", "b", "round", "a_ms", "b_ms"]
+    files = sorted(latency_dir().glob("pairs-*.csv"))
+    frame = read_frame(files[0], columns) if files else pd.DataFrame(columns=columns)
+    if files and (frame.groupby(["a", "b"]).size().nunique() > 1 or set(PAIRS) - set(zip(frame["a"], frame["b"]))):
+        raise InputError(f"{shown(files[0])} has not all its rounds: it was cut short; measure it anew.")
+    return frame[(frame["a"] == a) & (frame["b"] == b)]

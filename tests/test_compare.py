@@ -6,7 +6,7 @@ import pytest
 
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
-from dcnas.study import compare, timing
+from dcnas.study import compare, results, timing
 from dcnas.study.compare import combine, contrast, difference, mean_score
 from dcnas.study.plots_unet import rank_correlation
 from dcnas.study.results import of_best_scale, pictures
@@ -91,6 +91,18 @@ def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_i
     assert set(of_best_scale(rows.head(1).assign(scale="smoke"))["scale"]) == {"smoke"}
     more_seeds = pd.DataFrame({"label": [*"aab"], "seed": [0, 1, 0], "scale": ["laptop", "laptop", "gpu"]})
     assert set(of_best_scale(more_seeds)["scale"]) == {"laptop"}
+
+
+def test_groups_are_gathered_at_the_scale_of_the_first(monkeypatch):
+    runs = [("DC-Net Reduced Integrated", "laptop"), ("MB2.5-M", "laptop"), ("MB2.5-M", "gpu"), ("UNet b=32 d=4 m=2 c=2", "gpu")]
+    rows = [{"run": str(n), "label": label, "scale": scale, "seed": 0, "sigma": 0.0} for n, (label, scale) in enumerate(runs)]
+    monkeypatch.setattr(results, "published", lambda: pd.DataFrame(rows))
+    assert results.results("tables_1_and_6", "published")["scale"].tolist() == ["gpu"]
+    found = results.gather(["table_3", "tables_1_and_6", "table_2", "normalisation_check"], "published")
+    assert found["run"].tolist() == ["0", "1"]  # the classifier as long trained as the joint model, and nothing of another length
+    assert results.gather(["tables_1_and_6", "table_2"], "published")["run"].tolist() == ["2", "3"]
+    with pytest.raises(InputError, match="no results of precision_check are published"):
+        results.gather(["precision_check", "table_2"], "published")
 
 
 @pytest.mark.parametrize("index, sigma", [(-1, 0.4), (4, 0.4), (0.5, 0.4), (0, 0.3)])

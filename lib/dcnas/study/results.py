@@ -6,7 +6,7 @@ what is missing. A group is one of the lists of `experiments`, such as "table_3"
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -127,19 +127,23 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
     `published`: those of the best scale that has (most of) the group. Other scales: trained here and now where missing.
     """
     require_choice("scale", scale, SCALES)
-    make = GROUPS[require_choice("group", group, GROUPS)]
+    require_choice("group", group, GROUPS)
     if scale != "published":
-        experiments = make(scale)
+        experiments = GROUPS[group](scale)
         for experiment in experiments:
             obtain(experiment, device=device, progress=progress)
         return read_runs(experiments).assign(source="runs")
-    labels = list(dict.fromkeys(experiment.label for experiment in make(PUBLISHED_SCALES[0])))
-    rows = published()
-    rows = rows[rows["label"].isin(labels)]
+    rows = _published_of(group)
     if rows.empty:
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop, gpu or paper.")
-    rows = of_best_scale(rows)
-    order = {label: i for i, label in enumerate(labels)}
+    return of_best_scale(rows)
+
+
+def _published_of(group: str) -> pd.DataFrame:
+    """The published rows of a group at every scale, seed by seed in the group's order."""
+    order = {label: i for i, label in enumerate(dict.fromkeys(e.label for e in GROUPS[group](PUBLISHED_SCALES[0])))}
+    rows = published()
+    rows = rows[rows["label"].isin(list(order))]
     keys = rows["label"].map(order) + rows["seed"] * len(order)
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
 
@@ -153,15 +157,10 @@ def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
 
 def gather(groups: Sequence[str], scale: str, device: str = "cpu") -> pd.DataFrame:
     """The rows of several groups, each run once, all of the scale of the first group: budgets are never mixed."""
-    frames = [results(groups[0], scale, device=device)]
-    for group in groups[1:]:
-        try:
-            frames.append(results(group, scale, device=device))
-        except InputError:
-            if scale != "published":  # there a group may not be published yet
-                raise
-    rows = pd.concat(frames, ignore_index=True).drop_duplicates(["run", "sigma"])
-    return rows[rows["scale"] == frames[0]["scale"].iloc[0]].reset_index(drop=True)
+    first = results(groups[0], scale, device=device)
+    others = _published_of if scale == "published" else partial(results, scale=scale, device=device)  # perhaps of several scales
+    rows = pd.concat([first, *map(others, groups[1:])], ignore_index=True).drop_duplicates(["run", "sigma"])
+    return rows[rows["scale"] == first["scale"].iloc[0]].reset_index(drop=True)
 
 
 def missing_labels(group: str, rows: pd.DataFrame) -> list[str]:

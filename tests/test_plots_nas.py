@@ -13,7 +13,7 @@ from dcnas.nas.space import Space, random_architecture
 from dcnas.study import paper
 from dcnas.study import plots_nas as plots
 from dcnas.study.claims import verdict_table
-from dcnas.study.figures import png_bytes
+from dcnas.study.figures import caption, new_figure, png_bytes
 from dcnas.study.section4 import TARGETS, operators_label
 
 RNG = np.random.default_rng(0)
@@ -136,6 +136,12 @@ def test_agreement_counts_layers_with_the_same_operator():
         25.0,
         25.0,
     ]
+
+
+def test_a_caption_says_what_the_interval_of_a_single_seed_is():
+    for seeds, text in ((1, "Bars: 95%. Of one seed: over images alone."), (3, "Bars: 95%.")):
+        figure = caption(new_figure(3, 3)[0], rows({"a": 1.0}, seeds), "Bars: 95%.")
+        assert figure.get_supxlabel().endswith(f"per network. {text}")
 
 
 def test_figures_show_every_network():

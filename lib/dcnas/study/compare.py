@@ -231,4 +231,4 @@ def curves(rows: pd.DataFrame, labels: Sequence[str], metrics: Sequence[str]) ->
         axes.set(xlabel="noise level σ", ylabel=names[metric], xticks=np.linspace(0, 1, 6))
     place = dict(loc="outside center right") if alone else dict(loc="outside upper center", ncols=3)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, fontsize=10, **place)
-    return figures.caption(figure, rows, "Bands: 95% over images and seeds; of one seed, over images alone.")
+    return figures.caption(figure, rows, "Bands: 95% over images and seeds.")

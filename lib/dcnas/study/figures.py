@@ -114,7 +114,9 @@ def note(figure: Figure, text: str) -> Figure:
 
 
 def caption(figure: Figure, rows: pd.DataFrame, text: str = "") -> Figure:
-    """Write below the figure which scale, how many seeds and how many training images it shows."""
+    """Write below the figure which scale, how many seeds and training images it shows, and what its intervals leave out."""
+    if "95%" in text and rows.groupby("label")["seed"].nunique().min() == 1:
+        text += " Of one seed: over images alone."
     return note(figure, f"{provenance_line(rows)} {text}".rstrip())
 
 

@@ -85,9 +85,7 @@ def joining_figure(rows: pd.DataFrame, psnr: Scores) -> Figure:
     axes.axhline(0, color="black", linewidth=1)
     axes.set(xlabel="noise level σ", ylabel="Integrated minus Sequential (dB)", xticks=np.linspace(0, 1, 6))
     axes.legend(fontsize=10, frameon=False)
-    return figures.caption(
-        figure, rows[rows["label"].isin(DCNETS.values())], "Bars: paired 95% intervals; of one seed, over images alone."
-    )
+    return figures.caption(figure, rows[rows["label"].isin(DCNETS.values())], "Bars: paired 95% intervals.")
 
 
 def figure_4(rows: pd.DataFrame, index: int, sigma: float, zoom: int = 26) -> Figure:

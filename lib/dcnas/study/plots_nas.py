@@ -265,7 +265,7 @@ def figure_6(rows: pd.DataFrame, accuracy: Scores) -> Figure:
         _axes_with_bars(axes, [latency[label] for label in labels], levels, i, f"{count} operators")
     axes.set(xlabel=_latency_axis(rows), ylabel="accuracy without noise (%)")
     axes.legend()
-    return figures.caption(figure, rows, "Bars: 95% over test images and seeds; of one seed, over images alone.")
+    return figures.caption(figure, rows, "Bars: 95% over test images and seeds.")
 
 
 def _latency_axis(rows: pd.DataFrame) -> str:
@@ -411,9 +411,7 @@ def curves(rows: pd.DataFrame, labels: Sequence[str], scores: dict[str, Scores])
         axes.set(xlabel="noise level σ", ylabel=name, xticks=np.linspace(0, 1, 6))
     handles = {text: h for axes in grid[0] for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
-    return figures.caption(
-        figure, rows[rows["label"].isin(labels)], "Bands: 95% over images and seeds; of one seed, over images alone."
-    )
+    return figures.caption(figure, rows[rows["label"].isin(labels)], "Bands: 95% over images and seeds.")
 
 
 # ---- Section 4.3: DC-NAS (Table 5)

@@ -7,8 +7,7 @@ import pytest
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
 from dcnas.study import compare, results, timing
-from dcnas.study.compare import combine, contrast, difference, mean_score
-from dcnas.study.plots_unet import rank_correlation
+from dcnas.study.compare import combine, contrast, difference, mean_score, rank_correlation, trend_rows
 from dcnas.study.results import of_best_scale, pictures
 from dcnas.study.stats import DRAWS, bootstrap
 
@@ -57,8 +56,23 @@ def test_a_statistic_sees_the_means_of_all_draws():
 def test_rank_correlation_of_the_same_and_the_opposite_order():
     scores = {(label, 0): IMAGES + 5 * i for i, label in enumerate("abcd")}
     there = [(label, 0.4) for label in "abcd"]
-    assert rank_correlation(scores, there, there) == pytest.approx((1, 1, 1))
-    assert rank_correlation(scores, there, there[::-1]) == pytest.approx((-1, -1, -1))
+    assert rank_correlation(scores, there, there) == (pytest.approx((1, 1, 1)), 1)
+    assert rank_correlation(scores, there, there[::-1]) == (pytest.approx((-1, -1, -1)), 1)
+
+
+def test_seeds_that_disagree_widen_a_rank_correlation():
+    alike = {(label, seed): IMAGES + 5 * i for i, label in enumerate("abcd") for seed in range(3)}
+    torn = alike | {(label, 1): IMAGES - 20 * i for i, label in enumerate("abcd")}  # seed 1 has the opposite order
+    for scores, interval in ((alike, (1, 1, 1)), (torn, (-1, -1, 1))):
+        (row,) = trend_rows(scores, "C06", "the place with the score", {label: i for i, label in enumerate("abcd")}, [0.4])
+        assert row["effect"] == pytest.approx(interval) and row["seeds"] == 3 and row["threshold"] == 0.8
+    (row,) = trend_rows(alike, "C18", "x", {"a": 3, "b": 2, "c": 1}, [0.4], falls=True)
+    assert row["effect"].mean == -1 and (row["threshold"], row["direction"]) == (-0.8, "<")
+    assert trend_rows(alike, "C06", "x", {"a": 1, "e": 2}) == []
+
+
+def test_equal_scores_share_their_ranks():
+    assert compare._spearman(np.array([[1.0], [1.0], [2.0]]), np.array([[1.0], [2.0], [3.0]])) == pytest.approx(0.75**0.5)
 
 
 def test_latencies_beside_the_papers(tmp_path, monkeypatch):

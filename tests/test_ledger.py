@@ -37,7 +37,12 @@ def test_the_summary_counts_comparisons_and_seeds():
     rows = [row | {"scale": "timed" if row["claim"] == "C10" else "laptop"} for row in ROWS]
     table = ledger.summary([*rows, rows[0] | {"seeds": 1, "scale": "counted"}])
     assert table.loc["C01", "parts"] == "1 of 3" and table.loc["C01", "seeds"] == "1 to 3"
-    assert table.loc["C05", "parts"] == "0 of 0" and table.loc["C02", "seeds"] == ""
+    assert table.loc["C05", "parts"] == "0 of 0" and table.loc["C02", "seeds"] == "" and list(table)[-1] == "verdict"
+    wide = [row | {"effect": Interval(2, -1, 5)} if row["comparison"] == "d" else row for row in rows]
+    table = ledger.summary(rows, wide)
+    assert (
+        table.loc["C03"].tolist()[-2:] == ["not reproduced", "undecided"] and table.loc["C02"].tolist()[-2:] == ["reproduced"] * 2
+    )
     assert table["scale"][["C01", "C05", "C10"]].tolist() == ["laptop", "", "timed"]
     assert ledger.ledger(ROWS).loc["C03", "claim's verdict"] == "not reproduced"
 
@@ -71,6 +76,17 @@ def test_without_zero_a_mean_over_eleven_levels_is_that_over_ten():
     assert contrast(changed, {"a": 1.0, "b": -1.0})[0].mean == pytest.approx(contrast(scores, {"a": 1.0}, SIGMAS[1:])[0].mean)
     assert (changed["a", 0][1:] == scores["a", 0][1:]).all()
     assert Assumptions().apply(scores, "psnr") is scores
+
+
+def test_student_s_intervals_are_wider_about_the_same_effect():
+    scores = {(label, seed): np.full((11, 20), 20.0 + place * seed) for label, place in (("a", 1), ("b", 0)) for seed in range(3)}
+    changed = Assumptions(student=True).apply(scores, "psnr")
+    plain, wide = (contrast(found, {"a": 1.0, "b": -1.0})[0] for found in (scores, changed))
+    assert (
+        plain == pytest.approx((1, 0, 2))
+        and wide.mean == pytest.approx(1)
+        and wide.high - wide.low == pytest.approx(5.38, abs=0.01)
+    )
 
 
 def test_twins_are_those_of_the_same_scale_under_the_plain_names():
@@ -143,10 +159,10 @@ def test_turning_assumptions_about_names_what_moves(monkeypatch):
     marked = [row | {"clipped": False} for row in ROWS]
     other = [row | {"effect": Interval(5, 4, 6)} if row["comparison"] == "b" else row for row in marked]
     monkeypatch.setattr(ledger, "comparisons", lambda scale, asked, *, device="cpu": other if asked.clipped else marked)
-    table = ledger.flips(marked, "published")
-    assert len(table) == 4  # each alone, and all
-    assert table.iloc[:, 0].tolist() == ["0 of 6", "0 of 6", "1 of 6", "1 of 6"]
-    assert table["verdicts that move"].tolist() == ["none", "none", *2 * ["C01: undecided → reproduced"]]
+    table, moves = ledger.flips(marked, "published"), "C01: undecided → reproduced"
+    assert len(table) == 5  # each alone, and all
+    assert table.iloc[:, 0].tolist() == ["0 of 6", "0 of 6", "1 of 6", "0 of 6", "1 of 6"]
+    assert table["verdicts that move"].tolist() == ["none", "none", moves, "none", moves]
     panel = explore_ledger.assumptions("published")
     panel.controls["clipped"].value = True
     assert panel.error is None and "C01: undecided → reproduced" in panel.status.value and "Clipped: 0 of 6" in panel.status.value

@@ -15,7 +15,7 @@ from dcnas.study import ledger, paper, plots_classifier, plots_nas, plots_unet
 from dcnas.study import stats as study_stats
 from dcnas.study.compare import BASELINE, REDUCED
 from dcnas.study.plots_nas import LEARNED, REMOVED
-from dcnas.study.stats import of_few, ratio_of_spreads
+from dcnas.study.stats import bootstrap, of_few, over_sigmas, ratio_of_spreads, widened
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(0, 0.05, (11, 60))
@@ -58,16 +58,12 @@ def equivalence(world: str) -> dict:
 
 
 def trend(world: str) -> dict:
-    """C11: UNets rank alike with Conv and MBConv. Ranks are of means over seeds, so for an interval about 0.8 images disagree."""
-    twins = plots_unet.TWINS
-    place = {mb: 20.0 + i for i, mb in enumerate(twins)}
-    levels = place | {conv: 60.0 - place[mb] if world == FALSE else place[mb] for mb, conv in twins.items()}
+    """C06: PSNR grows with b. Seeds disagree if one of them has the opposite order."""
+    levels = {label: 20.0 - i if world == FALSE else 20.0 + i for i, label in enumerate(plots_unet.B_LINE)}
     found = scores(levels, world if world == ALONE else TRUE)
     if world == TORN:
-        rng = np.random.default_rng(1)
-        found = {key: array + rng.normal(0, 12, array.shape) for key, array in found.items()}
-    flops = {label: 1e8 + i for i, label in enumerate(levels)}
-    return the(plots_unet._claims_mbconv(flops, found, 0.8), "rank correlation")
+        found |= {(label, 1): found[label, 1] - 40 * i for i, label in enumerate(levels)}
+    return the(plots_unet._claims_b(dict.fromkeys(levels, 1.0), found, 0.8), "rank correlation")
 
 
 def stability(world: str) -> dict:
@@ -89,7 +85,7 @@ KINDS = {"order": order, "effect": effect, "equivalence": equivalence, "trend": 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_claim_can_have_each_verdict(kind, world):
     row = KINDS[kind](world)
-    assert kind == "trend" or paper.claims()["kind"][row["claim"]] == kind  # C11 is an order of which a part is a trend
+    assert paper.claims()["kind"][row["claim"]] == kind
     assert ledger.verdict_of(row) == world, row
     assert ledger.ledger([row])["verdict"].tolist() == [world]
 
@@ -139,3 +135,30 @@ def test_without_spread_there_is_no_interval(values, others):
     found = ratio_of_spreads(values, others)
     assert math.isnan(found.low) and math.isnan(found.high)
     assert math.isnan(of_few(values[:1]).low)
+
+
+# ---- spread over seeds
+
+
+@pytest.mark.parametrize(("seeds", "ratio", "plain", "wide"), [
+    (3, 0.3, (0.90, 0.99), (0.92, 1.0)),  # seeds differ less than images do
+    (3, 10, (0.66, 0.82), (0.91, 0.98)),  # three seeds that differ far more
+    (5, 10, (0.80, 0.92), (0.91, 0.98)),
+])  # fmt: skip
+def test_widened_seeds_hold_the_truth_as_often_as_they_say_and_the_bootstrap_s_own_less_often(seeds, ratio, plain, wide):
+    rng, held = np.random.default_rng(0), []
+    for _ in range(250):
+        images = rng.normal(0, 1, 100)
+        by_seed = {seed: np.tile(rng.normal(0, ratio / 10) + images, (11, 1)) for seed in range(seeds)}
+        found = [bootstrap({seed: over_sigmas(values) for seed, values in of.items()}) for of in (by_seed, widened(by_seed))]
+        held.append([i.low < 0 < i.high for i in found])
+    shares = np.mean(held, 0)
+    assert plain[0] < shares[0] < plain[1] and wide[0] < shares[1] <= wide[1], shares
+
+
+def test_widened_seeds_keep_their_mean_and_what_images_differ_in():
+    by_seed = {seed: IMAGES + seed for seed in range(3)}
+    found = widened(by_seed)
+    assert sum(found.values()) / 3 == pytest.approx(IMAGES + 1)
+    assert found[2] - found[0] == pytest.approx(2 * 4.303 / 1.96 * 1.5**0.5)
+    assert widened({0: IMAGES})[0] is IMAGES

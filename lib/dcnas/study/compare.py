@@ -21,10 +21,11 @@ from .experiments import denoiser
 from .results import missing_labels, per_image
 from .runs import bank_noisy
 from .scales import scale_named
-from .stats import Interval, bootstrap, over_sigmas
+from .stats import Interval, bootstrap, bootstrap_of_means, over_sigmas
 from .timing import latencies
 
 NOISY = tuple(s for s in SIGMAS if s > 0)
+TREND_RHO = 0.8  # rank correlation: our reading of "the same trend" and "grow with"
 
 Scores = dict[tuple[str, int], np.ndarray]
 Weights = dict[str, float]
@@ -65,9 +66,7 @@ def contrast(scores: Scores, weights: Weights | None, sigmas: Sequence[float] = 
     """
     if not weights:
         return None
-    found = {
-        label: {seed: over_sigmas(array, sigmas) for (name, seed), array in scores.items() if name == label} for label in weights
-    }
+    found = {label: _by_seed(scores, label, sigmas) for label in weights}
     shared = sorted(set.intersection(*map(set, found.values())))
     if not shared:
         return None
@@ -109,6 +108,47 @@ def claim_rows(
     """Rows for `claims.verdict_table`, one for each comparison that can be made."""
     found = {text: contrast(scores, weights, sigmas) for text, weights in parts.items()}
     return [{"claim": claim, "comparison": text, "effect": f[0], "seeds": f[1]} | asked for text, f in found.items() if f]
+
+
+def rank_correlation(
+    scores: Scores, networks: Sequence[tuple[str, float]], others: Sequence[tuple[str, float]]
+) -> tuple[Interval, int]:  # fmt: skip
+    """Spearman's rank correlation of the mean scores of two lists of (label, sigma), and the number of seeds that all share."""
+    sides = [[_by_seed(scores, label, [sigma]) for label, sigma in side] for side in (networks, others)]
+    shared = sorted(set.intersection(*(set(network) for side in sides for network in side)))
+    found = bootstrap_of_means(
+        {seed: np.stack([[network[seed] for network in side] for side in sides]) for seed in shared},
+        lambda means: _spearman(*means),
+    )
+    return found, len(shared)
+
+
+def trend_rows(
+    scores: Scores, claim: str, text: str, values: dict[str, float], sigmas: Sequence[float] = SIGMAS, falls: bool = False
+) -> list[dict]:  # fmt: skip
+    """Whether networks' scores grow, or fall, with a number of each, as a row for `claims.verdict_table`; not if one is missing."""
+    found = [_by_seed(scores, label, sigmas) for label in values]
+    shared = sorted(set.intersection(*map(set, found)))
+    if not shared:
+        return []
+    numbers = np.array([*values.values()])[:, None]
+    rho = bootstrap_of_means(
+        {seed: np.stack([network[seed] for network in found]) for seed in shared},
+        lambda means: _spearman(means, np.broadcast_to(numbers, means.shape)),
+    )
+    asked = dict(threshold=-TREND_RHO, direction="<") if falls else dict(threshold=TREND_RHO)
+    return [{"claim": claim, "comparison": f"rank correlation of {text}", "effect": rho, "seeds": len(shared)} | asked]
+
+
+def _by_seed(scores: Scores, label: str, sigmas: Sequence[float]) -> dict[int, np.ndarray]:
+    """The scores of one network, a number per image, by seed."""
+    return {seed: over_sigmas(array, sigmas) for (name, seed), array in scores.items() if name == label}
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rank correlations over the first axis of two arrays (networks, draws); equal values share the mean of their ranks."""
+    a, b = (((side[:, None] > side).sum(1) + (side[:, None] >= side).sum(1) - len(side)) / 2 for side in (a, b))
+    return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
 
 
 def comparison_table(scores: Scores, parts: dict, name: str = "comparison") -> pd.DataFrame:

@@ -24,4 +24,5 @@ def assumptions(scale: str, *, device: str = "cpu") -> Panel:
         "without_zero": W.Checkbox(False, description="means without σ = 0", **options),
         "pooled": W.Checkbox(False, description="PSNR of the pooled error", **options),
         "clipped": W.Checkbox(False, description="noise clipped to [0, 1]", **options),
+        "student": W.Checkbox(False, description="intervals: Student's t over seeds", **options),
     }, draw)  # fmt: skip

@@ -20,6 +20,7 @@ from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_un
 from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table
 from .compare import Scores
 from .figures import COLOURS
+from .stats import widened
 from .timing import latencies
 
 SIGMA = 0.8  # of Figure 3's claims
@@ -29,11 +30,12 @@ VERDICT_LOOK = {REPRODUCED: ("green", "o"), NOT_REPRODUCED: ("red", "X"), UNDECI
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the paper leaves open about its noise and its means. The defaults are those of the notebooks."""
+    """What the paper leaves open about its noise and its means, and how wide intervals are. The defaults are the notebooks'."""
 
     without_zero: bool = False  # means over the ten noise levels above 0 instead of all eleven
     pooled: bool = False  # PSNR of the error pooled over all images instead of the mean of each image's PSNR
     clipped: bool = False  # noisy images clipped to [0, 1], where every network of a comparison was trained and tested so too
+    student: bool = False  # intervals over seeds as wide as those of Student's t, instead of the bootstrap's
 
     @property
     def words(self) -> dict[str, str]:
@@ -45,7 +47,8 @@ class Assumptions:
     @property
     def text(self) -> str:
         words = self.words
-        return f"{words['levels']}, {words['psnr']}, {words['noise']}{' where it can be' if self.clipped else ''}"
+        student = "; intervals as wide as Student's t over seeds" if self.student else ""
+        return f"{words['levels']}, {words['psnr']}, {words['noise']}{' where it can be' if self.clipped else ''}{student}"
 
     def apply(self, scores: Scores, metric: str) -> Scores:
         """The scores as these assumptions have them."""
@@ -53,7 +56,16 @@ class Assumptions:
             scores = {key: pooled(values) for key, values in scores.items()}
         if self.without_zero:  # σ = 0 counts as much as the mean of the others, so a mean over eleven is that over ten
             scores = {key: np.concatenate([values[1:].mean(0, keepdims=True), values[1:]]) for key, values in scores.items()}
-        return scores
+        return self.spread(scores)
+
+    def spread(self, scores: Scores) -> Scores:
+        """The scores with seeds as far apart as these assumptions have them."""
+        if not self.student:
+            return scores
+        by_label: dict[str, dict[int, np.ndarray]] = {}
+        for (label, seed), values in scores.items():
+            by_label.setdefault(label, {})[seed] = values
+        return {(label, seed): values for label, seeds in by_label.items() for seed, values in widened(seeds).items()}
 
 
 def pooled(psnr: np.ndarray) -> np.ndarray:
@@ -129,15 +141,18 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
     found += judged(lambda psnr: plots_unet.unet_claims(rows, psnr, SIGMA), rows, "psnr")
     found += judged(plots_joint.joint_claims, results.results("table_3", scale, device=device), "psnr", "accuracy")
 
-    # Section 4.1 judges without noise, which no assumption here is about
+    # Section 4.1 judges without noise, so what noise is and what means are over does not matter there
+    def accuracy_of(rows: pd.DataFrame) -> Scores:
+        return assumptions.spread(results4.per_image(rows, "accuracy"))
+
     rows4, searched = results4.results("table_8", scale, device=device), results4.searches("beta_searches", scale, device=device)
-    timed, accuracy = results4.latencies(scale), results4.per_image(rows4, "accuracy")
+    timed, accuracy = results4.latencies(scale), accuracy_of(rows4)
     found += based(plots_nas.beta_claims(plots_nas.table_8(searched, rows4, accuracy), accuracy, searched), rows4, timed)
     rows4 = results4.results("figure_6", scale, device=device)
-    found += based(plots_nas.operator_claims(results4.per_image(rows4, "accuracy")), rows4, timed)
+    found += based(plots_nas.operator_claims(accuracy_of(rows4)), rows4, timed)
     rows4 = results4.results("figure_7", scale, device=device)
-    derived, accuracy = results4.derived(scale, device=device), results4.per_image(rows4, "accuracy")
-    found += based(plots_nas.classifier_claims(rows4, accuracy, derived), rows4, timed)
+    derived = results4.derived(scale, device=device)
+    found += based(plots_nas.classifier_claims(rows4, accuracy_of(rows4), derived), rows4, timed)
 
     for group, claims_of, metrics in (
         ("table_4", plots_nas.denoiser_claims, ("psnr", "ssim")), ("table_5", plots_nas.joint_claims, ("psnr", "ssim", "accuracy")),
@@ -193,15 +208,21 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["statement", "claim's verdict"]).assign(assumed=assumed.mask(again, "as above").to_numpy())
 
 
-def summary(rows: Sequence[dict]) -> pd.DataFrame:
-    """A row per claim: where it stands in the paper, what it says, how many of its parts are reproduced, the verdict."""
+STRICTER = "with Student's t"  # the column of verdicts from intervals that are wider over seeds
+
+
+def summary(rows: Sequence[dict], wide: Sequence[dict] = ()) -> pd.DataFrame:
+    """A row per claim: where it stands in the paper, what it says, how many of its parts are reproduced, the verdict.
+
+    With `wide`, the same comparisons with the intervals of Student's t over seeds, their verdict as well.
+    """
     table = paper.claims()[["section", "source", "statement"]].copy()
     parts = {claim: [verdict_of(row) for row in rows if row["claim"] == claim] for claim in table.index}
     table["parts"] = [f"{found.count(REPRODUCED)} of {len(found)}" for found in parts.values()]
     table["scale"] = [_scales([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["seeds"] = [_seeds([row for row in rows if row["claim"] == claim]) for claim in table.index]
     table["verdict"] = verdicts(rows)
-    return table
+    return table.assign(**{STRICTER: verdicts(wide)}) if wide else table
 
 
 def _seeds(rows: Sequence[dict]) -> str:

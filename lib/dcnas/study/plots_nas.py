@@ -22,7 +22,7 @@ from ..nas.networks import NETWORKS
 from ..nas.recorder import FLIP_RATE, TAIL
 from ..nas.space import Architecture
 from . import compare, figures, paper
-from .compare import Scores, claim_rows, contrast, difference, mean_score
+from .compare import Scores, claim_rows, contrast, difference, mean_score, trend_rows
 from .results4 import Searched, images_of_scale, samples
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .section4 import TARGETS, TWO_SAMPLED, operators_label
@@ -282,7 +282,8 @@ def operator_claims(accuracy: Scores) -> list[dict]:
             rows += claim_rows(
                 accuracy, "C18", {f"{size}: accuracy, 4 minus {count} operators, in points": weights}, CLEAN, **asked
             )
-    return rows
+    counts = {operators_label("L", count): count for count in (4, 6, 8)}
+    return rows + trend_rows(accuracy, "C18", "the number of operators with accuracy, L", counts, CLEAN, falls=True)
 
 
 def figure_7(rows: pd.DataFrame, accuracy: Scores) -> Figure:

@@ -4,7 +4,7 @@ Section 3.2 of the paper: Figure 3, Table 2 and the MBConv repeat of its last pa
 comparisons are paired (`compare`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -17,16 +17,30 @@ from ..models import UNETS, unet_widths
 from . import compare, figures, paper
 from . import experiments as lists
 from .claims import COUNTED
-from .compare import BASELINE, NOISY, REDUCED, TABLE_2, Scores, Weights, claim_rows, combine, contrast, difference, unet_label
+from .compare import (
+    BASELINE,
+    NOISY,
+    REDUCED,
+    TABLE_2,
+    TREND_RHO,
+    Scores,
+    Weights,
+    claim_rows,
+    combine,
+    contrast,
+    difference,
+    rank_correlation,
+    trend_rows,
+    unet_label,
+)  # fmt: skip
 from .results import pictures
 from .runs import SAMPLE_SIGMAS
-from .stats import Interval, bootstrap, over_sigmas
+from .stats import Interval
 
 LETTERS = {"b": "a", "d": "b", "c": "c", "m": "d"}  # of the panels in the paper's Figure 3
 MEANING = {"b": "base width b", "d": "depth d", "c": "blocks per level c", "m": "multiplier m"}
 SMALL_DB = 0.2  # our reading of "retains the performance" and "the difference is small"; the paper gives no number
 SMALL = dict(threshold=SMALL_DB, direction="<")
-TREND_RHO = 0.8  # our reading of "the same trend"
 LEAST_GAIN_DB = 8.0  # over the noisy input at sigma 0.4: less means that a network has not learned to denoise
 BARS = "Small points: seeds; line: their mean; bars: a standard deviation over seeds."
 
@@ -147,28 +161,13 @@ def scaling_table(rows: pd.DataFrame, scores: Scores, sigma: float) -> pd.DataFr
     return compare.comparison_table(scores, parts)
 
 
-def rank_correlation(scores: Scores, networks: Sequence[tuple[str, float]], others: Sequence[tuple[str, float]]) -> Interval:
-    """Spearman's rank correlation between the mean scores of two lists of (label, sigma), its interval from resampled images."""
-
-    def spearman(means: np.ndarray) -> np.ndarray:  # (1, 2, networks, ...) to (1, ...)
-        ranks = means.argsort(2).argsort(2).astype(float)
-        ranks -= ranks.mean(2, keepdims=True)
-        a, b = ranks[:, 0], ranks[:, 1]
-        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
-
-    def over_seeds(label: str, sigma: float) -> np.ndarray:
-        return np.mean([over_sigmas(array, [sigma]) for (name, _), array in scores.items() if name == label], 0)
-
-    return bootstrap({0: np.stack([[over_seeds(*network) for network in side] for side in (networks, others)])}, spearman)
-
-
 def trend_table(rows: pd.DataFrame, scores: Scores, sigma: float) -> pd.DataFrame:
     """Rank correlation across the networks of Figure 3 between their PSNR at `sigma` and at each other: is it above `TREND_RHO`?"""
     labels = list(dict.fromkeys(_of_panels(rows)["label"]))
     table = {}
     for other in SIGMAS:
         if other != sigma:
-            rho = rank_correlation(scores, [(label, sigma) for label in labels], [(label, other) for label in labels])
+            rho, _ = rank_correlation(scores, [(label, sigma) for label in labels], [(label, other) for label in labels])
             same = "yes" if rho.low > TREND_RHO else "no" if rho.high < TREND_RHO else "undecided"
             table[other] = [round(rho.mean, 2), rho.bounds(), same]
     columns = ["rank correlation", "95% interval", "same trend"]
@@ -333,16 +332,24 @@ def mbconv_table(rows: pd.DataFrame, scores: Scores, sigma: float) -> pd.DataFra
 def unet_claims(rows: pd.DataFrame, scores: Scores, sigma: float) -> list[dict]:
     """C06 to C11 as comparisons for `claims.verdict_table`."""
     flops = compare.flops_by_label(rows)
-    found = _claims_b(scores, sigma) + _claims_d(flops, scores, sigma) + _claims_c(flops, scores, sigma)
+    found = _claims_b(flops, scores, sigma) + _claims_d(flops, scores, sigma) + _claims_c(flops, scores, sigma)
     return found + _claims_m(scores, sigma) + _claims_reduced(flops, scores) + _claims_mbconv(flops, scores, sigma)
 
 
-def _claims_b(scores: Scores, sigma: float) -> list[dict]:
+def _claims_b(flops: dict[str, float], scores: Scores, sigma: float) -> list[dict]:
+    widths = {label: unet["b"] for unet, label in zip(lists.FIGURE_3["b"], B_LINE)}
+    found = trend_rows(scores, "C06", f"b with PSNR at σ = {sigma:g}", widths, [sigma])
+    if found:
+        least = min(flops[large] / flops[small] for small, large in zip(B_LINE, B_LINE[1:]))
+        found.append({
+            "claim": "C06", "comparison": "least ratio of FLOPs, b to half of it", "threshold": 1, "scale": COUNTED,
+            "effect": Interval(least, least, least),
+        })  # fmt: skip
     steps = list(zip(lists.FIGURE_3["b"], B_LINE, B_LINE[1:]))
     gains = {f"gain in dB from b={unet['b']} to b={2 * unet['b']}": difference(large, small) for unet, small, large in steps}
     text, last = gains.popitem()
     gains["gain in dB from b=4 to b=8 minus that from b=8 to b=16"] = {B_LINE[1]: 2.0, B_LINE[0]: -1.0, B_LINE[2]: -1.0}
-    return claim_rows(scores, "C06", gains, [sigma]) + claim_rows(scores, "C06", {text: last}, [sigma], **SMALL)
+    return found + claim_rows(scores, "C06", gains, [sigma]) + claim_rows(scores, "C06", {text: last}, [sigma], **SMALL)
 
 
 def _mean_over_b(scores: Scores, text: str, parts: dict[int, Weights | None], sigma: float) -> dict[str, Weights | None]:
@@ -403,8 +410,7 @@ def _claims_mbconv(flops: dict[str, float], scores: Scores, sigma: float) -> lis
     twins = {mb: conv for mb, conv in TWINS.items() if {mb, conv} <= have}
     found = []
     if len(twins) > 2:
-        rho = rank_correlation(scores, *([(label, sigma) for label in side] for side in (twins.values(), twins)))
-        seeds = min(len({seed for name, seed in scores if name == mb}) for mb in twins)
+        rho, seeds = rank_correlation(scores, *([(label, sigma) for label in side] for side in (twins.values(), twins)))
         text = f"rank correlation of {len(twins)} MBConv UNets with their Conv twins"
         found.append({"claim": "C11", "comparison": text, "effect": rho, "threshold": TREND_RHO, "seeds": seeds})
     _, middle, two = [unet_label("mbconv", **unet) for unet in lists.FIGURE_3["m"]]

@@ -3,16 +3,14 @@
 Section 4 has other images than the paper, so of its networks only differences stand beside the paper's.
 """
 
-import pandas as pd
-
 from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
 from ..reading import read_frame
 from . import paper, plots_nas, results4
-from .claims import overall
 from .compare import TABLE_2, contrast, difference, flops_by_label, mean_score
 from .figures import provenance_line
+from .ledger import STRICTER
 from .plots_classifier import TABLE_1
 from .plots_nas import CLEAN
 from .results import per_image, results
@@ -85,13 +83,19 @@ def section4_rows() -> list[dict]:
 
 
 def verdicts_line() -> str:
-    """How the claims were judged, in one sentence, from the tables that the notebooks wrote."""
-    tables = [read_frame(path) for path in sorted(figures_dir().glob("*_claims.csv"))]
-    if not tables:
+    """How the claims were judged, and how with wider intervals, in two sentences, from the table that notebook 05 wrote."""
+    path = figures_dir() / "section_5_summary.csv"
+    if not path.exists():
         return ""
-    judged = pd.concat(tables).groupby("claim")["verdict"].agg(lambda verdicts: overall(list(verdicts)).removesuffix(" (one seed)"))
-    parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in judged.groupby(judged).groups.items()]
-    return f"Of the paper's {len(judged)} claims about these networks, at this length of training: {'; '.join(parts)}."
+    table = read_frame(path, ["id", "verdict", STRICTER])
+    listed = {}
+    for column in ("verdict", STRICTER):
+        by_word = table.groupby(table[column].str.removesuffix(" (one seed)"))["id"].agg(list)
+        listed[column] = "; ".join(f"{len(names)} {word} ({', '.join(names)})" for word, names in by_word.items())
+    return (
+        f"Of the paper's {len(table)} claims, at this length of training: {listed['verdict']}. With intervals as wide as those of "
+        f"Student's t over seeds: {listed[STRICTER]}."
+    )
 
 
 def summary_markdown() -> str:
@@ -102,7 +106,10 @@ def summary_markdown() -> str:
     notes = {name: provenance_line(results(group, "published")) for name, group in _SOURCES.items()}
     notes["Section 4"] = f"{provenance_line(results4.results('trainings', 'published'))} Photographs of solar cells."
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
-    brackets = "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images alone, and too narrow."
+    brackets = (
+        "In brackets: 95% bootstrap intervals over test images and seeds, too narrow where three seeds differ more than images do "
+        "([05](notebooks/05_conclusion.ipynb) says how much); ¹ one seed: over images alone."
+    )
     return "\n".join([*table, "", brackets, "", verdicts_line(), "", notes_text])
 
 

@@ -73,6 +73,7 @@ def test_seeds_that_disagree_widen_a_rank_correlation():
 
 def test_equal_scores_share_their_ranks():
     assert compare._spearman(np.array([[1.0], [1.0], [2.0]]), np.array([[1.0], [2.0], [3.0]])) == pytest.approx(0.75**0.5)
+    assert compare._spearman(np.ones((3, 1)), np.array([[1.0], [2.0], [3.0]])) == 0
 
 
 def test_latencies_beside_the_papers(tmp_path, monkeypatch):

@@ -36,8 +36,7 @@ def rows(latencies: dict[str, float], seeds: int = 3, **columns) -> pd.DataFrame
     return pd.DataFrame([
         {"label": label, "seed": seed, "sigma": sigma, "scale": "laptop", "images": 32_000, "set_images": 2_000, "classes": 4,
          "data": "solar", "resolution": 64, "flops": 1e8, "parameters": 2e6, "network": "DC-NAS", "upscaled": 1.0,
-         "decoder": "conv", "derivation": label, "latency_ms": ms, "q25_ms": ms - 0.1, "q75_ms": ms + 0.1, "passes": 15,
-         "latency_batch": 32} | columns
+         "decoder": "conv", "derivation": label, "latency_ms": ms, "error_ms": 0.05, "latency_batch": 32} | columns
         for label, ms in latencies.items() for seed in range(seeds) for sigma in SIGMAS
     ])  # fmt: skip
 

@@ -369,6 +369,13 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     assert found["slowdown"].tolist() == pytest.approx([2, 2])
 
 
+def test_the_error_of_a_latency_is_what_two_measurements_differ_by():
+    now = pd.Series({"C-NAS a conv 1.0": 10.0, "C-NAS b conv 1.0": 10.0, "C-NAS c conv 1.0": 10.0, "UNet b=8": 5.0})
+    before = pd.DataFrame({"network": "C-NAS", "run": [*"abcd"], "measured_ms": [22.0, 20.0, 18.0, 1.0]})  # on a day half as fast
+    assert results4.repeat_error(now, before) == pytest.approx(0.1 / 2**0.5, rel=0.01)
+    assert results4.repeat_error(now, before.head(2)) == results4.repeat_error(now, pd.DataFrame()) == 0
+
+
 def test_latencies_of_another_device_are_measured_anew(laptop, small):
     path = results4.measure_section4("laptop")
     other = pd.read_csv(path).assign(device="another one")
@@ -387,9 +394,9 @@ def test_a_row_has_the_latency_of_its_very_network_or_none(laptop, small):
          "derivation": e.derivation and e.derivation.name, "b": e.b, "upscaled": e.upscaled} for e in laptop
     ]).astype({"b": "Int64"})  # fmt: skip
     known = pd.read_csv(results4.latency_path("laptop")).set_index("network")
-    found = results4._with_latency(rows).set_index("label")["latency_ms"]
+    found = results4._with_latency(rows, pd.DataFrame()).set_index("label")["latency_ms"]
     for label, key in keys.items():
         assert found[label] == pytest.approx(known.loc[key, "median_ms"] / known.loc[key, "slowdown"])
     changed = rows.assign(derivation=rows["derivation"].where(rows["derivation"].isna(), "another"))
     with pytest.raises(InputError, match="the latency of DC-NAS S was not measured .* `dcnas latency --section 4 --scale laptop`"):
-        results4._with_latency(changed)
+        results4._with_latency(changed, pd.DataFrame())

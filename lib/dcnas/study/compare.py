@@ -146,9 +146,10 @@ def _by_seed(scores: Scores, label: str, sigmas: Sequence[float]) -> dict[int, n
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rank correlations over the first axis of two arrays (networks, draws); equal values share the mean of their ranks."""
+    """Rank correlations over the first axis of two arrays (networks, draws); ties share their ranks, 0 where all are tied."""
     a, b = (((side[:, None] > side).sum(1) + (side[:, None] >= side).sum(1) - len(side)) / 2 for side in (a, b))
-    return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    size = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return (a * b).sum(0) / np.where(size > 0, size, 1.0)
 
 
 def comparison_table(scores: Scores, parts: dict, name: str = "comparison") -> pd.DataFrame:

@@ -15,7 +15,6 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from ..data.images import evaluation_images
 from ..data.noise import SIGMAS
-from ..latency.measure import median_error
 from ..latency.table import Table
 from ..nas.lut import predicted_ms
 from ..nas.networks import NETWORKS
@@ -125,15 +124,14 @@ def same_latency_rows(
 
 
 def _latency_gap(rows: pd.DataFrame, a: str, b: str) -> Interval:
-    """Measured latency of `a` minus that of `b` in ms, with a 95% interval from the quartiles of their passes.
+    """Measured latency of `a` minus that of `b` in ms, with a 95% interval from the error of each measurement.
 
     Trainings of one network share one measurement: it counts as often as there are trainings, but its error does not shrink.
     """
     errors = []
     for label in (a, b):
         part = rows[rows["label"] == label].drop_duplicates("seed")
-        each = median_error(part["q75_ms"] - part["q25_ms"], part["passes"])
-        each = each.groupby(part["derivation"].fillna("made by hand")).sum()
+        each = part["error_ms"].groupby(part["derivation"].fillna("made by hand")).sum()
         errors.append(float((each**2).sum() ** 0.5 / len(part)))
     change, half = latencies_ms(rows)[a] - latencies_ms(rows)[b], 1.96 * hypot(*errors)
     return Interval(change, change - half, change + half)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
-from ..latency.measure import Latency, device_named
+from ..latency.measure import Latency, device_named, median_error
 from ..latency.table import Table, load_table
 from ..models import count_flops
 from ..nas.networks import IMAGE_CHANNELS
@@ -165,17 +165,25 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
             measure_section4(scale, wanted, rounds=1, passes=1)
     if rows.empty:
         raise InputError(f"no results of {group} are published yet; use the scale smoke, laptop, gpu or paper.")
-    return _with_latency(rows)
+    if scale == "published":
+        return _with_latency(rows, derived(scale))
+    return _with_latency(rows, pd.DataFrame([derivation_row(e.derivation).iloc[0] for e in wanted if needs(e) is not None]))
 
 
-def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
-    """With the latency of each row's very network: another one of the same label has another."""
+def _with_latency(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """With the latency of each row's very network, for another one of the same label has another, and its standard error.
+
+    The error is that of the median of the passes, or, where it is larger, what two measurements of one network differ by: the
+    derivations `found` measured theirs before.
+    """
     scale = rows["scale"].iloc[0]
     known = latencies(scale)
     for name in ("median_ms", "q25_ms", "q75_ms"):  # in the milliseconds of the table, which targets are in
         known[name] /= known["slowdown"]
     known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"}).drop_duplicates("network")
     known = known.set_index("network")[["latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]]
+    error_ms = median_error(known["q75_ms"] - known["q25_ms"], known["passes"])
+    known["error_ms"] = np.maximum(error_ms, repeat_error(known["latency_ms"], found) * known["latency_ms"])
     keys = [_network_key(row) for row in rows.astype(object).where(rows.notna(), None).itertuples()]
     if missing := sorted({label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}):
         raise InputError(
@@ -183,6 +191,17 @@ def _with_latency(rows: pd.DataFrame) -> pd.DataFrame:
             f"`dcnas latency --section 4 --scale {scale}`."
         )
     return rows.join(known.loc[keys].set_axis(rows.index))
+
+
+def repeat_error(latency_ms: pd.Series, found: pd.DataFrame) -> float:
+    """Relative standard error of one measurement, from networks that were measured twice; 0 where there are fewer than three.
+
+    `latency_ms` has the keys of networks as its index; the derivations `found` have the other measurement. What all networks of a
+    session have in common is left out: it cancels where two of them are compared.
+    """
+    keys = [f"{row.network} {row.run} conv 1.0" for row in found.itertuples()]  # of the very network that was derived
+    pairs = [(latency_ms[key], ms) for key, ms in zip(keys, found.get("measured_ms", ())) if key in latency_ms.index]
+    return float(np.std([np.log(a / b) for a, b in pairs], ddof=1) / 2**0.5) if len(pairs) > 2 else 0.0
 
 
 def read_runs(experiments: Sequence[Training]) -> pd.DataFrame:

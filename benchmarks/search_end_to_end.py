@@ -2,9 +2,9 @@
 
     python benchmarks/search_end_to_end.py OUT [--data PHOTOS]
 
-Runs `dcnas lut build`, `lut validate` and `search` with their defaults, alone on the machine, and prints how long each takes and how
-far the network is from its target. Asked: the search ends in 15 minutes on two cores, within 3% of its target. Without --data it
-takes 2,000 photographs of solar cells, which it writes into OUT first.
+Runs `dcnas lut build`, `lut validate` and `search` with their defaults, alone on the machine, and prints how long each takes and
+how far the network is from its target. Asked: the search ends in 15 minutes on two cores, within 3% of its target. Without --data
+it takes 2,000 photographs of solar cells, which it writes into OUT first.
 """
 
 import argparse
@@ -54,10 +54,7 @@ def main() -> None:
     out = args.out / "network"
     minutes["search"] = timed("search", "--data", data, "--lut", board, "--target-ms", f"{middle:.2f}", "--out", out)
     found = read_json(out / "search.json")
-    print(
-        f"{table.conditions.device}, {table.conditions.threads} threads: "
-        + ", ".join(f"{k} {m:.1f} min" for k, m in minutes.items())
-    )
+    print(f"{table.conditions.device}:", ", ".join(f"{name} {taken:.1f} min" for name, taken in minutes.items()))
     print(f"target {middle:.2f} ms, measured {found['measured_ms']:.2f}: {found['error_pct']:+.1f}% (± {found['noise_ms']:.2f} ms)")
     sys.exit(minutes["search"] > MINUTES or abs(found["error_pct"]) > PERCENT)
 

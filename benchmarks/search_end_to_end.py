@@ -30,7 +30,7 @@ def write_photos(folder: Path) -> Path:
     for i, (image, label) in enumerate(zip(data.images[:PHOTOS], data.labels[:PHOTOS])):
         place = folder / data.classes[int(label)]
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.numpy().transpose(1, 2, 0)).save(place / f"{i:04d}.png")
+        Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(place / f"{i:04d}.png")
     return folder
 
 

@@ -155,6 +155,20 @@ def test_assumptions_are_those_of_a_section_or_a_claim():
     assert of.is_unique and set(claims["section"]) <= set(of) <= {*claims["section"], *claims.index}
 
 
+def test_fewer_seeds_are_the_first_ones():
+    scores = {("a", seed): np.full((11, 20), float(seed)) for seed in range(3)}
+    assert contrast(Assumptions(seeds=2).apply(scores, "psnr"), {"a": 1.0}) == (pytest.approx((0.5, 0, 1)), 2)
+
+
+def test_what_more_evidence_has_moved(monkeypatch, exchanged):
+    fewer = [row | {"effect": Interval(1, -1, 3)} if row["claim"] == "C07" else row for row in exchanged[0]]
+    monkeypatch.setattr(ledger, "comparisons", lambda *_, **__: fewer)
+    table = ledger.by_evidence(exchanged[0], "published")
+    assert table.loc["C07"].tolist()[::2] == ["undecided", "not reproduced"] and table.loc["C07"].tolist()[1] == ""
+    assert list(table)[1].startswith("classifiers after 192,000") and "C20" not in table.index
+    assert set(table.index) - {"C07"} <= {"C01", "C02", "C04", "C05"}
+
+
 def test_turning_assumptions_about_names_what_moves(monkeypatch):
     marked = [row | {"clipped": False} for row in ROWS]
     other = [row | {"effect": Interval(5, 4, 6)} if row["comparison"] == "b" else row for row in marked]

@@ -36,6 +36,7 @@ class Assumptions:
     pooled: bool = False  # PSNR of the error pooled over all images instead of the mean of each image's PSNR
     clipped: bool = False  # noisy images clipped to [0, 1], where every network of a comparison was trained and tested so too
     student: bool = False  # intervals over seeds as wide as those of Student's t, instead of the bootstrap's
+    seeds: int | None = None  # of each network, the first so many trainings; None: all
 
     @property
     def words(self) -> dict[str, str]:
@@ -59,7 +60,9 @@ class Assumptions:
         return self.spread(scores)
 
     def spread(self, scores: Scores) -> Scores:
-        """The scores with seeds as far apart as these assumptions have them."""
+        """The scores of as many seeds, and those as far apart, as these assumptions have it."""
+        if self.seeds is not None:
+            scores = {(label, seed): values for (label, seed), values in scores.items() if seed < self.seeds}
         if not self.student:
             return scores
         by_label: dict[str, dict[int, np.ndarray]] = {}
@@ -133,10 +136,7 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
         timed = latencies(32) if section is results else results4.latencies(scale)
         return based(with_twins(made(rows), made(twins)), rows, timed)
 
-    def table_of_classifiers(accuracy: Scores) -> list[dict]:
-        return plots_classifier.claims_of_table_1(accuracy) + plots_classifier.claims_of_table_6(accuracy)
-
-    found = judged(table_of_classifiers, results.results("tables_1_and_6", scale, device=device), "accuracy")
+    found = judged(_classifier_claims, results.results("tables_1_and_6", scale, device=device), "accuracy")
     rows = results.gather(["figure_3", "figure_3_mbconv"], scale, device)
     found += judged(lambda psnr: plots_unet.unet_claims(rows, psnr, SIGMA), rows, "psnr")
     found += judged(plots_joint.joint_claims, results.results("table_3", scale, device=device), "psnr", "accuracy")
@@ -160,6 +160,20 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
         rows4 = results4.results(group, scale, device=device)
         found += judged(partial(claims_of, rows4), rows4, *metrics, section=results4)
     return sorted(found, key=lambda row: row["claim"])
+
+
+def _classifier_claims(accuracy: Scores) -> list[dict]:
+    return plots_classifier.claims_of_table_1(accuracy) + plots_classifier.claims_of_table_6(accuracy)
+
+
+def by_evidence(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
+    """Claims that more evidence has moved: the verdicts on two seeds, or on classifiers trained for less, and on all, `rows`."""
+    columns = {"two seeds of each network": verdicts(comparisons(scale, Assumptions(seeds=2), device=device))}
+    for part in results.published_lengths("tables_1_and_6")[:-1] if scale == "published" else ():
+        shorter = verdicts(_classifier_claims(results.per_image(part, "accuracy")))
+        columns[f"classifiers after {part['images'].iloc[0]:,} images"] = shorter.replace("no results", "")
+    table = pd.DataFrame(columns | {"all": verdicts(rows)})
+    return table[[len({*line} - {""}) > 1 for line in table.to_numpy()]]
 
 
 def _listed(values: pd.Series) -> str:
@@ -309,7 +323,7 @@ def moved_text(before: Sequence[dict], after: Sequence[dict]) -> str:
 
 def flips(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """Each assumption turned about alone, then all: how many comparisons it changes, and which verdicts of `rows` it moves."""
-    names, table = [field.name for field in fields(Assumptions)], []
+    names, table = [field.name for field in fields(Assumptions) if field.default is False], []
     for turned in (*([name] for name in names), names):
         asked = Assumptions(**dict.fromkeys(turned, True))
         other = comparisons(scale, asked, device=device)

@@ -105,8 +105,9 @@ def by_length_of_training(names: Sequence[str], against: str = "Conv-L") -> pd.D
     A pair of columns for each number of training images, with how many seeds it rests on; then the paper's.
     """
     theirs, columns = paper.networks()["accuracy_pct"][list(names)], {}
-    rows = results.published()
-    for images, part in rows[rows["label"].isin(names) & (rows["task"] == "classify")].groupby("images"):
+    for part in results.published_lengths("tables_1_and_6"):
+        part = part[part["label"].isin(names)]
+        images = part["images"].iloc[0]
         scores = results.per_image(part, "accuracy")
         seeds = part.groupby("label")["seed"].nunique()
         few = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"

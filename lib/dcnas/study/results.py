@@ -148,6 +148,12 @@ def _published_of(group: str) -> pd.DataFrame:
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
 
 
+def published_lengths(group: str) -> list[pd.DataFrame]:
+    """The published rows of a group by length of training, the shortest first."""
+    rows = _published_of(group)
+    return [part.reset_index(drop=True) for _, part in rows.groupby("images")]
+
+
 def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the scale that has most trained networks, each seed counted; of the best scale that has as many as another."""
     counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()

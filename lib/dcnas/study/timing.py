@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
@@ -48,7 +49,7 @@ def _networks() -> dict[str, Experiment]:
 def measure_section3(device: str = "cpu", threads: int | None = None, rounds: int = 5) -> Path:
     """Measure all networks and write a CSV file named by the device, in place of one of the same device and threads.
 
-    Beside it goes a file of the `PAIRS`: every timed pass, in six times as many rounds.
+    Beside it goes a file of the `PAIRS`, see `measure_pairs`, in twenty times as many rounds.
     """
     rows, on_gpu = [], check_device(device).type == "cuda"
     with torch.random.fork_rng():
@@ -63,18 +64,28 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
                 progress=True,
             )  # fmt: skip
             rows += [{"label": label} | latency.as_row() for label, latency in found.items()]
-        pairs = {pair: measure_pair({label: models[label] for label in pair}, 6 * rounds, threads, device) for pair in PAIRS}
     if not on_gpu:  # a call returns when its work is done, so the mean is that reading
         rows = [row | {"unsynchronised_ms": row["mean_ms"]} for row in rows]
-    name = device_name(device).lower()
-    slug = "-".join("".join(ch if ch.isalnum() else " " for ch in name).split())
-    suffix = f"{slug}-{rows[0]['threads']}threads.csv"
-    passes = pd.concat(
-        pd.DataFrame({"a": a, "b": b, "round": range(6 * rounds), "a_ms": times[a], "b_ms": times[b]})
-        for (a, b), times in pairs.items()
-    )
-    write_atomic(latency_dir() / f"pairs-{suffix}", passes.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    return write_atomic(latency_dir() / f"section3-{suffix}", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    measure_pairs(device, threads, 20 * rounds)
+    return write_atomic(_path("section3", device, threads), pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def measure_pairs(device: str = "cpu", threads: int | None = None, rounds: int = 100) -> Path:
+    """Time the `PAIRS` side by side in batches of 32 and write every pass to a CSV file, named as that of all networks."""
+    frames = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for a, b in tqdm(PAIRS, desc="pairs"):
+            models = {label: (build(e), inputs_of(e, 32)) for label, e in _networks().items() if label in (a, b)}
+            times = measure_pair(models, rounds, threads, device)
+            frames.append(pd.DataFrame({"a": a, "b": b, "round": range(rounds), "a_ms": times[a], "b_ms": times[b]}))
+    text = pd.concat(frames).to_csv(index=False, lineterminator="\n", float_format="%.4f")
+    return write_atomic(_path("pairs", device, threads), text)
+
+
+def _path(what: str, device: str, threads: int | None) -> Path:
+    name = "-".join("".join(ch if ch.isalnum() else " " for ch in device_name(device).lower()).split())
+    return latency_dir() / f"{what}-{name}-{threads or torch.get_num_threads()}threads.csv"
 
 
 def latencies(batch: int = 32) -> pd.DataFrame:

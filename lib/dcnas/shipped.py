@@ -24,7 +24,7 @@ from .nas.networks import MANUAL, NETWORKS, SequentialJoint, build_manual, build
 from .nas.space import MOST_RESOLUTION, from_record
 from .paths import shown, weights_dir, write_atomic
 from .pictures import STRIDE, square_of, with_channels
-from .reading import read_json
+from .reading import COUNT, FLAG, TEXT, WHOLE, one_of, read_json, require_kinds
 
 FORMAT = 1
 DIGITS = tuple("0123456789")
@@ -33,6 +33,8 @@ _FIELDS = {
     "format": int, "label": str, "network": dict, "classes": list, "resolution": int, "training": str, "command": str,
     "metrics": list,
 }  # fmt: skip
+TRAINED = {"seed": WHOLE, "steps": COUNT, "batch": COUNT, "parameters": COUNT}  # what a card says of a run's training
+_OPTIONAL = TRAINED | {"data": TEXT, "scale": TEXT, "flops": COUNT, "noisy": FLAG}
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ def read_card(path: Path) -> dict:
         raise InputError(f"{shown(path)} has the format {spelled(card['format'])}, but {FORMAT} was expected.")
     if require_whole(f"the resolution in {shown(path)}", card["resolution"], STRIDE, MOST_RESOLUTION) % STRIDE:
         raise InputError(f"the resolution in {shown(path)} is {card['resolution']}, but a multiple of {STRIDE} was expected.")
+    require_kinds(path, card["network"], {"kind": one_of(KINDS)}, "network.")
+    require_kinds(path, card, {name: kind for name, kind in _OPTIONAL.items() if name in card})
     if not all(isinstance(name, str) for name in card["classes"]):
         raise InputError(f"{shown(path)} has classes that are no names.")
     for row in card["metrics"]:

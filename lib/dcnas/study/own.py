@@ -21,7 +21,7 @@ from .. import export, reading
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
-from ..errors import InputError
+from ..errors import InputError, spelled
 from ..latency.table import Table
 from ..models import count_parameters
 from ..models.flops import count_flops
@@ -42,7 +42,6 @@ FORMAT = 1
 CALIBRATION = 64  # images
 DIGITS = "digits"
 RECORD, ARCHITECTURE, WEIGHTS, METRICS = "search.json", "architecture.json", "weights.safetensors", "metrics.csv"
-_FIELDS = {"network": str, "data": str, "target_ms": (int, float), "predicted_ms": (int, float), "run": str}
 
 
 def claim(folder: Path, search: Search) -> None:
@@ -64,10 +63,10 @@ def read_record(folder: Path) -> dict:
     path = folder / RECORD
     if not path.exists():
         raise InputError(f"{shown(path)} does not exist; `dcnas search --out {shown(folder)}` makes it.")
-    record = reading.read_record(path, (*report.RECORDED, "run", "format"))
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record[name], kind)]
-    if wrong or record["format"] != FORMAT:
-        raise InputError(f"{shown(path)} is no record of a search of format {FORMAT}: {', '.join(wrong) or 'format'} is wrong.")
+    record = report.read_search(path)
+    reading.require_kinds(path, record, {"run": reading.TEXT, "format": reading.WHOLE})
+    if record["format"] != FORMAT:
+        raise InputError(f"{shown(path)} has the format {spelled(record['format'])}, but {FORMAT} was expected.")
     return record
 
 
@@ -154,6 +153,8 @@ def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = 
     Another set's metrics go to a file of their own, and the report stays as it is.
     """
     network = trained(folder)
+    if (folder / RECORD).exists():
+        read_record(folder)  # first: what is wrong with it is told before the images are judged
     known = network.card.get("data")
     if data is None and known is None:
         raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")

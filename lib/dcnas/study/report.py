@@ -11,7 +11,7 @@ from ..reading import COUNT, NUMBER, SCORE, TEXT, read_frame, read_record, requi
 from ..shipped import TRAINED, read_card
 
 NAME = "report.html"
-PICTURES = ("architecture", "quality", "samples", "search")
+PICTURES = ("architecture", "network", "quality", "samples", "search")
 RECORDED = {  # of a search: what the page says
     "network": TEXT, "target_ms": NUMBER, "predicted_ms": NUMBER, "parameters": COUNT, "flops": COUNT, "verdict": TEXT,
     "reason": TEXT, "table_error_pct": NUMBER.or_none, "data": TEXT,
@@ -42,9 +42,13 @@ def write(folder: Path) -> Path:
     card = _card(folder / "weights.card.json") if (folder / "weights.card.json").exists() else None
     pictures = {name: _embedded(folder / f"{name}.png") for name in PICTURES if (folder / f"{name}.png").exists()}
     metrics = _metrics(folder / "metrics.csv") if (folder / "metrics.csv").exists() else None
+    searched = record is not None and (card is None or is_of(record, card))
     page = _PAGE.render(
-        record=record, card=card, pictures=pictures, table=None if metrics is None else _rows(metrics),
-        images=None if metrics is None else int(metrics["images"].iloc[0]), title=_title(record, card),
+        record=record, card=card, searched=searched, pictures=pictures, table=None if metrics is None else _rows(metrics),
+        images=None if metrics is None else int(metrics["images"].iloc[0]),
+        title=f"{record['network']} for {record['target_ms']:g} ms" if searched else network_text(card["network"]),
+        network=network_text(card["network"] if card else {"kind": record["network"], "decoder": "conv"}, plain=True),
+        drawing=pictures.get("architecture" if searched else "network"),
     )  # fmt: skip
     return write_atomic(folder / NAME, page)
 
@@ -55,6 +59,17 @@ def read_search(path: Path) -> dict:
     if MEASURED.keys() & record.keys():
         require_kinds(path, record, MEASURED)
     return record
+
+
+def is_of(record: dict, card: dict) -> bool:
+    """Whether a card is of the very network that was searched, which has the decoder that latencies are predicted for."""
+    return network_text(card["network"]) == record["network"] and card["parameters"] == record["parameters"]
+
+
+def network_text(network: dict, plain: bool = False) -> str:
+    """What a card's network is: "C-NAS", "DC-NAS, decoder mb"; the usual decoder "conv" only if `plain`."""
+    kind, decoder = network["kind"], network.get("decoder")
+    return kind if kind == "C-NAS" or decoder is None or (decoder == "conv" and not plain) else f"{kind}, decoder {decoder}"
 
 
 def _card(path: Path) -> dict:
@@ -71,12 +86,6 @@ def _metrics(path: Path) -> pd.DataFrame:
 
 def _embedded(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _title(record: dict | None, card: dict | None) -> str:
-    if record is None:
-        return f"{card['network']['kind']}"
-    return f"{record['network']} for {record['target_ms']:g} ms"
 
 
 def _rows(metrics: pd.DataFrame) -> list[list[str]]:

@@ -158,6 +158,29 @@ def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
         way("evaluate", out, "--data", tmp_path / "other")
 
 
+def test_sets_of_one_name_have_files_of_their_own(way, tmp_path, capsys):
+    out, shades = tmp_path / "mine", {"x": 40, "y": 250}
+    way("search", "--out", out)
+    for place, shade in shades.items():
+        for name in ("bright", "dark"):
+            (tmp_path / place / "test" / name).mkdir(parents=True)
+            for n in range(3):
+                Image.new("RGB", (40, 40), (shade, 60 * n, 9)).save(tmp_path / place / "test" / name / f"{n}.png")
+    written = {}
+    for place in (*shades, *shades):  # again: each set's file is found again
+        capsys.readouterr()
+        way("evaluate", out, "--data", tmp_path / place / "test")
+        path = Path(capsys.readouterr().out.split("wrote ")[1].strip())
+        assert pd.read_csv(path)["data"].unique().tolist() == [f"folder:{tmp_path / place / 'test'}"]
+        assert written.setdefault(place, (path, path.read_bytes())) == (path, path.read_bytes())
+    assert written["x"][0].name == "metrics-test.csv" and {path for path, _ in written.values()} == set(out.glob("metrics-*.csv"))
+    assert written["x"][0].read_bytes() == written["x"][1] != written["y"][1]
+
+    (out / "metrics-test.csv").write_text("sigma,images\n0.0,6\n")  # as it was before files named their set
+    way("evaluate", out, "--data", tmp_path / "x" / "test")
+    assert (out / "metrics-test.csv").read_text() == "sigma,images\n0.0,6\n" and len(list(out.glob("metrics-*.csv"))) == 3
+
+
 def test_bad_input_is_one_sentence(way, tmp_path):
     with pytest.raises(InputError, match="data is 'nowhere', but a folder of class folders or one of solar"):
         way("search", "--out", tmp_path / "mine", "--data", "nowhere")

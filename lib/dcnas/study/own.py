@@ -6,9 +6,11 @@ Runs are carried out in the run store, where they go on after a kill; what they 
 - of the training: `weights.safetensors` with its card;
 - of the evaluation: `quality.png`, `samples.png`, `metrics.csv` (a row per noise level, with 95% intervals over the test images),
   and `network.png` where another network was trained than was searched;
-- `report.html`, one page with all of it, written anew after each.
+- of an evaluation on another set: `metrics-NAME.csv`, by the set's name;
+- `report.html`, one page with all of it but other sets, written anew after each.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -161,15 +163,16 @@ def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = 
     if data is None and known is None:
         raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")
     own = data in (None, known)
+    path = folder / METRICS if own else other_metrics(folder, data)
     images = judged_images(network, known if own else data, whole=not own, progress=progress)
     metrics = judge(network, images, progress=progress)
     if not own:
-        write_atomic(other_metrics(folder, data), to_csv(metrics.to_dict("records")))
+        write_atomic(path, to_csv(metrics.assign(data=data).to_dict("records")))
         return metrics
     _write_drawing(folder, network, record)
     _write_figure(plots_own.quality_figure(metrics), folder / "quality.png")
     _write_figure(plots_own.samples_figure(network, images), folder / "samples.png")
-    write_atomic(folder / METRICS, to_csv(metrics.to_dict("records")))
+    write_atomic(path, to_csv(metrics.to_dict("records")))
     report.write(folder)
     return metrics
 
@@ -186,8 +189,12 @@ def _write_drawing(folder: Path, network: Network, record: dict | None) -> None:
 
 
 def other_metrics(folder: Path, data: str) -> Path:
-    """Where the metrics on another set go."""
-    return folder / f"metrics-{Path(data.removeprefix('folder:')).name or 'other'}.csv"
+    """Where the metrics on another set go: by its name, and by its place as well where that name is taken by another set's."""
+    name = Path(data.removeprefix("folder:")).name or "other"
+    path = folder / f"metrics-{name}.csv"
+    if not path.exists() or reading.read_rows(path)[0].get("data") == data:
+        return path
+    return folder / f"metrics-{name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}.csv"
 
 
 def judge(network: Network, images: ImageSet, *, progress: bool = False) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -36,12 +37,14 @@ from dcnas.data.noise import add_noise, check_sigma
 from dcnas.errors import InputError
 from dcnas.latency.table import load_table
 from dcnas.models import Classifier, DnCNN, UNet, build_classifier, build_dcnet
+from dcnas.nas.networks import build_network
 from dcnas.nas.search import latency_range_ms
 from dcnas.nas.space import Space, from_record, load_architecture, random_architecture, save_architecture
 from dcnas.pictures import read_picture
 from dcnas.reading import read_json, read_rows
-from dcnas.study import results, results4
+from dcnas.study import own, results, results4
 from dcnas.study.demo import MOST_SIDE
+from dcnas.study.figures import provenance_line
 from dcnas.study.runs import read_tensors
 
 MORE = int(os.environ.get("DCNAS_FUZZ", 0))
@@ -262,6 +265,184 @@ def test_result_files(place, data):
     ):
         with answered():
             read(path)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> Path:
+    """A copy of what is published of Sections 3 and 4, to be spoiled."""
+    folder = tmp_path / "data" / "published"
+    folder.mkdir(parents=True)
+    for path in (CARD.parents[1] / "published").glob("section[34]*.csv"):
+        shutil.copy(path, folder)
+    shutil.copytree(CARD.parents[1] / "latency", tmp_path / "data" / "latency")
+    monkeypatch.setenv("DCNAS_ROOT", str(tmp_path))
+    monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
+    return folder
+
+
+def with_cell(path: Path, column: str, text: str) -> None:
+    """Another text in the second row of a CSV file."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame.loc[1, column] = text
+    frame.to_csv(path, index=False)
+
+
+CELLS = ["x", "", "True", "-1", "1.5", "1e400", "1" * 400]
+READ = {
+    "section3.csv": lambda: results.results("table_3", "published"),
+    "section4.csv": lambda: results4.results("table_5", "published"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_cells_of_result_files(published, name):
+    """As `dcnas readme` reads them."""
+    whole = (published / name).read_text()
+    for column in whole.split("\n")[0].split(","):
+        for text in CELLS:
+            with_cell(published / name, column, text)
+            with answered():
+                provenance_line(READ[name]())
+            (published / name).write_text(whole)
+    READ[name]()
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(
+    ("column", "text", "wanted"),
+    [
+        ("flops", "x", "'x' somewhere, but a whole number of at least 0"),
+        ("seed", "x", "'x' somewhere, but a whole number of at least 0"),
+        ("seed", "", "empty somewhere, but a whole number of at least 0"),
+        ("seed", "1.5", "1.5 somewhere, but a whole number of at least 0"),
+        ("scale", "tiny", "'tiny' somewhere, but one of published, "),
+        ("psnr", "x", "'x' somewhere, but a number was"),
+    ],
+)
+def test_a_wrong_cell_is_named(published, name, column, text, wanted):
+    with_cell(published / name, column, text)
+    with pytest.raises(InputError, match=f"{column} in .*{name} is {wanted}"):
+        READ[name]()
+
+
+# a folder of one's own
+
+
+SEARCH_JSON = {
+    "format": 1, "run": "abc", "network": "DC-NAS", "data": "solar", "target_ms": 9.0, "predicted_ms": 9.1, "measured_ms": 9.0,
+    "noise_ms": 0.1, "error_pct": 0.3, "first_error_pct": -2.0, "repairs": 1, "parameters": 10_000, "flops": 10**6,
+    "verdict": "settled", "reason": "made up", "conditions": json.loads(json.dumps(TABLE.conditions.__dict__)),
+    "table_error_pct": 1.0, "settings": {},
+}  # fmt: skip
+METRICS_CSV = "sigma,images,noisy_psnr,psnr,psnr_low,psnr_high,accuracy,accuracy_low,accuracy_high\n" + "".join(
+    f"{n / 10},4,{20.5 if n else 'inf'},30.5,29.5,31.5,50.0,25.0,75.0\n" for n in range(11)
+)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """The folder of a search and a training; where images would be judged, all has been read."""
+    network = build_network("DC-NAS", random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)))
+    architecture = json.loads(random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)).to_json())
+    card = {
+        "label": "own", "network": {"kind": "DC-NAS", "decoder": "conv", "architecture": architecture},
+        "classes": ["bright", "dark"], "resolution": 32, "data": f"folder:{own_inputs()['SET']}", "training": "made up",
+        "command": "dcnas train DIR", "metrics": [], "scale": "own", "seed": 0, "steps": 10, "batch": 4,
+        "parameters": sum(weights.numel() for weights in network.parameters()), "noisy": True, "flops": 10**6,
+    }  # fmt: skip
+    shipped.ship(network.state_dict(), card, tmp_path / own.WEIGHTS)
+    (tmp_path / own.RECORD).write_text(json.dumps(SEARCH_JSON))
+    (tmp_path / own.METRICS).write_text(METRICS_CSV)
+    monkeypatch.setattr(own, "judged_images", reached)
+    evaluate(tmp_path)
+    return tmp_path
+
+
+def reached(*arguments, **options):
+    raise InputError("reached")
+
+
+def evaluate(folder: Path) -> None:
+    """`dcnas evaluate` up to where images are judged, and the report that it writes then."""
+    try:
+        cli.app(["evaluate", str(folder)], standalone_mode=False)
+    except InputError as error:
+        if str(error) != "reached":
+            raise
+    own.report.write(folder)
+
+
+WRONG = ["x", "", None, True, -1, 5, 1.5, 10**400, math.nan, -math.inf, [], [5], {}, {"x": 5}]
+
+
+@pytest.mark.parametrize("name", [own.RECORD, "weights.card.json"])
+def test_entries_of_other_types(mine, name):
+    """Each entry in turn, and each taken away: a sentence from `evaluate` and from the report alone."""
+    record = json.loads((mine / name).read_text())
+    for way in places(record)[1:]:
+        if "layers" in way or "space" in way:  # of an architecture, which is spoiled elsewhere
+            continue
+        for n, value in enumerate([*WRONG, None]):
+            (mine / name).write_text(json.dumps(changed(record, way, value, drop=n == len(WRONG))))
+            if name != own.RECORD:
+                shipped._load.cache_clear()
+            for read in (evaluate, own.report.write):
+                with answered():
+                    read(mine)
+
+
+@fuzz(60)
+@given(record=spoiled(SEARCH_JSON))
+def test_records_of_searches(place, record):
+    (place / own.RECORD).write_text(json.dumps(record))
+    for read in (own.report.write, own.read_record):
+        with answered():
+            read(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        (own.RECORD, {"parameters": "x"}, "parameters in .*search.json is 'x', but a whole number of at least 0 was expected"),
+        (own.RECORD, {"flops": None}, "flops in .*search.json is None, but a whole number"),
+        (own.RECORD, {"conditions": {}}, "search.json lacks conditions.device"),
+        (own.RECORD, {"conditions": []}, r"conditions in .*search.json is \[\], but a JSON object was expected"),
+        (own.RECORD, {"predicted_ms": "x"}, "predicted_ms in .*search.json is 'x', but a finite number"),
+        (own.RECORD, {"table_error_pct": "bad"}, "table_error_pct in .*search.json is 'bad', but a finite number or null"),
+        (own.RECORD, {"noise_ms": ...}, "search.json lacks noise_ms"),
+        (own.RECORD, {"format": 2}, "search.json has the format 2, but 1 was expected"),
+        ("weights.card.json", {"steps": "x"}, "steps in .*card.json is 'x', but a whole number of at least 0"),
+        ("weights.card.json", {"data": 5}, "data in .*card.json is 5, but a text was expected"),
+        ("weights.card.json", {"noisy": "no"}, "noisy in .*card.json is 'no', but true or false was expected"),
+        ("weights.card.json", {"network": {"kind": 5}}, "network.kind in .*card.json is 5, but one of unet"),
+    ],
+)
+def test_a_wrong_entry_is_named_before_images_are_judged(mine, name, change, says):
+    record = json.loads((mine / name).read_text()) | change
+    (mine / name).write_text(json.dumps({key: value for key, value in record.items() if value is not ...}))
+    shipped._load.cache_clear()
+    with pytest.raises(InputError, match=says):
+        cli.app(["evaluate", str(mine)], standalone_mode=False)
+
+
+def test_a_record_without_a_measurement_is_sound(mine):
+    record = {key: value for key, value in SEARCH_JSON.items() if key not in own.report.MEASURED}
+    (mine / own.RECORD).write_text(json.dumps(record | {"table_error_pct": None}))
+    evaluate(mine)
+
+
+def test_cells_of_metrics(mine):
+    for column in METRICS_CSV.split("\n")[0].split(","):
+        for text in CELLS:
+            (mine / own.METRICS).write_text(METRICS_CSV)
+            with_cell(mine / own.METRICS, column, text)
+            with answered():
+                own.report.write(mine)
+    for column, wanted in (("images", "a whole number of at least 0"), ("psnr", "a number"), ("accuracy_high", "a number")):
+        (mine / own.METRICS).write_text(METRICS_CSV)
+        with_cell(mine / own.METRICS, column, "x")
+        with pytest.raises(InputError, match=f"{column} in .*metrics.csv is 'x' somewhere, but {wanted} was expected"):
+            own.report.write(mine)
 
 
 # pictures

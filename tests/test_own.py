@@ -1,5 +1,6 @@
 """One's own network: a folder from search to evaluation, by the command line, on made-up pictures and a made-up device."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from test_section4 import small  # noqa: F401, a fixture
 
 from dcnas import cli, shipped
 from dcnas.errors import InputError
-from dcnas.nas.space import load_architecture
+from dcnas.nas.space import Space, load_architecture, random_architecture
 from dcnas.study import own, section4, section4_runs
 from dcnas.study.section4 import target_ms
 
@@ -75,6 +76,59 @@ def test_the_report_says_what_the_files_say(way, tmp_path):
     assert "<script" not in page and "http" not in page  # one file, nothing fetched
 
 
+def embeds(page: str, picture: Path) -> bool:
+    return base64.b64encode(picture.read_bytes()).decode() in page
+
+
+def test_the_report_is_of_the_network_that_was_trained(way, tmp_path):
+    out = tmp_path / "mine"
+    way("search", "--out", out, "--train-steps", "0")
+    searched = own.read_record(out)
+    head, measured = f"<h1>C-NAS for {searched['target_ms']:g} ms</h1>", f"Measured {searched['measured_ms']:.2f}"
+    size_before = f"C-NAS, {searched['parameters']:,} parameters"
+    for text in (head, measured, size_before):
+        assert text in (out / "report.html").read_text()
+    for decoder in ("mb", "conv"):
+        way("train", out, "--network", "DC-NAS", "--decoder", decoder, "--batch", "4")
+        card, page = json.loads((out / "weights.card.json").read_text()), (out / "report.html").read_text()
+        above, below = page.split("<h2>Search</h2>")
+        title = "DC-NAS" if decoder == "conv" else "DC-NAS, decoder mb"
+        assert f"<title>{title}</title>" in page and f"<h1>{title}</h1>" in page
+        size = f"DC-NAS, decoder {decoder}, {card['parameters']:,} parameters, {card['flops'] / 1e6:.1f} M FLOPs"
+        assert size in above and card["parameters"] > searched["parameters"] and card["flops"] > searched["flops"]
+        assert "4 images, with noise, seed 0" in above
+        assert head not in page and "Measured" not in above and "predicted by" not in above and size_before not in above
+        assert "of the network that was searched" in below and measured in below and size_before in below
+        assert embeds(above, out / "network.png") and not embeds(page, out / "architecture.png")
+        assert card["command"].replace("'", "&#39;") in page  # what trains this one longer
+
+    way("train", out, "--batch", "4", "--no-noisy")
+    page = (out / "report.html").read_text()
+    assert head in page and size_before in page and measured in page
+    assert "4 images, without noise, seed 0" in page and "decoder" not in page
+    assert embeds(page, out / "architecture.png") and not (out / "network.png").exists()
+
+
+def test_a_training_without_a_search_is_drawn_and_told(way, tmp_path):
+    out = tmp_path / "mine"
+    own.save_architecture(random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)), out / "architecture.json")
+    way("train", out, "--network", "DC-NAS", "--data", tmp_path / "set", "--batch", "4")
+    page = (out / "report.html").read_text()
+    assert "<h1>DC-NAS</h1>" in page and "DC-NAS, decoder conv, " in page and "searched" not in page
+    assert embeds(page, out / "network.png") and images_in(out / "report.html") == 3
+
+
+def test_a_card_of_before_without_flops_and_noise_is_told_as_far_as_it_goes(way, tmp_path):
+    out = tmp_path / "mine"
+    way("search", "--out", out)
+    card = json.loads((out / "weights.card.json").read_text())
+    for kind in ("C-NAS", "D-NAS"):
+        changed = {name: value for name, value in card.items() if name not in ("flops", "noisy")}
+        (out / "weights.card.json").write_text(json.dumps(changed | {"network": card["network"] | {"kind": kind}}))
+        page = own.report.write(out).read_text()
+        assert "noise, seed" not in page and ("M FLOPs" in page.split("<h2>Search</h2>")[0]) == (kind == "C-NAS")
+
+
 def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypatch):
     out = tmp_path / "mine"
     way("search", "--out", out, "--train-steps", "0")
@@ -102,6 +156,29 @@ def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
     (tmp_path / "other" / "dark").rename(tmp_path / "other" / "dim")
     with pytest.raises(InputError, match="has the classes bright, dim, but the network knows bright, dark"):
         way("evaluate", out, "--data", tmp_path / "other")
+
+
+def test_sets_of_one_name_have_files_of_their_own(way, tmp_path, capsys):
+    out, shades = tmp_path / "mine", {"x": 40, "y": 250}
+    way("search", "--out", out)
+    for place, shade in shades.items():
+        for name in ("bright", "dark"):
+            (tmp_path / place / "test" / name).mkdir(parents=True)
+            for n in range(3):
+                Image.new("RGB", (40, 40), (shade, 60 * n, 9)).save(tmp_path / place / "test" / name / f"{n}.png")
+    written = {}
+    for place in (*shades, *shades):  # again: each set's file is found again
+        capsys.readouterr()
+        way("evaluate", out, "--data", tmp_path / place / "test")
+        path = Path(capsys.readouterr().out.split("wrote ")[1].strip())
+        assert pd.read_csv(path)["data"].unique().tolist() == [f"folder:{tmp_path / place / 'test'}"]
+        assert written.setdefault(place, (path, path.read_bytes())) == (path, path.read_bytes())
+    assert written["x"][0].name == "metrics-test.csv" and {path for path, _ in written.values()} == set(out.glob("metrics-*.csv"))
+    assert written["x"][0].read_bytes() == written["x"][1] != written["y"][1]
+
+    (out / "metrics-test.csv").write_text("sigma,images\n0.0,6\n")  # as it was before files named their set
+    way("evaluate", out, "--data", tmp_path / "x" / "test")
+    assert (out / "metrics-test.csv").read_text() == "sigma,images\n0.0,6\n" and len(list(out.glob("metrics-*.csv"))) == 3
 
 
 def test_bad_input_is_one_sentence(way, tmp_path):

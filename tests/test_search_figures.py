@@ -6,6 +6,7 @@ import pytest
 from made_up import linear_table, start_architecture
 
 from dcnas.latency.table import Correction
+from dcnas.nas.networks import DECODERS
 from dcnas.nas.recorder import alpha_rows
 from dcnas.nas.space import Architecture, Space, random_architecture
 from dcnas.study import explore_search, plots_search
@@ -63,6 +64,15 @@ def test_a_drawing_shows_every_block_s_width(network):
         choice.hidden for layer, choice in zip(SPACE.layers, drawn.choices, strict=True) if network != "D-NAS" or layer.stage < 4
     ]
     assert all(str(hidden) in found for hidden in shown) and "title" in found and "ms by the table" in found
+
+
+def test_a_drawing_is_of_the_decoder_that_is_named():
+    drawn = start_architecture(SPACE)
+    shown = {decoder: texts(plots_search.architecture_figure(drawn, network="DC-NAS", decoder=decoder)) for decoder in DECODERS}
+    assert "connection, two blocks" in shown["conv"] and "one MBConv block;" in shown["mb 1-op"]
+    assert "two MBConv blocks" in shown["mb"] and "two MBConv blocks" in shown["mb 3-lay"]
+    boxes = {decoder: len([line for line in text.split("\n") if line.isdigit()]) for decoder, text in shown.items()}
+    assert boxes["mb 3-lay"] == boxes["conv"] - 1  # it starts a level higher
 
 
 def test_a_drawing_leaves_out_what_beta_left_out():

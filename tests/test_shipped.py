@@ -132,7 +132,7 @@ def test_unknown_names_are_answered_with_the_known(tmp_path):
         (lambda path: change(path, format=2), "has the format 2, but 1 was expected"),
         (lambda path: change(path, classes="abc"), "is not a card of this study: classes missing or of another type"),
         (lambda path: change(path, network=record("integrated")), "does not fit its card"),
-        (lambda path: change(path, network={"kind": "VGG"}), "kind is 'VGG', but one of"),
+        (lambda path: change(path, network={"kind": "VGG"}), "network.kind in .*card.json is 'VGG', but one of"),
         (lambda path: change(path, network={"kind": "unet"}), "does not fit its card"),
         (lambda path: change(path, network={"kind": "DC-NAS", "architecture": {}}), "does not fit its card"),
     ],

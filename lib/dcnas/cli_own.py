@@ -149,7 +149,10 @@ def train(
 
 
 def evaluate(folder: Folder, data: OwnData = None) -> None:
-    """Judge the trained network at eleven noise levels: on the test part of its own images, or on all images of another set."""
+    """Judge the trained network at eleven noise levels: on the test part of its own images, or on all images of another set.
+
+    The report shows the former; metrics on another set go to a file of their own, metrics-NAME.csv, and nothing else changes.
+    """
     from .data.images import set_named
     from .paths import shown
     from .study import own

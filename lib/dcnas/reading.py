@@ -9,11 +9,44 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from .errors import InputError
+from .errors import InputError, is_finite, spelled
 from .paths import shown
+
+
+class Kind(NamedTuple):
+    """What an entry of a file may be: how a message calls it, and which values are it."""
+
+    text: str
+    accepts: Callable[[object], bool]
+
+    @property
+    def or_empty(self) -> "Kind":
+        """This kind, or the empty cell of a CSV file, which pandas reads as not a number."""
+        return Kind(f"{self.text} or nothing", lambda value: value != value or self.accepts(value))
+
+    @property
+    def or_none(self) -> "Kind":
+        """This kind, or JSON's null."""
+        return Kind(f"{self.text} or null", lambda value: value is None or self.accepts(value))
+
+
+Kinds = Mapping[str, "Kind | Kinds"]  # by name; of the entries of an object inside by their names in turn
+
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+NUMBER = Kind("a finite number", is_finite)
+WHOLE = Kind("a whole number", lambda value: isinstance(value, int) and is_finite(value))
+COUNT = Kind("a whole number of at least 0", lambda value: isinstance(value, int) and is_finite(value) and value >= 0)
+SCORE = Kind("a number", lambda value: isinstance(value, float) or is_finite(value))  # a PSNR may be infinite
+
+
+def one_of(choices: Sequence[str]) -> Kind:
+    """The kind that is one of some texts."""
+    return Kind(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
 
 
 def read_json(path: Path, advice: str = ""):
@@ -25,14 +58,32 @@ def read_json(path: Path, advice: str = ""):
         raise InputError(f"{shown(path)} is not JSON: {reason}{advice}.") from None
 
 
-def read_record(path: Path, names: Sequence[str], advice: str = "") -> dict:
-    """The JSON object of a file, which must have `names`; `InputError` for any other file."""
+def read_record(path: Path, names: Sequence[str] | Kinds, advice: str = "") -> dict:
+    """The JSON object of a file, which must have `names`, of the kinds that they have there; `InputError` for any other file."""
     record = read_json(path, advice)
     if not isinstance(record, dict):
         raise InputError(f"{shown(path)} holds a {type(record).__name__} instead of a JSON object{advice}.")
     if missing := [name for name in names if name not in record]:
         raise InputError(f"{shown(path)} lacks {', '.join(missing)}, as records of another version do{advice}.")
+    if isinstance(names, Mapping):
+        require_kinds(path, record, names, advice=advice)
     return record
+
+
+def require_kinds(path: Path, record: dict, kinds: Kinds, within: str = "", advice: str = "") -> None:
+    """`InputError` that names the first entry of a file's `record` that is missing or of another kind.
+
+    `within`: what leads to an object inside the file, as "conditions.".
+    """
+    for name, kind in kinds.items():
+        if name not in record:
+            raise InputError(f"{shown(path)} lacks {within}{name}, as records of another version do{advice}.")
+        value, inside = record[name], not isinstance(kind, Kind)
+        if not (isinstance(value, dict) if inside else kind.accepts(value)):
+            wanted = "a JSON object" if inside else kind.text
+            raise InputError(f"{within}{name} in {shown(path)} is {spelled(value)}, but {wanted} was expected{advice}.")
+        if inside:
+            require_kinds(path, value, kind, f"{within}{name}.", advice)
 
 
 def read_rows(path: Path, columns: Sequence[str] = (), advice: str = "") -> list[dict[str, str]]:
@@ -65,6 +116,29 @@ def read_frame(path: Path, columns: Sequence[str] = (), advice: str = ""):
     if missing := [name for name in columns if name not in frame]:
         raise InputError(f"{shown(path)} lacks the columns {', '.join(missing)}, as files of another version do{advice}.")
     return frame
+
+
+def require_columns(path: Path, frame, kinds: Mapping[str, Kind], advice: str = "") -> None:
+    """`InputError` that names a cell of a file's `frame` that is of another kind than its column; columns may be missing."""
+    for name, kind in kinds.items():
+        values = map(_plain, frame[name].unique().tolist() if name in frame else ())
+        if wrong := [value for value in values if not kind.accepts(value)]:
+            value = next((value for value in wrong if not kind.accepts(_number(value))), wrong[0])
+            found = "empty" if value != value else spelled(value)
+            raise InputError(f"{name} in {shown(path)} is {found} somewhere, but {kind.text} was expected{advice}.")
+
+
+def _plain(value):
+    """A cell's value; whole numbers beside an empty cell, which pandas makes floats, as whole numbers again."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _number(value):
+    """What a cell would be if not another one of its column had made texts of all."""
+    try:
+        return _plain(float(value)) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def numbers(path: Path, rows: Sequence[dict[str, str]], advice: str = "") -> list[dict[str, float]]:

@@ -20,11 +20,11 @@ from .boxes import BOX_SIZE, crop_boxes
 from .errors import InputError, is_finite, require_choice, require_whole, spelled
 from .models import UNet, build_classifier
 from .models.dcnet import JOINING, Integrated, Sequential
-from .nas.networks import MANUAL, NETWORKS, SequentialJoint, build_manual, build_network
+from .nas.networks import DECODERS, MANUAL, NETWORKS, SequentialJoint, build_manual, build_network
 from .nas.space import MOST_RESOLUTION, from_record
 from .paths import shown, weights_dir, write_atomic
 from .pictures import STRIDE, square_of, with_channels
-from .reading import read_json
+from .reading import COUNT, FLAG, TEXT, WHOLE, one_of, read_json, require_kinds
 
 FORMAT = 1
 DIGITS = tuple("0123456789")
@@ -33,6 +33,8 @@ _FIELDS = {
     "format": int, "label": str, "network": dict, "classes": list, "resolution": int, "training": str, "command": str,
     "metrics": list,
 }  # fmt: skip
+TRAINED = {"seed": WHOLE, "steps": COUNT, "batch": COUNT, "parameters": COUNT}  # what a card says of a run's training
+_OPTIONAL = TRAINED | {"data": TEXT, "scale": TEXT, "flops": COUNT, "noisy": FLAG}
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,9 @@ def read_card(path: Path) -> dict:
         raise InputError(f"{shown(path)} has the format {spelled(card['format'])}, but {FORMAT} was expected.")
     if require_whole(f"the resolution in {shown(path)}", card["resolution"], STRIDE, MOST_RESOLUTION) % STRIDE:
         raise InputError(f"the resolution in {shown(path)} is {card['resolution']}, but a multiple of {STRIDE} was expected.")
+    parts = {"kind": one_of(KINDS)} | ({"decoder": one_of(DECODERS)} if "decoder" in card["network"] else {})
+    require_kinds(path, card["network"], parts, "network.")
+    require_kinds(path, card, {name: kind for name, kind in _OPTIONAL.items() if name in card})
     if not all(isinstance(name, str) for name in card["classes"]):
         raise InputError(f"{shown(path)} has classes that are no names.")
     for row in card["metrics"]:

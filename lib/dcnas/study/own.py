@@ -4,10 +4,13 @@ Runs are carried out in the run store, where they go on after a kill; what they 
 
 - of the search: `architecture.json` and `.png`, `search.csv` (a row per epoch) and `.png`, `search.json` (the record);
 - of the training: `weights.safetensors` with its card;
-- of the evaluation: `quality.png`, `samples.png`, `metrics.csv` (a row per noise level, with 95% intervals over the test images);
-- `report.html`, one page with all of it, written anew after each.
+- of the evaluation: `quality.png`, `samples.png`, `metrics.csv` (a row per noise level, with 95% intervals over the test images),
+  and `network.png` where another network was trained than was searched;
+- of an evaluation on another set: `metrics-NAME.csv`, by the set's name;
+- `report.html`, one page with all of it but other sets, written anew after each.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,13 +24,13 @@ from .. import export, reading
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
-from ..errors import InputError
+from ..errors import InputError, spelled
 from ..latency.table import Table
 from ..models import count_parameters
 from ..models.flops import count_flops
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, build_network
-from ..nas.space import Architecture, load_architecture, save_architecture
+from ..nas.space import Architecture, from_record, load_architecture, save_architecture
 from ..paths import shown, write_atomic
 from ..shipped import Network, load_network
 from ..training import evaluate
@@ -42,7 +45,7 @@ FORMAT = 1
 CALIBRATION = 64  # images
 DIGITS = "digits"
 RECORD, ARCHITECTURE, WEIGHTS, METRICS = "search.json", "architecture.json", "weights.safetensors", "metrics.csv"
-_FIELDS = {"network": str, "data": str, "target_ms": (int, float), "predicted_ms": (int, float), "run": str}
+DRAWING = "network.png"
 
 
 def claim(folder: Path, search: Search) -> None:
@@ -64,10 +67,10 @@ def read_record(folder: Path) -> dict:
     path = folder / RECORD
     if not path.exists():
         raise InputError(f"{shown(path)} does not exist; `dcnas search --out {shown(folder)}` makes it.")
-    record = reading.read_record(path, (*report.RECORDED, "run", "format"))
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record[name], kind)]
-    if wrong or record["format"] != FORMAT:
-        raise InputError(f"{shown(path)} is no record of a search of format {FORMAT}: {', '.join(wrong) or 'format'} is wrong.")
+    record = report.read_search(path)
+    reading.require_kinds(path, record, {"run": reading.TEXT, "format": reading.WHOLE})
+    if record["format"] != FORMAT:
+        raise InputError(f"{shown(path)} has the format {spelled(record['format'])}, but {FORMAT} was expected.")
     return record
 
 
@@ -87,7 +90,7 @@ def write_search(folder: Path, search: Search, derivation: Derivation | None, ta
         "table_error_pct": table.correction.error_pct, "settings": asdict(search),
     }  # fmt: skip
     if (folder / ARCHITECTURE).exists() and load_architecture(folder / ARCHITECTURE) != architecture:
-        for name in (WEIGHTS, "weights.card.json", METRICS, "quality.png", "samples.png"):  # they are of another network
+        for name in (WEIGHTS, "weights.card.json", METRICS, "quality.png", "samples.png", DRAWING):  # they are of another network
             (folder / name).unlink(missing_ok=True)
     save_architecture(architecture, folder / ARCHITECTURE)
     write_atomic(folder / "search.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
@@ -120,7 +123,8 @@ def write_training(folder: Path, training: Training) -> pd.DataFrame:
     network = f" --network {training.network}" + (f" --decoder '{training.decoder}'" if training.decoder != "conv" else "")
     command = f"dcnas train DIR{network} --data {training.data} --steps {training.steps} --batch {training.batch}"
     command += f" --seed {training.seed}" + ("" if training.noisy else " --no-noisy")
-    ship_run(training, folder / WEIGHTS, card_of(training, command), rows, half=False)
+    card = card_of(training, command) | {"noisy": training.noisy, "flops": int(rows["flops"].iloc[0])}
+    ship_run(training, folder / WEIGHTS, card, rows, half=False)
     return write_evaluation(folder)
 
 
@@ -154,25 +158,43 @@ def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = 
     Another set's metrics go to a file of their own, and the report stays as it is.
     """
     network = trained(folder)
+    record = read_record(folder) if (folder / RECORD).exists() else None  # what is wrong with it is told before images are judged
     known = network.card.get("data")
     if data is None and known is None:
         raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")
     own = data in (None, known)
+    path = folder / METRICS if own else other_metrics(folder, data)
     images = judged_images(network, known if own else data, whole=not own, progress=progress)
     metrics = judge(network, images, progress=progress)
     if not own:
-        write_atomic(other_metrics(folder, data), to_csv(metrics.to_dict("records")))
+        write_atomic(path, to_csv(metrics.assign(data=data).to_dict("records")))
         return metrics
+    _write_drawing(folder, network, record)
     _write_figure(plots_own.quality_figure(metrics), folder / "quality.png")
     _write_figure(plots_own.samples_figure(network, images), folder / "samples.png")
-    write_atomic(folder / METRICS, to_csv(metrics.to_dict("records")))
+    write_atomic(path, to_csv(metrics.to_dict("records")))
     report.write(folder)
     return metrics
 
 
+def _write_drawing(folder: Path, network: Network, record: dict | None) -> None:
+    """Draw the trained network where the search, if there was one, drew another."""
+    card = network.card["network"]
+    if "architecture" not in card or (record is not None and report.is_of(record, network.card)):
+        (folder / DRAWING).unlink(missing_ok=True)
+        return
+    architecture, decoder = from_record(card["architecture"]), card.get("decoder", "conv")
+    figure = plots_search.architecture_figure(architecture, report.network_text(card), network.kind, decoder=decoder)
+    _write_figure(figure, folder / DRAWING)
+
+
 def other_metrics(folder: Path, data: str) -> Path:
-    """Where the metrics on another set go."""
-    return folder / f"metrics-{Path(data.removeprefix('folder:')).name or 'other'}.csv"
+    """Where the metrics on another set go: by its name, and by its place as well where that name is taken by another set's."""
+    name = Path(data.removeprefix("folder:")).name or "other"
+    path = folder / f"metrics-{name}.csv"
+    if not path.exists() or reading.read_rows(path)[0].get("data") == data:
+        return path
+    return folder / f"metrics-{name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}.csv"
 
 
 def judge(network: Network, images: ImageSet, *, progress: bool = False) -> pd.DataFrame:

@@ -281,25 +281,29 @@ def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) 
 # ---- Figure 8: drawings
 
 
-def architecture_figure(architecture: Architecture, title: str = "", network: str = "C-NAS", table: Table | None = None) -> Figure:
+def architecture_figure(
+    architecture: Architecture, title: str = "", network: str = "C-NAS", table: Table | None = None, decoder: str = "conv"
+) -> Figure:
     """A network from its architecture: a box per block, as high as its expansion rate, dark for kernel 5, hatched with SE.
 
     For D-NAS and DC-NAS the decoder is drawn below the levels of the encoder that it starts from and joins; DC-NAS_seq is drawn as
     the two networks that it is, the second on the output of the first.
     """
     latency = "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
-    figure, frames = network_frame(architecture.space, f"{title or network}{latency}", network)
+    figure, frames = network_frame(architecture.space, f"{title or network}{latency}", network, decoder)
     for axes, places in frames:
         draw_blocks(axes, axes, places, architecture)
     return figure
 
 
-def network_frame(space: Space, title: str, network: str) -> tuple[Figure, list[tuple[Axes, dict[int, float]]]]:
+def network_frame(
+    space: Space, title: str, network: str, decoder: str = "conv"
+) -> tuple[Figure, list[tuple[Axes, dict[int, float]]]]:
     """All of the drawing but the blocks; for each of its parts the axes, and the left ends of the blocks of the layers."""
     parts = {"D-NAS": "first", "C-NAS": "then, on its output"} if network == "DC-NAS_seq" else {network: ""}
     heights = [4.2 if part == "C-NAS" else 5.4 for part in parts]
     figure, grid = figures.new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
-    frames = [(axes, _draw_frame(axes, space, part)) for axes, part in zip(grid[:, 0], parts, strict=True)]
+    frames = [(axes, _draw_frame(axes, space, part, decoder)) for axes, part in zip(grid[:, 0], parts, strict=True)]
     for (axes, _), order in zip(frames, parts.values(), strict=True):
         axes.set_title(order)
     figure.suptitle(title, fontsize=12)
@@ -320,7 +324,7 @@ def draw_blocks(canvas: Axes | Figure, axes: Axes, places: dict[int, float], arc
             canvas.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9, **at)
 
 
-def _draw_frame(axes: Axes, space: Space, network: str) -> dict[int, float]:
+def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
     """C-NAS, D-NAS or DC-NAS in its axes, without its blocks; where those of the layers begin."""
     x, ticks, ends, places = 0.0, [], {}, {}
     for name in ("3x3", "MB"):
@@ -346,7 +350,7 @@ def _draw_frame(axes: Axes, space: Space, network: str) -> dict[int, float]:
         ticks.append((x + 0.4, "head"))
     bottom = 0.0
     if network != "C-NAS":
-        bottom = _draw_decoder(axes, space, ends)
+        bottom = _draw_decoder(axes, ends, decoder)
     axes.set(xlim=(-0.3, x + 1.2), ylim=(bottom - 0.2, 9.2), ylabel="expansion rate", yticks=range(0, 9, 2))
     axes.set_xticks([t for t, _ in ticks], [name for _, name in ticks], fontsize=9)
     axes.grid(False, axis="x")
@@ -359,9 +363,9 @@ def _draw_frame(axes: Axes, space: Space, network: str) -> dict[int, float]:
     return places
 
 
-def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:
-    """The decoder below the encoder's levels, from the deepest to full size; the lowest y that it takes."""
-    sizes = sorted(ends)  # deepest first
+def _draw_decoder(axes, ends: dict[int, float], decoder: str) -> float:
+    """The decoder below the encoder's levels, from the deepest that it starts at to full size; the lowest y that it takes."""
+    sizes = sorted(ends)[decoder == "mb 3-lay" :]  # deepest first
     levels = [*(2 * size for size in sizes)]
     for n, size in enumerate(levels):
         x = ends.get(size, 1.0) - 1.0
@@ -375,9 +379,9 @@ def _draw_decoder(axes, space: Space, ends: dict[int, float]) -> float:
     deepest = ends[sizes[0]]
     start = ends.get(levels[0], 1.0) - 0.1
     axes.annotate("", (start, -1.4), (deepest - 0.6, 0), arrowprops=dict(arrowstyle="->", color="black", connectionstyle="angle3"))
-    axes.text(
-        deepest, -1.6, "decoder: transposed convolution,\nskip connection, two blocks; size in pixels", va="center", fontsize=9
-    )
+    blocks = {"conv": "two blocks", "mb 1-op": "one MBConv block"}.get(decoder, "two MBConv blocks")
+    text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
+    axes.text(ends[sorted(ends)[0]], -1.6, text, va="center", fontsize=9)
     return -2.4
 
 

@@ -25,7 +25,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from made_up import linear_table, start_architecture
+from made_up import grains, linear_table, start_architecture
 from PIL import Image
 from safetensors.torch import load, save
 
@@ -215,7 +215,7 @@ def test_cards(place, card):
     shipped.card_path(path).write_text(json.dumps(card))
     with answered():
         network = load_shipped(path)
-        outcome = apply.apply(network, apply.Scene("x", torch.rand(1, 40, 36)))
+        outcome = apply.apply(network, apply.Scene("x", grains(1, 40, 36)))
         assert outcome.denoised.shape == (1, 40, 36)
         for row in network.card["metrics"]:
             cli._metrics_text(row)
@@ -240,7 +240,7 @@ def test_weights_of_other_types(place, kind):
     path.write_bytes(save({name: (t.float() * 3).to(kind) for name, t in load(WEIGHTS).items()}))
     shipped.card_path(path).write_text(CARD.read_text())
     if kind.is_floating_point:
-        apply.apply(load_shipped(path), apply.Scene("x", torch.rand(1, 40, 36)))
+        apply.apply(load_shipped(path), apply.Scene("x", grains(1, 40, 36)))
     else:
         with pytest.raises(InputError, match="typed.safetensors does not fit its card"):
             load_shipped(path)

@@ -329,7 +329,7 @@ def _outcomes(source: str, network, sigma: float):
             skipped += 1
             tqdm.write(f"Left out: {error}", file=sys.stderr)
             continue
-        yield scene, apply(network, scene, sigma)
+        yield scene, apply(network, scene, sigma, progress=True)
     if skipped == len(scenes):
         raise InputError(f"{source}: none of {skipped} pictures could be read.")
 

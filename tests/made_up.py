@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from dcnas.latency.measure import device_name
@@ -39,6 +40,11 @@ def start_architecture(space: Space, operators: int | list[int] = 0) -> Architec
     indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
     pairs = zip(space.layers, indices, strict=True)
     return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))
+
+
+def grains(*shape: int) -> torch.Tensor:
+    """Pixels of a picture, uint8 of that shape."""
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
 def two_classes(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcnas import cli
+from dcnas import cli, pictures
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
@@ -57,6 +57,11 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("runs --scale published", "scale for training is 'published', but one of smoke, laptop, gpu, paper was expected."),
         ("runs --group table_9", "group is 'table_9', but one of tables_1_and_6, "),
         ("run MB9-M --scale smoke", "there is no network 'MB9-M'; did you mean 'MB"),
+        ("run conv-s --scale smoke", "there is no network 'conv-s'; did you mean 'Conv-S' or "),
+        (
+            "search --lut nothing.json --target-ms 9 --out OUT",
+            "nothing.json does not exist; `dcnas lut build --out nothing.json` makes",
+        ),
         ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale tiny", "scale is 'tiny', but one of "),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
@@ -125,6 +130,15 @@ def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
     assert Image.open(tmp_path / "out" / "deep" / "colour.jpg.png").size == (50, 70)
     status, out, err = shipped("classify", str(folder / "grey.png"), "--out", str(tmp_path / "found.csv"))
     assert status == 0 and pd.read_csv(tmp_path / "found.csv")["class"].iloc[0] in range(10)
+
+
+def test_a_picture_that_takes_long_shows_progress(shipped, tmp_path, monkeypatch):
+    real = pictures.tqdm
+    monkeypatch.setattr(pictures, "tqdm", lambda **options: real(**options | {"delay": 0}))  # as if seconds had passed
+    for side, shows in ((200, False), (300, True)):  # one tile, or four
+        Image.new("L", (side, side)).save(tmp_path / "dark.png")
+        status, _, err = shipped("denoise", str(tmp_path / "dark.png"), str(tmp_path / "out"))
+        assert status == 0 and ("tiles" in err) == shows
 
 
 def test_the_shipped_networks_are_listed(shipped):

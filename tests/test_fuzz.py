@@ -5,6 +5,7 @@ The same examples every time. `DCNAS_FUZZ=50 pytest tests/test_fuzz.py` takes fi
 
 import atexit
 import contextlib
+import gzip
 import io
 import json
 import math
@@ -26,7 +27,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from made_up import linear_table, start_architecture
+from made_up import grains, linear_table, start_architecture
 from PIL import Image
 from safetensors.torch import load, save
 
@@ -218,7 +219,7 @@ def test_cards(place, card):
     shipped.card_path(path).write_text(json.dumps(card))
     with answered():
         network = load_shipped(path)
-        outcome = apply.apply(network, apply.Scene("x", torch.rand(1, 40, 36)))
+        outcome = apply.apply(network, apply.Scene("x", grains(1, 40, 36)))
         assert outcome.denoised.shape == (1, 40, 36)
         for row in network.card["metrics"]:
             cli._metrics_text(row)
@@ -243,7 +244,7 @@ def test_weights_of_other_types(place, kind):
     path.write_bytes(save({name: (t.float() * 3).to(kind) for name, t in load(WEIGHTS).items()}))
     shipped.card_path(path).write_text(CARD.read_text())
     if kind.is_floating_point:
-        apply.apply(load_shipped(path), apply.Scene("x", torch.rand(1, 40, 36)))
+        apply.apply(load_shipped(path), apply.Scene("x", grains(1, 40, 36)))
     else:
         with pytest.raises(InputError, match="typed.safetensors does not fit its card"):
             load_shipped(path)
@@ -717,6 +718,8 @@ BOMBS = {
     "training image of 400 million pixels": ("decode", png(20_000, 2, 9)),
     "deep JSON": ("load_architecture", b"[" * 1_000_000),
     "long list": ("load_table", b'{"format":1,"unit":"ms","curves":[' + b"[]," * 300_000 + b"[]]}"),
+    "packed CSV of a gigabyte": ("read_frame", gzip.compress(b"a,b\n") + 250 * gzip.compress(1_000_000 * b"1,2\n")),
+    "CSV of 250,000 columns": ("read_frame", 250_000 * b"a," + b"\n" + 250_000 * b"1," + b"\n"),
     "long number": ("load_table", b"1" * 1_000_000),
     "space of a billion": ("load_architecture", of_a_billion(ARCHITECTURE_JSON, ("space", "width"), ("space", "classes"))),
     "UNet of a billion channels": ("load_network", of_a_billion(CARD_JSON, ("network", "unet", "b"))),
@@ -733,6 +736,7 @@ from dcnas.errors import InputError
 from dcnas.latency.table import load_table
 from dcnas.nas.space import load_architecture
 from dcnas.pictures import read_picture as read_bytes
+from dcnas.reading import read_frame
 from dcnas.shipped import load_network as load_named
 from dcnas.study.runs import read_tensors
 
@@ -755,7 +759,8 @@ def test_small_files_take_little_memory(tmp_path):
     lines = []
     for n, (name, data) in enumerate(BOMBS.values()):
         assert len(data) < 1_300_000
-        path = tmp_path / (f"{n}.card.json" if name == "load_network" else f"{n}.bin")
+        packed = data.startswith(b"\x1f\x8b")
+        path = tmp_path / (f"{n}.card.json" if name == "load_network" else f"{n}.csv.gz" if packed else f"{n}.bin")
         path.write_bytes(data)
         if name == "load_network":
             (tmp_path / f"{n}.safetensors").write_bytes(WEIGHTS)
@@ -767,6 +772,36 @@ def test_small_files_take_little_memory(tmp_path):
         assert int(megabytes) < 2_000, f"{what}: {megabytes} MB"
         assert (said == ["read"]) == (what == "picture of 49 million pixels"), (what, said)
         assert said == ["read"] or int(said[1]) < 1_000, (what, said)
+
+
+THROUGH_A_NETWORK = """
+import resource, sys
+import torch
+from dcnas import apply, cli, shipped
+
+def denoise(path):
+    cli.app(["denoise", path, sys.argv[1], "--weights", "dc-nas-s-solar", "--sigma", "0.2"], standalone_mode=False)
+
+denoise(sys.argv[2])
+shipped.Network.denoise = lambda self, images: torch.full_like(images, 0.5)  # what takes time, but no memory for each pixel
+apply.ssim_in_parts = lambda *_, **__: torch.ones(())
+denoise(sys.argv[3])
+print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_large_picture_goes_through_a_network_in_little_memory(tmp_path):
+    """One of 0.8 million pixels as it is; one of 49 million, with noise, in all but the network itself and SSIM."""
+    for side in (900, 7_000):
+        (tmp_path / f"{side}.png").write_bytes(png(side, 2, side))
+    names = ["out", "900.png", "7000.png"]
+    ended = subprocess.run(
+        [sys.executable, "-c", THROUGH_A_NETWORK, *(str(tmp_path / name) for name in names)], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    megabytes = int(ended.stdout.split()[-1])
+    assert megabytes < 2_000, f"{megabytes} MB"
+    assert (tmp_path / "out" / "7000.png.png").exists()
 
 
 # nothing is run

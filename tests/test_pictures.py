@@ -123,6 +123,15 @@ def test_tiles_put_together_are_the_image(size):
     assert torch.allclose(in_tiles(lambda x: x, image), image, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(200, 100), (300, 200), (500, 700)])
+def test_a_picture_replaced_by_its_tiles_is_the_same(size):
+    """What is written over is not read again, though tiles overlap and go through in batches across rows."""
+    image = torch.rand(2, 3, *size)
+    apart = in_tiles(lambda x: x.flip(-1), image, tile=128, overlap=40, batch=3)
+    assert torch.equal(in_tiles(lambda x: x.flip(-1), image, tile=128, overlap=40, batch=3, overwrite=True), apart)
+    assert torch.equal(image, apart)
+
+
 def test_every_pass_has_a_size_that_networks_take():
     seen = []
     in_tiles(lambda x: seen.append(x.shape) or x, torch.rand(1, 1, 333, 77), tile=128, overlap=32, batch=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import start_architecture
+from made_up import grains, start_architecture
 from PIL import Image
 
 from dcnas import apply, shipped
@@ -53,7 +53,7 @@ def network(request, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 70, 50), (3, 32, 32)])
 def test_every_kind_looks_at_any_picture(network, shape):
-    outcome = apply.apply(network, apply.Scene("x", torch.rand(shape)), 0.2)
+    outcome = apply.apply(network, apply.Scene("x", grains(*shape)), 0.2)
     assert outcome.noisy.shape == shape
     if network.denoises:
         assert outcome.denoised.shape == shape and outcome.psnr > 0
@@ -64,7 +64,7 @@ def test_every_kind_looks_at_any_picture(network, shape):
             assert found.shape == (1, len(network.classes)) and found.sum().item() == pytest.approx(1, abs=1e-5)
     else:
         assert outcome.before is outcome.own is None
-    row = apply.row_of(apply.Scene("x", torch.rand(shape)), network, 0.2, outcome)
+    row = apply.row_of(apply.Scene("x", grains(*shape)), network, 0.2, outcome)
     assert row["width"] == shape[-1] and ("class" in row) == bool(network.classes)
 
 
@@ -79,7 +79,7 @@ def test_the_sequential_answer_is_that_of_the_denoised_image(tmp_path):
     torch.manual_seed(0)
     path = ship(compact(build(record("sequential"), 10).state_dict()), card("sequential"), tmp_path / "s.safetensors")
     network, box = load_network(str(path)), torch.tensor([[[5, 9, 37, 41]]])
-    outcome = apply.apply(network, apply.Scene("x", torch.rand(1, 96, 96), boxes=box), 0.3)
+    outcome = apply.apply(network, apply.Scene("x", grains(1, 96, 96), boxes=box), 0.3)
     assert torch.equal(outcome.after, outcome.own) and not torch.allclose(outcome.before, outcome.after)
     assert torch.allclose(outcome.after, network.classify(outcome.denoised[None], box)[0], atol=1e-6)
 
@@ -157,7 +157,7 @@ def change(path, **values) -> None:
 
 
 def test_own_pictures_meet_the_same_noise_every_time():
-    scene = apply.Scene("x", torch.rand(3, 20, 30))
+    scene = apply.Scene("x", grains(3, 20, 30))
     assert torch.equal(apply.with_noise(scene, 0.3), apply.with_noise(scene, 0.3))
     assert (apply.with_noise(scene, 0.3) - scene.image).std().item() == pytest.approx(0.3, rel=0.1)
     with pytest.raises(InputError, match="sigma is -1"):
@@ -165,7 +165,7 @@ def test_own_pictures_meet_the_same_noise_every_time():
 
 
 def test_a_clean_scene_has_endless_psnr_and_one_pixel_no_ssim(network):
-    outcome = apply.apply(network, apply.Scene("x", torch.full((3, 1, 1), 0.5)))
+    outcome = apply.apply(network, apply.Scene("x", torch.full((3, 1, 1), 128, dtype=torch.uint8)))
     assert math.isinf(outcome.noisy_psnr) and math.isnan(outcome.noisy_ssim)
 
 

@@ -33,6 +33,7 @@ from dcnas.training import (
     task_loss,
 )
 from dcnas.training.losses import denoising_loss
+from dcnas.training.metrics import psnr_in_parts
 from dcnas.training.recorded import Recorded
 from dcnas.training.tasks import TASKS
 
@@ -116,6 +117,13 @@ def test_ssim_is_float32_under_autocast():
         found = ssim(noisy.bfloat16(), clean)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, ssim(noisy.bfloat16().float(), clean))
+
+
+def test_quality_of_parts_is_that_of_the_whole():
+    clean, noisy = images(1, 2, 530, 1030), images(1, 2, 530, 1030, key=1)
+    parts = lambda rows, columns: (noisy[..., rows, columns], clean[..., rows, columns])  # noqa: E731
+    assert psnr_in_parts(parts, 530, 1030) == pytest.approx(psnr(noisy, clean).item(), abs=1e-4)
+    assert psnr_in_parts(lambda rows, columns: (clean[..., rows, columns],) * 2, 530, 1030) == math.inf
 
 
 def test_psnr():

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from .data.images import SUFFIXES, evaluation_images, load_images
-from .data.noise import NoiseBank, check_sigma, degrade
+from .data.noise import NoiseBank, check_sigma
 from .data.two_digits import cached
 from .errors import InputError, require_choice
-from .pictures import in_tiles, read_picture
+from .pictures import as_float, in_tiles, read_picture
 from .shipped import DIGITS, Network
-from .training.metrics import psnr, ssim
+from .training.metrics import LARGEST_SIDE, psnr, psnr_in_parts, ssim, ssim_in_parts
 
 SETS = ("digits", "solar")  # of test images that can be named instead of a file
 COUNT = 16  # of test images that the demo offers
@@ -29,30 +29,41 @@ SOLAR_SIDE = 64  # of the solar cells of scale laptop
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (1 or 3, H, W) in [0, 1], with what is known of it."""
+    """A picture, uint8 (1 or 3, H, W), with what is known of it."""
 
     name: str
-    image: Tensor
+    pixels: Tensor
     notes: tuple[str, ...] = ()
     boxes: Tensor | None = None  # (1, K, 4): where digits are
     labels: tuple[str, ...] = ()  # of each digit, or of the picture
     noise_id: int = 0  # its number in the bank of noise
+
+    @property
+    def image(self) -> Tensor:
+        """float32 in [0, 1], made anew at each call: of a photograph the memory holds few copies."""
+        return as_float(self.pixels)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a network made of a scene. Quality is against the scene's image; probabilities are (K, classes)."""
 
-    noisy: Tensor
+    scene: Scene
+    sigma: float
     denoised: Tensor | None
     noisy_psnr: float  # dB; infinite where nothing was added
     noisy_ssim: float
-    psnr: float | None
+    psnr: float | None  # None, as SSIM, where nothing was added: no clean picture is known
     ssim: float | None
     before: Tensor | None  # by the noisy image
     after: Tensor | None  # by the denoised one; the same where nothing is denoised
     own: Tensor | None  # the network's own answer: of the noisy image in one pass
     ms: float  # of the pass that denoises and classifies
+
+    @property
+    def noisy(self) -> Tensor:
+        """What the network was given, made anew at each call."""
+        return with_noise(self.scene, self.sigma)
 
 
 def study_scene(name: str, index: int) -> Scene:
@@ -62,10 +73,10 @@ def study_scene(name: str, index: int) -> Scene:
     if name == "digits":
         data = cached("test", COUNT)
         labels = tuple(str(label) for label in data.labels[index].tolist())
-        return Scene(f"digits-{index}", data.images[index] / 255, (), data.boxes[index : index + 1], labels, index)
+        return Scene(f"digits-{index}", data.images[index], (), data.boxes[index : index + 1], labels, index)
     data = load_images("solar", SOLAR_SIDE)
     views, labels = evaluation_images(data, "test", SOLAR_SIDE, COUNT)
-    return Scene(f"solar-{index}", views[index] / 255, (), None, (data.classes[int(labels[index])],), index)
+    return Scene(f"solar-{index}", views[index], (), None, (data.classes[int(labels[index])],), index)
 
 
 def file_scene(name: str, data: bytes, most_side: int | None = None) -> Scene:
@@ -74,7 +85,7 @@ def file_scene(name: str, data: bytes, most_side: int | None = None) -> Scene:
         picture = read_picture(data, most_side=most_side)
     except InputError as error:
         raise InputError(f"{name} {error}") from None
-    return Scene(name, picture.image, picture.notes)
+    return Scene(name, picture.pixels, picture.notes)
 
 
 def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
@@ -103,36 +114,42 @@ def with_noise(scene: Scene, sigma: float) -> Tensor:
     check_sigma(sigma)
     if sigma == 0:
         return scene.image
-    noise = NoiseBank().noise([scene.noise_id], sigma, tuple(scene.image.shape))
-    return degrade(scene.image[None], sigma, noise)[0]
+    noise = NoiseBank().noise([scene.noise_id], sigma, tuple(scene.pixels.shape))[0]
+    for channel, pixels in zip(noise, scene.pixels, strict=True):  # as `degrade` does, but without copies of the whole
+        channel.mul_(sigma).add_(as_float(pixels))
+    return noise
 
 
 @torch.inference_mode()
-def apply(network: Network, scene: Scene, sigma: float = 0.0) -> Outcome:
-    """Add noise, denoise, classify before and after, and judge."""
-    noisy, clean = with_noise(scene, sigma), scene.image[None]
+def apply(network: Network, scene: Scene, sigma: float = 0.0, *, progress: bool = False) -> Outcome:
+    """Add noise, denoise, classify before and after, and judge; with a progress bar for a picture that takes long."""
+    noisy = with_noise(scene, sigma)
+    before = _probabilities(network, noisy, scene.boxes) if network.classes else None
+    noisy_quality = _quality(noisy, scene, sigma, progress)
     begun = time.perf_counter()
-    denoised, own = _pass(network, noisy, scene.boxes)
+    denoised, own = _pass(network, noisy, scene.boxes, progress)  # from here on `noisy` may be overwritten
     ms = 1000 * (time.perf_counter() - begun)
-    before = after = None
+    after = None
     if network.classes:
-        before = _probabilities(network, noisy, scene.boxes)
         after = (
             own if network.kind == "sequential" else None if denoised is None else _probabilities(network, denoised, scene.boxes)
         )
-    quality = _quality(denoised, clean)
-    return Outcome(noisy, denoised, *_quality(noisy, clean), *quality, before, after, own, ms)
+    quality = _quality(denoised, scene, sigma, progress) if denoised is not None and sigma > 0 else (None, None)
+    return Outcome(scene, sigma, denoised, *noisy_quality, *quality, before, after, own, ms)
 
 
-def _pass(network: Network, noisy: Tensor, boxes: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Denoised image and probabilities in one pass where image and network allow it, otherwise each for itself."""
+def _pass(network: Network, noisy: Tensor, boxes: Tensor | None, progress: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Denoised image and probabilities in one pass where image and network allow it, otherwise each for itself.
+
+    A picture of several tiles is denoised in place.
+    """
     if _fits(network, noisy, boxes):
         denoised, logits = network.answer(noisy[None], boxes)
         return None if denoised is None else denoised[0], None if logits is None else logits[0].softmax(-1)
-    denoised = in_tiles(network.denoise, noisy[None])[0] if network.denoises else None
-    if not network.classes:
-        return denoised, None
-    return denoised, network.answer(network.views(noisy))[1][0].softmax(-1)
+    own = network.answer(network.views(noisy))[1][0].softmax(-1) if network.classes else None
+    if not network.denoises:
+        return None, own
+    return in_tiles(network.denoise, noisy[None], overwrite=True, progress=progress)[0], own
 
 
 def _fits(network: Network, image: Tensor, boxes: Tensor | None) -> bool:
@@ -148,13 +165,19 @@ def _probabilities(network: Network, image: Tensor, boxes: Tensor | None) -> Ten
     return network.classify(network.views(image))[0]
 
 
-def _quality(image: Tensor | None, clean: Tensor) -> tuple[float | None, float | None]:
+def _quality(image: Tensor, scene: Scene, sigma: float, progress: bool) -> tuple[float, float]:
     """PSNR (dB) and SSIM of an image limited to [0, 1], as in all results of the study; SSIM needs 11 x 11 pixels."""
-    if image is None:
-        return None, None
-    limited = image[None].clamp(0, 1)
-    structure = ssim(limited, clean).item() if min(clean.shape[-2:]) >= 11 else math.nan
-    return psnr(limited, clean).item(), structure
+    size, pixels = scene.pixels.shape[-2:], scene.pixels
+    if sigma == 0:
+        return math.inf, 1.0 if min(size) >= 11 else math.nan
+
+    def cut(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        return image[None, :, rows, columns].clamp(0, 1), as_float(pixels[None, :, rows, columns])
+
+    if max(size) <= LARGEST_SIDE:
+        pair = cut(slice(None), slice(None))
+        return psnr(*pair).item(), ssim(*pair).item() if min(size) >= 11 else math.nan
+    return psnr_in_parts(cut, *size), ssim_in_parts(cut, *size, progress=progress).item() if min(size) >= 11 else math.nan
 
 
 def said(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
@@ -165,7 +188,7 @@ def said(probabilities: Tensor, classes: tuple[str, ...]) -> list[tuple[str, flo
 
 def row_of(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> dict:
     """An outcome as a row of the CSV that the commands write, rounded as the demo prints it."""
-    row = {"name": scene.name, "width": scene.image.shape[-1], "height": scene.image.shape[-2], "weights": network.name}
+    row = {"name": scene.name, "width": scene.pixels.shape[-1], "height": scene.pixels.shape[-2], "weights": network.name}
     row |= {"sigma": sigma}
     if sigma > 0:
         row |= {"noisy_psnr": _rounded(outcome.noisy_psnr, 2), "noisy_ssim": _rounded(outcome.noisy_ssim, 3)}

@@ -3,7 +3,6 @@
 Every error that a user can cause ends in one sentence on stderr and exit status 2, never in a traceback.
 """
 
-import difflib
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import cli_own
-from .errors import InputError
+from .errors import InputError, close_to
 
 app = typer.Typer(
     help="Reproduce 'Architectural Innovations for Efficient Denoising and Classification' and build on it.",
@@ -82,7 +81,7 @@ def run(
     experiments = _group(group)(scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
-        close = difflib.get_close_matches(label, labels, 3, 0.3)
+        close = close_to(label, labels, 3, 0.3)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise InputError(f"there is no network {label!r}; {hint}`dcnas runs --group {group}` lists all.")
     found = [e for e in experiments if e.label == label and e.seed == seed]
@@ -329,7 +328,7 @@ def _outcomes(source: str, network, sigma: float):
             skipped += 1
             tqdm.write(f"Left out: {error}", file=sys.stderr)
             continue
-        yield scene, apply(network, scene, sigma)
+        yield scene, apply(network, scene, sigma, progress=True)
     if skipped == len(scenes):
         raise InputError(f"{source}: none of {skipped} pictures could be read.")
 

@@ -1,6 +1,8 @@
 """The one error that users cause: told in a single clear sentence, never as a traceback by the command line."""
 
+import difflib
 import math
+from collections.abc import Iterable
 
 LONGEST = 120  # characters of a value in a message
 
@@ -16,6 +18,12 @@ def spelled(value) -> str:
     except (ValueError, RecursionError):  # Python spells no whole number of more than 4,300 digits
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def close_to(name: str, known: Iterable[str], count: int = 1, least: float = 0.6) -> list[str]:
+    """Up to `count` of the `known` names that are most like `name`, at least `least` of 1, whatever the case of their letters."""
+    spelt = {other.lower(): other for other in known}
+    return [spelt[found] for found in difflib.get_close_matches(name.lower(), spelt, count, least)]
 
 
 def is_finite(value) -> bool:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .errors import InputError
 
@@ -21,14 +22,20 @@ ORIENTATION = 0x0112  # of EXIF
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # no other parser sees a file: Pillow's EPS starts Ghostscript
 MOST_PIXELS = 50_000_000  # of a file; decoding takes up to 24 bytes each, so that a small file cannot fill the memory
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
+STRIP = 256  # rows of a picture that are converted at a time
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as read: float32 (1 or 3, H, W) in [0, 1], and what was done to it, a sentence each."""
+    """A picture as read: uint8 (1 or 3, H, W), and what was done to it, a sentence each."""
 
-    image: Tensor
+    pixels: Tensor
     notes: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> Tensor:
+        """float32 in [0, 1], four times as large: made anew at each call."""
+        return as_float(self.pixels)
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -94,13 +101,20 @@ def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
         notes.append(f"It is scaled from {before} to {image.width} x {image.height} pixels.")
     pixels = np.array(image, np.uint8)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(pixels).to(torch.float32, memory_format=torch.contiguous_format).div_(255), tuple(notes))
+    return Picture(torch.from_numpy(np.ascontiguousarray(pixels)), tuple(notes))
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 of any shape as float32 in [0, 1]."""
+    return pixels.to(torch.float32).div_(255)
 
 
 def as_uint8(image: Tensor) -> np.ndarray:
     """(1 or 3, H, W) in any range, limited to [0, 1], as uint8 (H, W) or (H, W, 3)."""
-    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    pixels = torch.empty(*image.shape[1:], len(image), dtype=torch.uint8)
+    for rows, out in zip(image.detach().split(STRIP, 1), pixels.split(STRIP), strict=True):  # whole, it would take three copies
+        out.copy_((rows.clamp(0, 1) * 255).round().permute(1, 2, 0))
+    return (pixels[..., 0] if len(image) == 1 else pixels).numpy()
 
 
 def png_of(image: Tensor) -> bytes:
@@ -130,28 +144,42 @@ def square_of(image: Tensor, side: int) -> Tensor:
 # ---- tiles
 
 
-def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, tile: int = 256, overlap: int = 64, batch: int = 4) -> Tensor:
+def in_tiles(
+    network: Callable[[Tensor], Tensor], images: Tensor, tile: int = 256, overlap: int = 64, batch: int = 4, *,
+    overwrite: bool = False, progress: bool = False,
+) -> Tensor:  # fmt: skip
     """`network` on images (B, C, H, W) of any size, its output of the same shape.
 
     What fits a tile goes through whole, its edges mirrored up to a multiple of 32. What is larger goes in tiles that overlap and
-    fade into each other, so that no seam shows; memory then depends on the tile and not on the image.
+    fade into each other, so that no seam shows; memory beside the result then depends on the tile and the width alone.
+    `overwrite` lets what is larger be replaced by the result, for a picture of which the memory holds no second copy.
     """
     height, width = images.shape[-2:]
     if max(height, width) <= tile:
         return network(_padded(images))[..., :height, :width]
-    result, weights = torch.zeros_like(images), torch.zeros(1, 1, height, width)
+    result = images if overwrite else torch.empty_like(images)
     places = [(top, left) for top in _starts(height, tile, overlap) for left in _starts(width, tile, overlap)]
     fade = _fade(min(tile, height), overlap)[:, None] * _fade(min(tile, width), overlap)
-    for image, out in zip(images, result, strict=True):
-        for first in range(0, len(places), batch):
-            some = places[first : first + batch]
-            cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])
-            found = network(_padded(cut))[..., : cut.shape[-2], : cut.shape[-1]]
-            for (top, left), piece in zip(some, found, strict=True):
-                out[:, top : top + tile, left : left + tile] += piece * fade
-    for top, left in places:
-        weights[..., top : top + tile, left : left + tile] += fade
-    return result.div_(weights)
+    total = len(images) * len(places)
+    with tqdm(total=total, desc="tiles", unit="tile", disable=not progress, leave=False, delay=2) as bar:
+        for image, out in zip(images, result, strict=True):
+            band, done = (
+                image.new_zeros(len(image) + 1, len(fade), width),
+                0,
+            )  # sums of tiles, and of their weights, from row `done`
+            for first in range(0, len(places), batch):
+                some = places[first : first + batch]
+                cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])
+                found = network(_padded(cut))[..., : cut.shape[-2], : cut.shape[-1]]
+                for (top, left), piece in zip(some, found, strict=True):
+                    if rows := top - done:  # no tile to come reaches above `top`, to read or to add
+                        out[:, done:top] = band[:-1, :rows] / band[-1, :rows]
+                        band, done = F.pad(band[:, rows:], (0, 0, 0, rows)), top
+                    band[:-1, :, left : left + tile] += piece * fade
+                    band[-1, :, left : left + tile] += fade
+                bar.update(len(some))
+            out[:, done:] = band[:-1] / band[-1]
+    return result
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

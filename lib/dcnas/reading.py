@@ -16,6 +16,9 @@ from typing import NamedTuple
 from .errors import InputError, is_finite, spelled
 from .paths import shown
 
+MOST_BYTES = 50_000_000  # of a file, unpacked: a data frame takes up to ten times as much; the largest published one has 3 million
+MOST_COLUMNS = 1_000  # pandas takes minutes to tell hundreds of thousands of equal names apart
+
 
 class Kind(NamedTuple):
     """What an entry of a file may be: how a message calls it, and which values are it."""
@@ -51,8 +54,9 @@ def one_of(choices: Sequence[str]) -> Kind:
 
 def read_json(path: Path, advice: str = ""):
     """What a JSON file holds; `InputError`, which ends in `advice`, if it is damaged or nested too deeply to be read."""
+    data = _read(path, advice)
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{shown(path)} is not JSON: {reason}{advice}.") from None
@@ -88,8 +92,9 @@ def require_kinds(path: Path, record: dict, kinds: Kinds, within: str = "", advi
 
 def read_rows(path: Path, columns: Sequence[str] = (), advice: str = "") -> list[dict[str, str]]:
     """The rows of a CSV file, at least one, as text (read without pandas); `InputError` if it is damaged or lacks `columns`."""
+    data = _read(path, advice)
     try:
-        with io.StringIO(_whole(Path(path).read_bytes()).decode(), newline="") as text:
+        with io.StringIO(_whole(data).decode(), newline="") as text:
             reader = csv.DictReader(text, strict=True)
             rows = list(reader)
         if not rows or any(None in row or None in row.values() for row in rows):
@@ -106,11 +111,14 @@ def read_frame(path: Path, columns: Sequence[str] = (), advice: str = ""):
     import pandas as pd  # here, so that training needs torch alone
 
     try:
-        data = Path(path).read_bytes()
-        data = _whole(gzip.decompress(data) if Path(path).suffix == ".gz" else data)
+        data = _whole(_read(path, advice))
+        if (count := 1 + data[: data.index(b"\n")].count(b",")) > MOST_COLUMNS:
+            raise ValueError(f"{count:,} columns, where at most {MOST_COLUMNS:,} were expected")
         frame = pd.read_csv(io.BytesIO(data))
         if frame.empty:
             raise ValueError("no rows")
+    except InputError:  # which is a ValueError, too
+        raise
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{shown(path)} is not a sound CSV file ({' '.join(str(error).split())}){advice}.") from None
     if missing := [name for name in columns if name not in frame]:
@@ -147,6 +155,17 @@ def numbers(path: Path, rows: Sequence[dict[str, str]], advice: str = "") -> lis
         return [{name: float(value) for name, value in row.items()} for row in rows]
     except ValueError as error:
         raise InputError(f"{shown(path)} is not a sound CSV file ({error}){advice}.") from None
+
+
+def _read(path: Path, advice: str) -> bytes:
+    """The bytes of a file, unpacked where gzip packed it; `InputError` if they are more than `MOST_BYTES`."""
+    with (gzip.open if Path(path).suffix == ".gz" else open)(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"{shown(path)} holds more than the {MOST_BYTES / 1e6:.0f} million bytes that were expected at most{advice}."
+        )
+    return data
 
 
 def _whole(data: bytes) -> bytes:

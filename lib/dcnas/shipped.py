@@ -4,7 +4,6 @@ A card rebuilds the network (kind, hyper-parameters or architecture, classes) an
 and how well it does at each noise level. Those in `data/weights` ship with the study; `dcnas train` writes others.
 """
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .boxes import BOX_SIZE, crop_boxes
-from .errors import InputError, is_finite, require_choice, require_whole, spelled
+from .errors import InputError, close_to, is_finite, require_choice, require_whole, spelled
 from .models import UNet, build_classifier
 from .models.dcnet import JOINING, Integrated, Sequential
 from .nas.networks import DECODERS, MANUAL, NETWORKS, SequentialJoint, build_manual, build_network
@@ -171,7 +170,7 @@ def load_network(name: str) -> Network:
     if not name.endswith(".safetensors"):
         known = names()
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = close_to(name, known)
             hint = f"; did you mean {close[0]!r}" if close else ""
             raise InputError(f"weights is {name!r}, but one of {', '.join(known)} or a .safetensors file was expected{hint}.")
     path = Path(name).expanduser() if name.endswith(".safetensors") else weights_dir() / f"{name}.safetensors"

@@ -151,7 +151,7 @@ def _check(key: str, curve: Curve) -> None:
 
 
 def load_table(path: Path) -> Table:
-    """The table in a JSON file; `InputError` that says what is wrong with any other file."""
+    """The table in a JSON file; `InputError` that says what is wrong with any other file, or what makes one where none is."""
     try:
         record = read_json(path)
         if record["format"] != FORMAT or record["unit"] != "ms":
@@ -159,6 +159,8 @@ def load_table(path: Path) -> Table:
             raise InputError(f"its format is {found}, but {FORMAT} in 'ms' was expected.")
         curves = {key: Curve(**{name: tuple(values) for name, values in curve.items()}) for key, curve in record["curves"].items()}
         return Table(Conditions(**record["conditions"]), curves, Correction(**record["correction"]))
+    except FileNotFoundError:
+        raise InputError(f"{shown(path)} does not exist; `dcnas lut build --out {shown(path)}` makes such a table.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"{shown(path)} is not a look-up table of this study: {reason}") from None

@@ -49,15 +49,16 @@ def _scene(kind: str, key: int | str, data: bytes = b"") -> Scene:
 
 def pictures_of(scene: Scene, outcome: Outcome) -> list[tuple[str, np.ndarray]]:
     """Name and uint8 pixels of the pictures, (H, W) or (H, W, 3): what was removed is shown around mid-grey."""
-    found = [("clean", scene.image), ("noisy", outcome.noisy)]
+    noisy = outcome.noisy
+    found = [("clean", scene.image), ("noisy", noisy)]
     if outcome.denoised is not None:
-        found += [("denoised", outcome.denoised), ("removed", (outcome.noisy - outcome.denoised) / 2 + 0.5)]
+        found += [("denoised", outcome.denoised), ("removed", (noisy - outcome.denoised) / 2 + 0.5)]
     return [(name, as_uint8(image)) for name, image in found]
 
 
 def _width(scene: Scene) -> int:
     """Of a picture on the screen, in pixels."""
-    height, width = scene.image.shape[-2:]
+    height, width = scene.pixels.shape[-2:]
     return max(1, round(width * HEIGHT / height))
 
 
@@ -127,7 +128,7 @@ def verdicts(scene: Scene, network: Network, outcome: Outcome) -> list[dict]:
 
 def sentence(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> str:
     """The status line: network, where its weights come from, milliseconds, and notes on the picture."""
-    size = f"{scene.image.shape[-1]} x {scene.image.shape[-2]}"
+    size = f"{scene.pixels.shape[-1]} x {scene.pixels.shape[-2]}"
     parts = [f"{network.label}, trained at scale {network.card.get('scale', 'own')}: {outcome.ms:.1f} ms for {size} pixels."]
     if network.of_digits and scene.boxes is None:
         parts.append("It has seen nothing but digits on grey: any other picture is beyond it.")

@@ -5,7 +5,8 @@ image and averaged, SSIM has the usual 11 x 11 Gaussian window of sigma 1.5 with
 places, as torchmetrics does it.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import torch
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 _WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
 _DECIBEL = (10 / torch.tensor(10.0).log()).item()
-_LARGEST_SIDE = 512  # up to here the filter as a matrix is faster than a convolution
+LARGEST_SIDE = 512  # of images that are compared whole; up to here the filter as a matrix is faster than a convolution
 
 
 def psnr(images: Tensor, clean: Tensor) -> Tensor:
@@ -44,11 +45,16 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """Structural similarity of each image (B,), inputs (B, C, H, W) in [0, 1] of at least 11 x 11; differentiable.
 
     The Gaussian window is applied as two matrix products, which is many times faster than torchmetrics' 11 x 11 convolution
-    and equals it to rounding (there is a test); torchmetrics itself takes images with a side above 512.
+    and equals it to rounding (there is a test); images with a side above 512 are taken part by part.
     """
+    if max(clean.shape[-2:]) > LARGEST_SIDE:
+        return ssim_in_parts(lambda rows, columns: (images[..., rows, columns], clean[..., rows, columns]), *clean.shape[-2:])
+    return _ssim_map(images, clean).flatten(1).mean(1)
+
+
+def _ssim_map(images: Tensor, clean: Tensor) -> Tensor:
+    """The structural similarity at each place, (B, C, H, W)."""
     height, width = clean.shape[-2:]
-    if max(height, width) > _LARGEST_SIDE:
-        return _ssim_in_parts(images, clean)
     with torch.autocast(images.device.type, enabled=False):
         x, y = images.float(), clean.float()
         rows = _gaussian(height, x.device, x.dtype)
@@ -57,24 +63,38 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
         mean_x, mean_y, xx, yy, xy = (rows @ (maps @ columns)).unbind()
         product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
         structure = (2 * (xy - product) + _C2) / (xx + yy - squares + _C2)
-        return ((2 * product + _C1) / (squares + _C1) * structure).flatten(1).mean(1)
+        return (2 * product + _C1) / (squares + _C1) * structure
 
 
-def _ssim_in_parts(images: Tensor, clean: Tensor) -> Tensor:
-    """The same for large images, by torchmetrics, part by part: whole, a photograph's maps would fill the memory."""
-    from torchmetrics.functional.image import structural_similarity_index_measure  # here, because it takes seconds to import
+Cut = Callable[[slice, slice], tuple[Tensor, Tensor]]  # rows and columns to that part of the images and of the clean ones
 
-    (height, width), reach, total = clean.shape[-2:], _WINDOW // 2, torch.zeros(len(clean), device=clean.device)
-    for top in range(0, height, _LARGEST_SIDE):
-        for left in range(0, width, _LARGEST_SIDE):
-            bottom, right = min(top + _LARGEST_SIDE, height), min(left + _LARGEST_SIDE, width)
-            rows = slice(max(min(top, height - _WINDOW) - reach, 0), min(bottom + reach, height))
-            columns = slice(max(min(left, width - _WINDOW) - reach, 0), min(right + reach, width))
-            some, other = images[..., rows, columns], clean[..., rows, columns]
-            _, places = structural_similarity_index_measure(some, other, data_range=1.0, reduction="none", return_full_image=True)
-            inner = places[..., top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
-            total = total + inner.flatten(1).sum(1)
-    return total / clean[0].numel()
+
+def ssim_in_parts(cut: Cut, height: int, width: int, *, progress: bool = False) -> Tensor:
+    """SSIM (B,) of large images, of which `cut` gives a part at a time: whole, a photograph's maps would fill the memory."""
+    reach, total, count = _WINDOW // 2, 0, 0
+    parts = list(_parts(height, width))
+    for rows, columns in tqdm(parts, desc="SSIM", unit="part", disable=not progress, leave=False, delay=2):
+        top, left = max(min(rows.start, height - _WINDOW) - reach, 0), max(min(columns.start, width - _WINDOW) - reach, 0)
+        places = _ssim_map(*cut(slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width))))
+        inner = places[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left].flatten(1)
+        total, count = total + inner.sum(1), count + inner.shape[1]
+    return total / count
+
+
+def psnr_in_parts(cut: Cut, height: int, width: int) -> float:
+    """PSNR in dB of one large image, of which `cut` gives a part at a time."""
+    total = count = 0
+    for rows, columns in _parts(height, width):
+        error = torch.sub(*cut(rows, columns))
+        total, count = total + (error * error).sum().item(), count + error.numel()
+    return math.inf if total == 0 else -10 * math.log10(total / count)
+
+
+def _parts(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of squares that make up an image."""
+    for top in range(0, height, LARGEST_SIDE):
+        for left in range(0, width, LARGEST_SIDE):
+            yield slice(top, min(top + LARGEST_SIDE, height)), slice(left, min(left + LARGEST_SIDE, width))
 
 
 def evaluate(

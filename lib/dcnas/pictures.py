@@ -163,10 +163,7 @@ def in_tiles(
     total = len(images) * len(places)
     with tqdm(total=total, desc="tiles", unit="tile", disable=not progress, leave=False, delay=2) as bar:
         for image, out in zip(images, result, strict=True):
-            band, done = (
-                image.new_zeros(len(image) + 1, len(fade), width),
-                0,
-            )  # sums of tiles, and of their weights, from row `done`
+            band, done = image.new_zeros(len(image) + 1, len(fade), width), 0  # sums of tiles and of weights, from row `done` on
             for first in range(0, len(places), batch):
                 some = places[first : first + batch]
                 cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])

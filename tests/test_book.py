@@ -21,6 +21,7 @@ import pytest
 import test_browser
 
 from dcnas.study import paper
+from dcnas.study.ledger import STRICTER
 from dcnas.study.notebooks import notebook_paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,8 +103,8 @@ def test_the_first_page_has_the_ledger(pages):
     assert [row[0] for row in rows] == list(paper.claims().index) and len(rows) == 27
     (table,) = page.select("table")
     shown = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
-    assert [row[:1] + row[-1:] for row in shown] == [row[:1] + row[-1:] for row in rows]
-    assert all(row[-1] for row in shown) and head[-1] == "verdict"
+    assert [row[:1] + row[-2:] for row in shown] == [row[:1] + row[-2:] for row in rows]
+    assert all(all(row[-2:]) for row in shown) and head[-2:] == ["verdict", STRICTER]
     assert page.select("img[src$='section_5_glance.png']")
 
 

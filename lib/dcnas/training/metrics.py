@@ -45,15 +45,10 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """Structural similarity of each image (B,), inputs (B, C, H, W) in [0, 1] of at least 11 x 11; differentiable.
 
     The Gaussian window is applied as two matrix products, which is many times faster than torchmetrics' 11 x 11 convolution
-    and equals it to rounding (there is a test); images with a side above 512 are taken part by part.
+    and equals it to rounding (there is a test); torchmetrics itself takes images with a side above 512, part by part.
     """
     if max(clean.shape[-2:]) > LARGEST_SIDE:
         return ssim_in_parts(lambda rows, columns: (images[..., rows, columns], clean[..., rows, columns]), *clean.shape[-2:])
-    return _ssim_map(images, clean).flatten(1).mean(1)
-
-
-def _ssim_map(images: Tensor, clean: Tensor) -> Tensor:
-    """The structural similarity at each place, (B, C, H, W)."""
     height, width = clean.shape[-2:]
     with torch.autocast(images.device.type, enabled=False):
         x, y = images.float(), clean.float()
@@ -63,7 +58,7 @@ def _ssim_map(images: Tensor, clean: Tensor) -> Tensor:
         mean_x, mean_y, xx, yy, xy = (rows @ (maps @ columns)).unbind()
         product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
         structure = (2 * (xy - product) + _C2) / (xx + yy - squares + _C2)
-        return (2 * product + _C1) / (squares + _C1) * structure
+        return ((2 * product + _C1) / (squares + _C1) * structure).flatten(1).mean(1)
 
 
 Cut = Callable[[slice, slice], tuple[Tensor, Tensor]]  # rows and columns to that part of the images and of the clean ones
@@ -71,11 +66,14 @@ Cut = Callable[[slice, slice], tuple[Tensor, Tensor]]  # rows and columns to tha
 
 def ssim_in_parts(cut: Cut, height: int, width: int, *, progress: bool = False) -> Tensor:
     """SSIM (B,) of large images, of which `cut` gives a part at a time: whole, a photograph's maps would fill the memory."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # here, because it takes seconds to import
+
     reach, total, count = _WINDOW // 2, 0, 0
     parts = list(_parts(height, width))
     for rows, columns in tqdm(parts, desc="SSIM", unit="part", disable=not progress, leave=False, delay=2):
         top, left = max(min(rows.start, height - _WINDOW) - reach, 0), max(min(columns.start, width - _WINDOW) - reach, 0)
-        places = _ssim_map(*cut(slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width))))
+        some = cut(slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width)))
+        _, places = structural_similarity_index_measure(*some, data_range=1.0, reduction="none", return_full_image=True)
         inner = places[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left].flatten(1)
         total, count = total + inner.sum(1), count + inner.shape[1]
     return total / count

@@ -17,22 +17,7 @@ from ..models import UNETS, unet_widths
 from . import compare, figures, paper
 from . import experiments as lists
 from .claims import COUNTED
-from .compare import (
-    BASELINE,
-    NOISY,
-    REDUCED,
-    TABLE_2,
-    TREND_RHO,
-    Scores,
-    Weights,
-    claim_rows,
-    combine,
-    contrast,
-    difference,
-    rank_correlation,
-    trend_rows,
-    unet_label,
-)  # fmt: skip
+from .compare import BASELINE, NOISY, REDUCED, TABLE_2, Scores, Weights, claim_rows, combine, contrast, difference, unet_label
 from .results import pictures
 from .runs import SAMPLE_SIGMAS
 from .stats import Interval
@@ -162,13 +147,13 @@ def scaling_table(rows: pd.DataFrame, scores: Scores, sigma: float) -> pd.DataFr
 
 
 def trend_table(rows: pd.DataFrame, scores: Scores, sigma: float) -> pd.DataFrame:
-    """Rank correlation across the networks of Figure 3 between their PSNR at `sigma` and at each other: is it above `TREND_RHO`?"""
+    """Rank correlation across the networks of Figure 3 between their PSNR at `sigma` and at each other: is it above the border?"""
     labels = list(dict.fromkeys(_of_panels(rows)["label"]))
     table = {}
     for other in SIGMAS:
         if other != sigma:
-            rho, _ = rank_correlation(scores, [(label, sigma) for label in labels], [(label, other) for label in labels])
-            same = "yes" if rho.low > TREND_RHO else "no" if rho.high < TREND_RHO else "undecided"
+            rho, _ = compare.rank_correlation(scores, [(label, sigma) for label in labels], [(label, other) for label in labels])
+            same = "yes" if rho.low > compare.TREND_RHO else "no" if rho.high < compare.TREND_RHO else "undecided"
             table[other] = [round(rho.mean, 2), rho.bounds(), same]
     columns = ["rank correlation", "95% interval", "same trend"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("sigma")
@@ -179,9 +164,9 @@ def trend_text(table: pd.DataFrame, sigma: float) -> str:
     lowest = table["rank correlation"].idxmin()
     counts = table["same trend"].value_counts()
     return (
-        f"Against σ = {sigma:g} the order of the networks is the same (whole interval of the rank correlation above {TREND_RHO:g}) "
-        f"at {counts.get('yes', 0)} of {len(table)} other noise levels, undecided at {counts.get('undecided', 0)} and another at "
-        f"{counts.get('no', 0)}. The correlation is lowest at σ = {lowest:g}: {table['rank correlation'][lowest]:.2f} "
+        f"Against σ = {sigma:g} the order of the networks is the same (whole interval of the rank correlation above "
+        f"{compare.TREND_RHO:g}) at {counts.get('yes', 0)} of {len(table)} other noise levels, undecided at "
+        f"{counts.get('undecided', 0)} and another at {counts.get('no', 0)}. The correlation is lowest at σ = {lowest:g}: {table['rank correlation'][lowest]:.2f} "
         f"({table['95% interval'][lowest]})."
     )
 
@@ -338,7 +323,7 @@ def unet_claims(rows: pd.DataFrame, scores: Scores, sigma: float) -> list[dict]:
 
 def _claims_b(flops: dict[str, float], scores: Scores, sigma: float) -> list[dict]:
     widths = {label: unet["b"] for unet, label in zip(lists.FIGURE_3["b"], B_LINE)}
-    found = trend_rows(scores, "C06", f"b with PSNR at σ = {sigma:g}", widths, [sigma])
+    found = compare.trend_rows(scores, "C06", f"b with PSNR at σ = {sigma:g}", widths, [sigma])
     if found:
         least = min(flops[large] / flops[small] for small, large in zip(B_LINE, B_LINE[1:]))
         found.append({
@@ -410,9 +395,9 @@ def _claims_mbconv(flops: dict[str, float], scores: Scores, sigma: float) -> lis
     twins = {mb: conv for mb, conv in TWINS.items() if {mb, conv} <= have}
     found = []
     if len(twins) > 2:
-        rho, seeds = rank_correlation(scores, *([(label, sigma) for label in side] for side in (twins.values(), twins)))
+        rho, seeds = compare.rank_correlation(scores, *([(label, sigma) for label in side] for side in (twins.values(), twins)))
         text = f"rank correlation of {len(twins)} MBConv UNets with their Conv twins"
-        found.append({"claim": "C11", "comparison": text, "effect": rho, "threshold": TREND_RHO, "seeds": seeds})
+        found.append({"claim": "C11", "comparison": text, "effect": rho, "threshold": compare.TREND_RHO, "seeds": seeds})
     _, middle, two = [unet_label("mbconv", **unet) for unet in lists.FIGURE_3["m"]]
     equal = {f"Conv minus MBConv b=8 {m} in dB at equal FLOPs": label for m, label in (("m=2", two), ("m=1.5", middle))}
     equal = {text: combine((-1, at_equal_flops(flops, label))) for text, label in equal.items()}

@@ -93,8 +93,8 @@ def verdicts_line() -> str:
         by_word = table.groupby(table[column].str.removesuffix(" (one seed)"))["id"].agg(list)
         listed[column] = "; ".join(f"{len(names)} {word} ({', '.join(names)})" for word, names in by_word.items())
     return (
-        f"Of the paper's {len(table)} claims, at this length of training: {listed['verdict']}. With intervals as wide as those of "
-        f"Student's t over seeds: {listed[STRICTER]}."
+        f"Of the paper's {len(table)} claims, at these lengths of training: {listed['verdict']}. With intervals as wide as those "
+        f"of Student's t over seeds: {listed[STRICTER]}."
     )
 
 

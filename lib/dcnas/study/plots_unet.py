@@ -166,8 +166,8 @@ def trend_text(table: pd.DataFrame, sigma: float) -> str:
     return (
         f"Against σ = {sigma:g} the order of the networks is the same (whole interval of the rank correlation above "
         f"{compare.TREND_RHO:g}) at {counts.get('yes', 0)} of {len(table)} other noise levels, undecided at "
-        f"{counts.get('undecided', 0)} and another at {counts.get('no', 0)}. The correlation is lowest at σ = {lowest:g}: {table['rank correlation'][lowest]:.2f} "
-        f"({table['95% interval'][lowest]})."
+        f"{counts.get('undecided', 0)} and another at {counts.get('no', 0)}. The correlation is lowest at σ = {lowest:g}: "
+        f"{table['rank correlation'][lowest]:.2f} ({table['95% interval'][lowest]})."
     )
 
 

@@ -195,6 +195,9 @@ def lut_build(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
     width: Annotated[float, typer.Option(help="Multiplier of all channels of the space.")] = 1.0,
+    stem_stride: Annotated[
+        int | None, typer.Option(min=1, max=2, help="Of the first stem: 1 for images of up to 64 pixels and 2 above if not given.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Visits to each of the networks that the blocks are timed in.")] = 12,
 ) -> None:
     """Time every operator of the search space on this device, inside whole networks. Leave the machine alone meanwhile.
@@ -202,10 +205,11 @@ def lut_build(
     Killed, the same command goes on where it was.
     """
     from .nas.lut import TFNAS_ENTRIES, build_table
-    from .nas.space import Space
+    from .nas.space import Space, strides_for
     from .paths import shown
 
-    table = build_table(Space(8, resolution, width=width), out, batch=batch, device=device, threads=threads, rounds=rounds)
+    space = Space(8, resolution, width=width, strides=strides_for(resolution, stem_stride))
+    table = build_table(space, out, batch=batch, device=device, threads=threads, rounds=rounds)
     share = f"{100 * table.entries / TFNAS_ENTRIES:.1f}% of the {TFNAS_ENTRIES:,} that TF-NAS lists"
     print(
         f"Wrote {shown(out)}: {table.entries} latencies ({share}), {table.conditions.device}, {table.conditions.threads} threads."
@@ -228,7 +232,8 @@ def lut_validate(
     from .study.section4_runs import TABLE_LIMIT_PCT
 
     table = load_table(file)
-    space = Space(8, table.conditions.resolution, width=table.conditions.width)
+    c = table.conditions
+    space = Space(8, c.resolution, width=c.width, strides=c.strides)
     frame, corrected = validate_table(table, space, device=device, networks=networks, rounds=rounds)
     for name, part in {"all, uncorrected": frame, "held out, corrected": frame[frame["half"] == "test"]}.items():
         errors = table_errors(part, "corrected_ms" if "held" in name else "predicted_ms")

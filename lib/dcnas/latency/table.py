@@ -43,8 +43,10 @@ class Conditions:
     precision: str
     torch_version: str
     date: str
+    strides: tuple[int, ...] = (2, 2, 2, 2, 1, 2, 1)  # of the space; files without them are of the paper's
 
     def __post_init__(self):
+        object.__setattr__(self, "strides", tuple(self.strides))
         for name, minimum in (("threads", 1), ("batch", 1), ("resolution", 1)):
             require_whole(f"the look-up table's {name}", getattr(self, name), minimum)
         require_finite("the look-up table's width", self.width)

@@ -119,7 +119,7 @@ def build_table(
     threads = before if threads is None else check_threads(threads)
     conditions = Conditions(
         device_name(place), threads, batch, space.resolution, space.width, "channels_last", "float32", str(torch.__version__),
-        datetime.now(UTC).strftime("%Y-%m-%d"),
+        datetime.now(UTC).strftime("%Y-%m-%d"), space.strides,
     )  # fmt: skip
     part, head = Path(f"{path}.part"), {"space": repr(space), **conditions.__dict__, "passes": passes}
     samples, done = _resume(part, head)
@@ -202,7 +202,7 @@ def validate_table(
     The frame has a row per network: predicted_ms (uncorrected), corrected_ms, measured_ms, spread_ms, half ("fit" or "test").
     """
     require_whole("networks", networks, 4)
-    table.require(resolution=space.resolution, width=space.width, device=device_name(device))
+    table.require(resolution=space.resolution, width=space.width, strides=space.strides, device=device_name(device))
     rng = np.random.default_rng(seed)
     drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
     image = torch.rand(table.conditions.batch, IMAGE_CHANNELS, space.resolution, space.resolution)

@@ -4,7 +4,8 @@ All take noisy images (B, 3, H, W) with H and W multiples of 32 and return (deno
 network does not do it. The encoder is the architecture's stems and first four stages; what follows is its classification branch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,16 @@ from .space import (
 
 IMAGE_CHANNELS = 3
 DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
+DROPPED_SHARE = 0.28  # of the decoder's time is what "3-lay" saves in Table 5:4
 NETWORKS = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
 MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
-    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2)."""
+    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or of full size where the first has stride 1."""
     first, second = space.channels(STEM_CHANNELS), space.channels(SECOND_CHANNELS)
     return nn.ModuleDict({
-        "first": ConvNorm(IMAGE_CHANNELS, first, 3, 2, "relu", affine=affine),
+        "first": ConvNorm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine),
         "second": InvertedResidual(first, second, first, se=SECOND_SE, activation="relu", affine=affine),
     })  # fmt: skip
 
@@ -51,10 +53,20 @@ def make_head(space: Space, affine: bool = True, dropout: float = 0.0) -> Head:
     return Head(space.layers[-1].out_channels, space.channels(HEAD_CHANNELS), space.classes, affine, dropout)
 
 
-def encoder_channels(space: Space) -> list[int]:
-    """Widths of the encoder's maps at 1/2, 1/4, 1/8 and 1/16 of the image: the decoder's skips, the last its input."""
-    at = {layer.size // layer.stride: layer.out_channels for layer in space.layers if layer.stage < ENCODER_STAGES}
-    return [space.channels(SECOND_CHANNELS), *at.values()]
+@dataclass(frozen=True)
+class Level:
+    """A map of the encoder: its channels, and how many times smaller it is than the next finer one (the image for the first)."""
+
+    channels: int
+    ratio: int
+
+
+def encoder_levels(space: Space) -> list[Level]:
+    """The encoder's maps, finest first (1/2, 1/4, 1/8 and 1/16 of the image at the paper's strides): the decoder's skips."""
+    at = {space.resolution // space.strides[0]: space.channels(SECOND_CHANNELS)}
+    at |= {layer.size // layer.stride: layer.out_channels for layer in space.layers if layer.stage < ENCODER_STAGES}
+    sizes = [space.resolution, *at]
+    return [Level(channels, finer // size) for finer, (size, channels) in zip(sizes, at.items(), strict=False)]
 
 
 class Classifier(nn.Module):
@@ -73,7 +85,7 @@ class Classifier(nn.Module):
         self.head = make_head(space, dropout=dropout)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Maps at 1/2, 1/4, 1/8 and 1/16 of the image: the last of each size among stems and first four stages."""
+        """Maps of all sizes, finest first: the last of each size among stems and first four stages."""
         x = self.stem["second"](self.stem["first"](x))
         maps = [x]
         for stage in self.stages[:ENCODER_STAGES]:
@@ -100,20 +112,28 @@ class Decoder(nn.Module):
     """UNet decoder: per level a transposed convolution, the skip connection and two blocks (Section 4.2); then a 1x1 convolution.
 
     Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what its last level joins.
-    `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per level; "mb 3-lay" that starts a level higher.
+    `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per level; "mb 3-lay" without the level whose share of
+    the decoder's multiplications comes nearest the 28% that the paper saves (`shares`); its neighbour upsamples for both.
     """
 
-    def __init__(self, channels: list[int], kind: str = "conv", affine: bool = True):
+    def __init__(self, levels: Sequence[Level], kind: str = "conv", affine: bool = True):
         super().__init__()
         require_choice("decoder", kind, DECODERS)
-        self.kind, levels = kind, channels[:-1] if kind == "mb 3-lay" else channels
-        skips = [IMAGE_CHANNELS, *levels[:-1]]
-        outs = [levels[0], *levels[:-1]]
-        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
-        for coarse, skip, out in reversed(list(zip(levels, skips, outs, strict=True))):
-            self.up.append(nn.ConvTranspose2d(coarse, out, 2, stride=2))
+        self.kind = kind
+        dropped = dropped_level(levels) if kind == "mb 3-lay" else None
+        self.up, self.merge, self.skips = nn.ModuleList(), nn.ModuleList(), []
+        ratio, coarse = 1, levels[-1].channels
+        for i in reversed(range(len(levels))):
+            ratio *= levels[i].ratio
+            if i == dropped:
+                continue
+            skip, out = _ends(levels, i)
+            self.up.append(nn.ConvTranspose2d(coarse, out, ratio, stride=ratio))
             self.merge.append(nn.Sequential(*self._blocks(kind, out + skip, out, affine)))
-        self.out = nn.Conv2d(outs[0], IMAGE_CHANNELS, 1)
+            self.skips.append(i - 1)
+            ratio, coarse = 1, out
+        last = nn.ConvTranspose2d if ratio > 1 else nn.Conv2d  # the finest level may have been dropped
+        self.out = last(coarse, IMAGE_CHANNELS, ratio, stride=ratio)
 
     @staticmethod
     def _blocks(kind: str, in_channels: int, channels: int, affine: bool) -> list[nn.Module]:
@@ -124,11 +144,32 @@ class Decoder(nn.Module):
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         """The denoised image (B, 3, H, W) from the noisy one and the encoder's maps, finest first."""
-        skips = [image, *maps[: len(self.up) - 1]]
-        x = maps[len(self.up) - 1]
-        for up, merge, skip in zip(self.up, self.merge, reversed(skips), strict=True):
-            x = merge(torch.cat([skip, up(x)], 1))
+        x = maps[-1]
+        for up, merge, skip in zip(self.up, self.merge, self.skips, strict=True):
+            x = merge(torch.cat([image if skip < 0 else maps[skip], up(x)], 1))
         return self.out(x)
+
+
+def _ends(levels: Sequence[Level], i: int) -> tuple[int, int]:
+    """Channels of the skip connection of a decoder's level, and of its output."""
+    return (levels[i - 1].channels,) * 2 if i else (IMAGE_CHANNELS, levels[0].channels)
+
+
+def shares(levels: Sequence[Level]) -> list[float]:
+    """Each level's share, finest first, of the multiplications of a decoder of MBConv blocks."""
+    costs, places = [], 1.0
+    for i, level in enumerate(levels):
+        (skip, out), places = _ends(levels, i), places / (levels[i - 1].ratio ** 2 if i else 1)
+        joined, blocks = skip + out, 0
+        for inside in (joined, out):
+            blocks += 3 * inside * (inside + 9 + out)  # expansion, depthwise 3x3, projection
+        costs.append(places * (level.channels * out + blocks))
+    return [cost / sum(costs) for cost in costs]
+
+
+def dropped_level(levels: Sequence[Level]) -> int:
+    """The level, from 0 for the finest, that "mb 3-lay" does without."""
+    return min(range(len(levels)), key=lambda i: abs(shares(levels)[i] - DROPPED_SHARE))
 
 
 class Denoiser(nn.Module):
@@ -138,7 +179,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.classifier = Classifier(architecture)
         del self.classifier.stages[ENCODER_STAGES:], self.classifier.head
-        self.decoder = Decoder(encoder_channels(architecture.space), decoder)
+        self.decoder = Decoder(encoder_levels(architecture.space), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         return self.decoder(x, self.classifier.encode(x)), None
@@ -150,7 +191,7 @@ class Joint(nn.Module):
     def __init__(self, architecture: Architecture, decoder: str = "conv", dropout: float = 0.0, drop_connect: float = 0.0):
         super().__init__()
         self.classifier = Classifier(architecture, dropout, drop_connect)
-        self.decoder = Decoder(encoder_channels(architecture.space), decoder)
+        self.decoder = Decoder(encoder_levels(architecture.space), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.classifier.encode(x)
@@ -173,7 +214,8 @@ class SequentialJoint(nn.Module):
 class ManualJoint(nn.Module):
     """DC-Net Reduced for colour images of one object (Table 5:5): Integrated, its branch pools the whole deepest map.
 
-    With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace pooling and linear layer.
+    With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace pooling and linear layer, on
+    maps pooled once more, to the sixteenth of the image at which those stages stand in the paper.
     """
 
     def __init__(
@@ -189,7 +231,7 @@ class ManualJoint(nn.Module):
         tail = Classifier(architecture, dropout, drop_connect)
         wanted = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]].in_channels
         blocks = [block for stage in tail.stages[ENCODER_STAGES:] for block in stage]
-        self.branch = nn.Sequential(ConvNorm(deepest, wanted, 1), *blocks, tail.head)
+        self.branch = nn.Sequential(nn.MaxPool2d(2), ConvNorm(deepest, wanted, 1), *blocks, tail.head)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.unet.encode(x)

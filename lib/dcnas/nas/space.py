@@ -17,7 +17,9 @@ from ..reading import read_json
 
 FORMAT = 1  # of architecture files
 STEM_CHANNELS, SECOND_CHANNELS, SECOND_SE, HEAD_CHANNELS = 32, 16, 8, 1280
-STRIDE = 32  # of the whole network: five halvings
+STRIDE = 32  # of the whole network at the paper's strides: five halvings
+STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
+SMALL = 64  # pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8, 8, 4 and 4
 COUNTS = (4, 6, 8)  # how many operators a space may have
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
@@ -58,17 +60,16 @@ OPERATORS = tuple(Operator(kernel, expansion, se) for se in (False, True) for ke
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one width; the first has the stride."""
+    """Blocks of one width; the first has the stride, which belongs to the space."""
 
     channels: int
     blocks: int
-    stride: int
     activation: str
 
 
 STAGES = (
-    Stage(24, 2, 2, "relu"), Stage(40, 3, 2, "swish"), Stage(80, 4, 2, "swish"), Stage(112, 4, 1, "swish"),
-    Stage(192, 4, 2, "swish"), Stage(320, 1, 1, "swish"),
+    Stage(24, 2, "relu"), Stage(40, 3, "swish"), Stage(80, 4, "swish"), Stage(112, 4, "swish"),
+    Stage(192, 4, "swish"), Stage(320, 1, "swish"),
 )  # fmt: skip
 ENCODER_STAGES = 4  # "the first six stages": both stems and these (Section 4.2)
 
@@ -94,24 +95,40 @@ class Layer:
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
+def strides_for(resolution: int, stem: int | None = None) -> tuple[int, ...]:
+    """The paper's strides, or for small images those of a first stem without stride; with `stem`, its stride."""
+    return (stem or (1 if resolution <= SMALL else STRIDES[0]), *STRIDES[1:])
+
+
+def check_strides(strides) -> tuple[int, ...]:
+    """Strides of the first stem and the six stages as a tuple; `InputError` unless each is 1 or 2."""
+    if not isinstance(strides, list | tuple) or len(strides) != len(STRIDES) or not all(s in (1, 2) for s in strides):
+        raise InputError(f"strides are {spelled(strides)}, but {len(STRIDES)} numbers of 1 or 2 were expected.")
+    return tuple(int(s) for s in strides)
+
+
 @dataclass(frozen=True)
 class Space:
     """What can be searched: how many operators, for which input and how many classes.
 
     `width` multiplies all channels (Table 4's "upscaled", and small studies); results are multiples of 4, at least 8.
+    `strides` are those of the first stem and of the six stages.
     """
 
     operators: int = 4
     resolution: int = 224  # pixels, height and width
     classes: int = 100
     width: float = 1.0
+    strides: tuple[int, ...] = STRIDES
 
     def __post_init__(self):
+        object.__setattr__(self, "strides", check_strides(self.strides))
         require_choice("operators", require_whole("operators", self.operators), COUNTS)
         require_whole("classes", self.classes, 2, MOST_CLASSES)
         require_finite("width", self.width, 0, MOST_WIDTH)
-        if require_whole("resolution", self.resolution, STRIDE, MOST_RESOLUTION) % STRIDE:
-            raise InputError(f"resolution is {self.resolution}, but a multiple of {STRIDE} pixels was expected.")
+        total = math.prod(self.strides)
+        if require_whole("resolution", self.resolution, STRIDE, MOST_RESOLUTION) % total:
+            raise InputError(f"resolution is {self.resolution}, but a multiple of {total} pixels was expected.")
 
     @property
     def candidates(self) -> tuple[Operator, ...]:
@@ -124,10 +141,10 @@ class Space:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The searchable layers, first to last."""
-        found, before, size = [], self.channels(SECOND_CHANNELS), self.resolution // 2
+        found, before, size = [], self.channels(SECOND_CHANNELS), self.resolution // self.strides[0]
         for s, stage in enumerate(STAGES):
             for b in range(stage.blocks):
-                stride, after = (stage.stride if b == 0 else 1), self.channels(stage.channels)
+                stride, after = (self.strides[1 + s] if b == 0 else 1), self.channels(stage.channels)
                 found.append(Layer(s, b, before, after, stride, stage.activation, size))
                 before, size = after, size // stride
         return tuple(found)
@@ -179,6 +196,7 @@ class Architecture:
             for layer, choice in zip(space.layers, self.choices, strict=True)
         ]
         head = {"operators": space.operators, "resolution": space.resolution, "classes": space.classes, "width": space.width}
+        head |= {"strides": space.strides} if space.strides != STRIDES else {}  # files without them are of the paper's
         lines = ",\n  ".join(json.dumps(layer) for layer in layers)
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import InvertedResidual
-from .networks import Decoder, encoder_channels, make_block, make_head, make_stem
+from .networks import Decoder, encoder_levels, make_block, make_head, make_stem
 from .space import ENCODER_STAGES, Layer, Operator, Space
 
 EPS = 1e-5  # of batch norm
@@ -118,7 +118,7 @@ class Supernet(nn.Module):
         # a first block that keeps the shape could be left out too, but no stage of this space begins with one
         self.betas = nn.ParameterList(nn.Parameter(torch.zeros(len(stage))) for stage in space.stages) if learn_beta else None
         self.head = make_head(space, affine=False)
-        self.decoder = Decoder(encoder_channels(space), affine=False) if decoder else None
+        self.decoder = Decoder(encoder_levels(space), affine=False) if decoder else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -111,22 +111,32 @@ def depends_on(experiment: Experiment) -> Experiment | None:
     """The run whose weights an experiment needs: the denoiser in front of a classifier that is trained after it."""
     if not experiment.network.startswith("denoised "):
         return None
-    scale = scale_named(experiment.scale)
-    return denoiser(scale, experiment.seed, **UNETS["reduced"])
+    return next(e for e in table_2(experiment.scale) if (e.seed, e.b) == (experiment.seed, UNETS["reduced"]["b"]))
 
 
-def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, **fields) -> Experiment:
+def _make(scale: Scale, budget: Budget, seed: int, *, channels_last: bool, precision: str, **fields) -> Experiment:
     fields.setdefault("eval_images", scale.eval_images)
     return Experiment(
         scale=scale.name, seed=seed, steps=budget.steps, batch=budget.batch, epoch_steps=budget.epoch_steps, lr=budget.lr,
-        schedule=budget.schedule, precision=fields.pop("precision", scale.precision), channels_last=channels_last,
-        crop=budget.crop, train_images=scale.train_images, **fields,
+        schedule=budget.schedule, precision=precision, channels_last=channels_last, crop=budget.crop,
+        train_images=scale.train_images, **fields,
     )  # fmt: skip
 
 
-def _fast_layout(precision: str, b: int, block: str = "conv") -> bool:
-    """channels_last where it is faster: in float32 always, in bfloat16 for wide normal convolutions (seen on a CPU with AMX)."""
-    return precision != "bf16" or (b >= 16 and block == "conv")
+def _fast(precision: str, b: int, block: str = "conv") -> dict:
+    """Precision and memory format of a UNet's training: what is fastest on CPUs (`benchmarks/precision.py`).
+
+    bfloat16 wins for wide normal convolutions alone; channels_last loses in it elsewhere, and wins in float32 always.
+    """
+    wide = b >= 16 and block == "conv"
+    if precision == "mixed":
+        precision = "bf16" if wide else "fp32"
+    return {"precision": precision, "channels_last": precision != "bf16" or wide}
+
+
+def _longer(scale: Scale, budget: Budget) -> Budget:
+    """The budget of the networks that the paper's tables compare, where they get more images than the others."""
+    return budget if scale.long is None else replace(budget, images=scale.long)
 
 
 def classifier(scale: Scale, seed: int, name: str) -> Experiment:
@@ -141,10 +151,9 @@ def classifier(scale: Scale, seed: int, name: str) -> Experiment:
 def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: str = "conv", **changes) -> Experiment:
     """A UNet of Section 3.2."""
     prefix = "UNet" if block == "conv" else "MB-UNet"
-    fast = _fast_layout(changes.get("precision", scale.precision), b, block)
     experiment = _make(
-        scale, scale.denoise, seed, channels_last=fast, label=f"{prefix} b={b} d={d} m={m:g} c={c}",
-        task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
+        scale, scale.denoise, seed, **_fast(changes.get("precision", scale.precision), b, block),
+        label=f"{prefix} b={b} d={d} m={m:g} c={c}", task="denoise", network="unet", b=b, d=d, m=float(m), c=c, block=block,
     )  # fmt: skip
     return replace(experiment, **changes)
 
@@ -152,8 +161,9 @@ def denoiser(scale: Scale, seed: int, b: int, d: int, m: float, c: int, block: s
 def dcnet(scale: Scale, seed: int, joining: str, size: str, **changes) -> Experiment:
     """A joint DC-Net of Section 3.3."""
     unet = UNETS[size]
+    budget = _longer(scale, scale.joint) if size == "reduced" else scale.joint
     experiment = _make(
-        scale, scale.joint, seed, channels_last=_fast_layout(scale.precision, unet["b"]),
+        scale, budget, seed, **_fast(scale.precision, unet["b"]),
         label=f"DC-Net {size.capitalize()} {joining.capitalize()}", task="joint", network=joining,
         b=unet["b"], d=unet["d"], m=float(unet["m"]), c=unet["c"], eval_images=scale.joint_eval_images,
     )  # fmt: skip
@@ -200,9 +210,14 @@ def figure_3_mbconv(scale_name: str) -> list[Experiment]:
 
 
 def table_2(scale_name: str) -> list[Experiment]:
-    """The baseline and the reduced UNet."""
-    scale = scale_named(scale_name)
-    return [denoiser(scale, seed, **unet) for seed in range(scale.seeds) for unet in UNETS.values()]
+    """The baseline and the reduced UNet; where they get more images than Figure 3's, runs of their own."""
+    scale, budget = scale_named(scale_name), _longer(scale_named(scale_name), scale_named(scale_name).denoise)
+    found = []
+    for seed in range(scale.seeds):
+        for size, unet in UNETS.items():
+            changes = dict(steps=budget.steps, epoch_steps=budget.epoch_steps, label=f"UNet {size.capitalize()}")
+            found.append(denoiser(scale, seed, **unet, **(changes if scale.long else {})))
+    return found
 
 
 def table_3(scale_name: str) -> list[Experiment]:
@@ -231,10 +246,11 @@ def why_joint_classifies_better(scale_name: str) -> list[Experiment]:
 
 
 def precision_check(scale_name: str) -> list[Experiment]:
-    """The reduced UNet trained in float32 as well: does bfloat16 change the result?"""
+    """A UNet that is trained in bfloat16, in float32 as well: does that change the result?"""
     scale = scale_named(scale_name)
-    label = "UNet b=8 d=4 m=1.5 c=2, float32"
-    return [denoiser(scale, seed, **UNETS["reduced"], label=label, precision="fp32") for seed in range(scale.seeds)]
+    unet = UNETS["reduced"] if scale.precision != "mixed" else FIGURE_3["b"][2]
+    plain = [denoiser(scale, seed, **unet) for seed in range(scale.seeds)]
+    return [replace(e, label=f"{e.label}, float32", precision="fp32", channels_last=True) for e in plain]
 
 
 def clipping_check(scale_name: str) -> list[Experiment]:

@@ -156,9 +156,10 @@ def results(group: str, scale: str, *, device: str = "cpu", progress: bool = Tru
 
 def _published_of(group: str) -> pd.DataFrame:
     """The published rows of a group at every scale, seed by seed in the group's order."""
-    order = {label: i for i, label in enumerate(dict.fromkeys(e.label for e in GROUPS[group](PUBLISHED_SCALES[0])))}
+    wanted = dict.fromkeys((scale, e.label) for scale in PUBLISHED_SCALES for e in GROUPS[group](scale))
+    order = {label: i for i, label in enumerate(dict.fromkeys(label for _, label in wanted))}
     rows = published()
-    rows = rows[rows["label"].isin(list(order))]
+    rows = rows[[key in wanted for key in zip(rows["scale"], rows["label"], strict=True)]]
     keys = rows["label"].map(order) + rows["seed"] * len(order)
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
 
@@ -238,12 +239,13 @@ def collect(progress: bool = True) -> dict[str, int]:
 
     A run that is there already is replaced. Returns how many runs are new and how many are published in all.
     """
-    everything = [e for scale in reversed(PUBLISHED_SCALES) for e in lists.section3(scale)]
+    everything = [e for scale in reversed(PUBLISHED_SCALES) if scale != "short" for e in lists.section3(scale)]
     complete = [e for e in everything if is_complete(e)]
     path = published_dir() / "section3.csv"
     old = read_results_file(path) if path.exists() else pd.DataFrame(columns=["run"])
     known = {e.name: e for e in everything}
-    kept = old[old["run"].isin(set(known) - {e.name for e in complete})]  # results of settings that no longer exist go
+    ended = old["scale"] == "short" if len(old) else []  # nothing trains at it any more, so they stay as they are
+    kept = old[ended | old["run"].isin(set(known) - {e.name for e in complete})] if len(old) else old  # of settings that are gone: not
     fresh = read_runs(complete)
     frames = [frame for frame in (kept, fresh) if len(frame)]
     if not frames:
@@ -256,7 +258,8 @@ def collect(progress: bool = True) -> dict[str, int]:
     merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
     merge_tensors("section3_samples", complete, runs, _sample_tensors)
     for experiment in complete:
-        best = [scale for scale in PUBLISHED_SCALES if scale in set(merged.loc[merged["label"] == experiment.label, "scale"])][0]
+        scales = set(merged.loc[merged["label"] == experiment.label, "scale"])
+        best = next(scale for scale in PUBLISHED_SCALES if scale in scales)
         if experiment.seed == 0 and experiment.scale == best and experiment.label in SHIPPED:
             place = weights_dir() / f"{slug(experiment.label)}.safetensors"
             ship_run(experiment, place, _card(experiment), merged[merged["run"] == experiment.name])

@@ -17,11 +17,12 @@ from ..errors import InputError, require_choice, require_whole
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
 from ..nas.search import SearchSettings, check_target, latency_range_ms
-from ..nas.space import Architecture, Space
+from ..nas.space import STRIDES, Architecture, Space, strides_for
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .experiments import Named
 
 DROPOUT = DROP_CONNECT = 0.2  # [16]
+OWN = "short"  # the scale whose sizes a reader's own searches and trainings take
 TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
 
 
@@ -54,6 +55,11 @@ class Scale4:
     large_b: int = 64  # of the large UNet (Table 4): b=64 d=5 m=2 c=2
     upscaling: float = 4.0  # of the channels of D-NAS S, to be about as fast as the large UNet
     searches: str | None = None  # the scale whose searches and derivations its trainings take; None: its own
+    strides: tuple[int, ...] = STRIDES  # of the space
+    table: str = "lut-64px-cpu.json"  # the look-up table's file
+    random_networks: int = 2  # that a random search trains and compares, and the optimiser's steps for each
+    random_steps: int = 2
+    more_seeds: int = 0  # of the searches with beta removed and learned, which Table 8 and Figure 5 compare
 
 
 SCALES4 = {
@@ -62,20 +68,28 @@ SCALES4 = {
         temperature_decay=0.2, train_batch=8, train_steps=4, lr=4e-3, optimiser="adam", schedule="one-cycle", precision="fp32",
         eval_images=8, seeds=1, regularised=False, large_b=12, upscaling=2.0,
     ),
-    "laptop": Scale4(
-        "laptop", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
+    "short": Scale4(
+        "short", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
         temperature_decay=0.85, train_batch=32, train_steps=1_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
         precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=24, upscaling=2.35,
     ),
+    "laptop": Scale4(
+        "laptop", "tiny-imagenet", 64, 0.5, None, search_batch=32, epochs=20, weight_epochs=8, steps_per_epoch=90, alpha_lr=0.07,
+        temperature_decay=0.76, train_batch=32, train_steps=4_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
+        precision="fp32", eval_images=2_700, seeds=3, regularised=False, equal_b=16, large_b=40, upscaling=2.0,
+        strides=strides_for(64), table="lut-64px-half-cpu.json", random_networks=6, random_steps=1_000, more_seeds=2,
+    ),
     "gpu": Scale4(
-        "gpu", "solar", 64, 1.0, None, search_batch=32, epochs=25, weight_epochs=5, steps_per_epoch=24, alpha_lr=0.07,
-        temperature_decay=0.85, train_batch=32, train_steps=4_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
-        precision="fp32", eval_images=500, seeds=3, regularised=False, equal_b=16, large_b=24, upscaling=2.35, searches="laptop",
+        "gpu", "tiny-imagenet:50", 64, 1.0, None, search_batch=64, epochs=30, weight_epochs=10, steps_per_epoch=250, alpha_lr=0.03,
+        temperature_decay=0.85, train_batch=64, train_steps=8_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
+        precision="fp32", eval_images=7_500, seeds=3, regularised=False, device="cuda", equal_b=16, large_b=64, upscaling=2.0,
+        strides=strides_for(64), table="lut-64px-cuda.json", random_networks=8, random_steps=4_000, more_seeds=2,
     ),
     "paper": Scale4(
         "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,
         temperature_decay=0.96, train_batch=512, train_steps=62_250, lr=0.2, optimiser="sgd", schedule="cosine", precision="bf16",
-        eval_images=5_000, seeds=3, regularised=True, device="cuda",
+        eval_images=5_000, seeds=3, regularised=True, device="cuda", table="lut-224px-cuda.json", random_networks=8,
+        random_steps=40_000, more_seeds=2,
     ),
 }  # fmt: skip
 
@@ -106,6 +120,9 @@ class Search(Named):
     loss: str = "ce"
     alpha_gradient: str = "all"
     rebuild_optimisers: bool = False
+    strides: tuple[int, ...] = STRIDES
+    random_networks: int = 0  # of a random search, which trains so many for `random_steps` each and takes the best; 0: TF-NAS's
+    random_steps: int = 0
     threads: int = 1
 
     @property
@@ -114,7 +131,7 @@ class Search(Named):
 
     @property
     def space(self) -> Space:
-        return Space(self.operators, self.resolution, len(images_of(self).classes), self.width)
+        return Space(self.operators, self.resolution, len(images_of(self).classes), self.width, self.strides)
 
     @property
     def settings(self) -> SearchSettings:
@@ -209,8 +226,7 @@ def searched_at(scale: str) -> str:
 def table_path(scale: str) -> Path:
     """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs."""
     scale = searched_at(scale)
-    folder, s = runs_dir() if scale == "smoke" else latency_dir(), scale4(scale)
-    return folder / f"lut-{s.resolution}px-{s.device}.json"
+    return (runs_dir() if scale == "smoke" else latency_dir()) / scale4(scale).table
 
 
 def obtain_table(scale: str, *, progress: bool = True) -> Table:
@@ -221,12 +237,12 @@ def obtain_table(scale: str, *, progress: bool = True) -> Table:
     if scale != "smoke":
         raise InputError(
             f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {s.resolution} "
-            f"--device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} --device {s.device}`."
+            f"--width {s.width:g} --device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # several notebooks may run side by side, hence one thread as well
         if not path.exists():
-            space, unfinished = Space(8, s.resolution, 2, s.width), path.with_suffix(".unvalidated.json")
+            space, unfinished = Space(8, s.resolution, 2, s.width, s.strides), path.with_suffix(".unvalidated.json")
             table = build_table(space, unfinished, batch=4, threads=1, rounds=2, progress=progress)
             frame, table = validate_table(table, space, networks=30, rounds=2, offset=False, progress=progress)
             write_atomic(path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n"))
@@ -246,7 +262,7 @@ TARGETS = {"S": 0.25, "M": 0.4, "L": 0.7}  # of the way from the fastest to the 
 def target_ms(scale: str, size: str) -> float:
     """The target latency "S", "M" or "L", in ms, to two decimals."""
     sizes = scale4(scale)
-    low, high = latency_range_ms(Space(4, sizes.resolution, 2, sizes.width), obtain_table(scale))
+    low, high = latency_range_ms(Space(4, sizes.resolution, 2, sizes.width, sizes.strides), obtain_table(scale))
     return round(low + TARGETS[require_choice("size", size, TARGETS)] * (high - low), 2)
 
 
@@ -261,7 +277,7 @@ def search(scale: str, seed: int, label: str, size: str = "M", operators: int = 
         target = round(target + decoder_ms(scale), 2)
     found = Search(
         label, scale, seed, s.data, s.resolution, s.width, s.limit, s.search_batch, operators, target,
-        table_path(scale).name, s.epochs, s.weight_epochs, s.steps_per_epoch, s.alpha_lr, s.temperature_decay,
+        table_path(scale).name, s.epochs, s.weight_epochs, s.steps_per_epoch, s.alpha_lr, s.temperature_decay, strides=s.strides,
     )  # fmt: skip
     return replace(found, **changes)
 
@@ -295,11 +311,11 @@ def own_search(
     steps_per_epoch: int | None = None, batch: int | None = None, alpha_lr: float | None = None,
     temperature_decay: float | None = None, **changes,
 ) -> Search:  # fmt: skip
-    """A search on a reader's own table and images; sizes as at scale `laptop` where they are not given.
+    """A search on a reader's own table and images; sizes of minutes where they are not given.
 
     `InputError` for settings that no search can have, such as a target out of reach, before any image is read.
     """
-    s, known = scale4("laptop"), load_table(table)
+    s, known = scale4(OWN), load_table(table)
     c, digest = known.conditions, _digest(Path(table).read_bytes(), identity_of(data).encode())
     epochs = s.epochs if epochs is None else require_whole("epochs", epochs, 2)
     weight_epochs = max(1, epochs // 5)
@@ -307,9 +323,10 @@ def own_search(
         f"own search, {digest}", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
         str(Path(table).resolve()), epochs, weight_epochs, s.steps_per_epoch if steps_per_epoch is None else steps_per_epoch,
         s.alpha_lr if alpha_lr is None else alpha_lr,
-        TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)) if temperature_decay is None else temperature_decay, **changes,
+        TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)) if temperature_decay is None else temperature_decay,
+        strides=c.strides, **changes,
     )  # fmt: skip
-    check_target(Space(operators, c.resolution, 2, c.width), known, found.settings)
+    check_target(Space(operators, c.resolution, 2, c.width, c.strides), known, found.settings)
     return found
 
 
@@ -317,11 +334,11 @@ def own_training(
     architecture: Architecture, network: str, data: str, *, seed: int = 0, steps: int | None = None, batch: int | None = None,
     **changes,
 ) -> Training:  # fmt: skip
-    """A training of an architecture on a reader's own images; sizes as at scale `laptop` where they are not given."""
-    s = scale4("laptop")
+    """A training of an architecture on a reader's own images; sizes of minutes where they are not given."""
+    s = scale4(OWN)
     steps = s.train_steps if steps is None else require_whole("steps", steps)
     label = f"own {network}, {_digest(identity_of(data).encode())}"
-    found = training("laptop", seed, label, network, architecture=architecture.to_json())
+    found = training(OWN, seed, label, network, architecture=architecture.to_json())
     resolution = architecture.space.resolution
     found = replace(found, scale="own", data=data, resolution=resolution, batch=batch or found.batch, **changes)
     return replace(found, steps=steps, epoch_steps=max(1, steps // 8))
@@ -329,6 +346,11 @@ def own_training(
 
 def _seeds(scale: str) -> range:
     return range(scale4(scale).seeds)
+
+
+def searched_with(scale: str, seed: int) -> int:
+    """The seed of the search whose network is trained with `seed`: its own, but at the scales that search most settings once."""
+    return seed if scale4(searched_at(scale)).more_seeds else 0
 
 
 def operators_label(size: str, count: int) -> str:
@@ -341,20 +363,27 @@ TWO_SAMPLED = "C-NAS M, two operators sampled"
 
 def beta_searches(scale: str) -> list[Search]:
     """Table 8 and Figure 5: beta removed and learned, at the small target, several seeds."""
+    sizes = scale4(searched_at(scale))
     return [
         search(scale, seed, f"C-NAS S, beta {word}", "S", learn_beta=word == "learned")
-        for seed in _seeds(scale) for word in ("removed", "learned")
+        for seed in range(sizes.seeds + sizes.more_seeds) for word in ("removed", "learned")
     ]  # fmt: skip
 
 
-def operator_searches(scale: str) -> list[Search]:
+def operator_searches(scale: str, seed: int = 0) -> list[Search]:
     """Figure 6: 4, 6 and 8 operators at three targets."""
-    return [search(scale, 0, operators_label(size, count), size, count) for size in TARGETS for count in (4, 6, 8)]
+    return [search(scale, seed, operators_label(size, count), size, count) for size in TARGETS for count in (4, 6, 8)]
 
 
-def tfnas_search(scale: str) -> Search:
+def tfnas_search(scale: str, seed: int = 0) -> Search:
     """The original settings, which stand in for TF-NAS C: eight operators, beta learned, elasticity scaling."""
-    return search(scale, 0, "TF-NAS settings M", "M", 8, learn_beta=True)
+    return search(scale, seed, "TF-NAS settings M", "M", 8, learn_beta=True)
+
+
+def random_search(scale: str, seed: int = 0) -> Search:
+    """The baseline: as many random networks, trained briefly, as a search at the same target costs; the best in validation."""
+    s = scale4(searched_at(scale))
+    return search(scale, seed, "random search M", "M", random_networks=s.random_networks, random_steps=s.random_steps)
 
 
 def gradient_searches(scale: str) -> list[Search]:
@@ -366,22 +395,24 @@ def gradient_searches(scale: str) -> list[Search]:
     ]  # fmt: skip
 
 
-def noisy_searches(scale: str) -> dict[str, Search]:
+def noisy_searches(scale: str, seed: int = 0) -> dict[str, Search]:
     """Table 5: searches on noisy images, with the classification loss alone and with both."""
     return {
-        "noisy": search(scale, 0, "noisy M", "M", noisy=True),
-        "both": search(scale, 0, "noisy M, both losses", "M", noisy=True, loss="both"),
-        "noisy S": search(scale, 0, "noisy S", "S", noisy=True),
+        "noisy S": search(scale, seed, "noisy S", "S", noisy=True),
+        "noisy": search(scale, seed, "noisy M", "M", noisy=True),
+        "both": search(scale, seed, "noisy M, both losses", "M", noisy=True, loss="both"),
     }
 
 
 def searches(scale: str) -> list[Search]:
     """All searches of Section 4, each once: a seed of all before the next."""
-    found = [
-        *beta_searches(scale), *operator_searches(scale), tfnas_search(scale), *noisy_searches(scale).values(),
-        *gradient_searches(scale),
-    ]  # fmt: skip
-    return _once(found)
+    found = beta_searches(scale)
+    for seed in {searched_with(scale, seed) for seed in _seeds(scale)}:
+        found += [
+            *noisy_searches(scale, seed).values(), *operator_searches(scale, seed), tfnas_search(scale, seed),
+            random_search(scale, seed),
+        ]  # fmt: skip
+    return _once([*found, *gradient_searches(scale)])
 
 
 def _once(runs: list) -> list:
@@ -422,8 +453,9 @@ def figure_7(scale: str) -> list[Training]:
     for seed, found in zip(_seeds(scale), faithful, strict=True):
         rows += [
             classifier(scale, derivation(found), seed),
-            classifier(scale, derivation(tfnas_search(scale)), seed),
+            classifier(scale, derivation(tfnas_search(scale, searched_with(scale, seed))), seed),
             classifier(scale, derivation(faithful[0], random_seed=seed), seed, "random M"),
+            classifier(scale, derivation(random_search(scale, searched_with(scale, seed))), seed),
             training(scale, seed, "ResNet-18", "ResNet-18", noisy=False),
             training(scale, seed, "MobileNetV2", "MobileNetV2", noisy=False),
         ]
@@ -432,9 +464,9 @@ def figure_7(scale: str) -> list[Training]:
 
 def table_4(scale: str) -> list[Training]:
     """D-NAS S beside the reduced UNet and beside a UNet as fast, and both large."""
-    s, small = scale4(scale), derivation(beta_searches(scale)[0])
-    rows = []
+    s, rows = scale4(scale), []
     for seed in _seeds(scale):
+        small = derivation(beta_searches(scale)[2 * searched_with(scale, seed)])
         rows.append(training(scale, seed, "UNet Reduced", "UNet", b=8))
         if s.equal_b != 8:
             rows.append(training(scale, seed, f"UNet b={s.equal_b}", "UNet", b=s.equal_b))
@@ -448,19 +480,20 @@ def table_4(scale: str) -> list[Training]:
 
 def table_5(scale: str) -> list[Training]:
     """The joint models of all five groups, in the paper's order."""
-    s, clean, noisy = scale4(scale), gradient_searches(scale)[0], noisy_searches(scale)
-    large = search(scale, 0, operators_label("L", 4), "L")
-    joint_ms = round(large.target_ms + decoder_ms(scale), 2)
-    architectures = {
-        "seq L": derivation(beta_searches(scale)[0], "DC-NAS_seq", joint_ms), "L": derivation(large, "DC-NAS", joint_ms),
-        "clean": derivation(clean), **{word: derivation(found) for word, found in noisy.items()},
-    }  # fmt: skip
-    rows = []
+    s, rows = scale4(scale), []
     for seed in _seeds(scale):
+        searched = searched_with(scale, seed)
+        large = search(scale, searched, operators_label("L", 4), "L")
+        joint_ms = round(large.target_ms + decoder_ms(scale), 2)
+        architectures = {
+            "seq L": derivation(beta_searches(scale)[2 * searched], "DC-NAS_seq", joint_ms),
+            "L": derivation(large, "DC-NAS", joint_ms), "clean": derivation(gradient_searches(scale)[2 * searched]),
+            **{word: derivation(found) for word, found in noisy_searches(scale, searched).items()},
+        }  # fmt: skip
 
         def row(label: str, network: str, source: str | None = None, **changes) -> Training:
-            found = None if source is None else architectures[source]
-            return training(scale, seed, label, network, derivation=found, **changes)  # noqa: B023, used in this turn only
+            found = None if source is None else architectures[source]  # noqa: B023, used in this turn only
+            return training(scale, seed, label, network, derivation=found, **changes)  # noqa: B023
 
         rows += [
             row("DC-NAS_seq L", "DC-NAS_seq", "seq L"), row("DC-NAS L", "DC-NAS", "L"),
@@ -478,7 +511,7 @@ def table_5(scale: str) -> list[Training]:
 def related_work(scale: str) -> list[Training]:
     """The denoisers of Section 2, trained and tested alike: DnCNN beside a UNet, D-NAS and DC-NAS."""
     searched = [e for e in (*table_4(scale), *table_5(scale)) if e.seed == 0 and e.label in ("UNet Reduced", "D-NAS S", "DC-NAS S")]
-    return [training(scale, 0, "DnCNN", "DnCNN"), *searched]
+    return [training(scale, 0, "DnCNN", "DnCNN"), training(scale, 0, "DnCNN, residual", "DnCNN, residual"), *searched]
 
 
 def decoder_ms(scale: str) -> float:
@@ -489,7 +522,7 @@ def decoder_ms(scale: str) -> float:
 
 def trainings(scale: str) -> list[Training]:
     """All trainings of Section 4, each once: a seed of all before the next."""
-    groups = (table_8, figure_6, figure_7, gradient_comparison, table_4, table_5, related_work)
+    groups = (table_4, table_5, table_8, figure_7, gradient_comparison, figure_6, related_work)
     return _once([e for group in groups for e in group(scale)])
 
 

@@ -146,7 +146,7 @@ def latencies_by_table(
     """
     c = table.conditions
     device, image = device_named(c.device), torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
-    space = Space(4, c.resolution, 2, c.width)
+    space = Space(4, c.resolution, 2, c.width, c.strides)
     known = {f"reference {n}": random_architecture(space, np.random.default_rng([REFERENCES, n])) for n in range(REFERENCES)}
     with torch.random.fork_rng():
         run = dict(models) | {name: build_network("C-NAS", architecture) for name, architecture in known.items()}
@@ -181,7 +181,7 @@ def _(experiment: Training) -> Derivation | None:
 def _(experiment: Search, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
     if not parallel.is_first():
         return True
-    table = load_table(table_file(experiment)).require(resolution=experiment.resolution, width=experiment.width)
+    table = load_table(table_file(experiment)).require(resolution=experiment.resolution, width=experiment.width, strides=experiment.strides)
     if experiment.scale not in ("smoke", "own"):  # a tiny table need not be good; a reader's own is checked with their limit
         table.require_accuracy(TABLE_LIMIT_PCT)
     draws = [batches_of(experiment, [part], f"search {part}", device) for part in ("weights", "alphas")]

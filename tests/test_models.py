@@ -97,15 +97,22 @@ def test_classifier_flops_are_near_those_of_table_6():
 
 
 def test_dncnn_is_that_of_its_paper():
-    """About 0.56 million parameters; it starts as whatever its noise says and keeps shape at any size."""
+    """About 0.56 million parameters; it keeps shape at any size."""
     grey = DnCNN(channels=1)
     assert count_parameters(grey) == 556_097
     x = torch.rand(2, 1, 17, 9)
     assert grey.eval()(x).shape == x.shape
-    nn.init.zeros_(grey.noise[-1].weight), nn.init.zeros_(grey.noise[-1].bias)
-    assert torch.equal(grey(x), x)  # no noise found: the image itself
     with pytest.raises(InputError, match="depth is 2"):
         DnCNN(depth=2)
+
+
+def test_dncnn_gives_the_image_or_as_an_option_the_noise():
+    x = torch.rand(2, 3, 8, 8)
+    image, noise = DnCNN(depth=3).eval(), DnCNN(depth=3, residual=True).eval()
+    noise.load_state_dict(image.state_dict())
+    torch.testing.assert_close(noise(x), x - image(x))
+    nn.init.zeros_(noise.layers[-1].weight), nn.init.zeros_(noise.layers[-1].bias)
+    assert torch.equal(noise(x), x)  # no noise found: the image itself
 
 
 def test_counting_leaves_the_network_as_it_was():

@@ -141,6 +141,21 @@ def test_a_run_trains_every_weight_as_it_says(clip):
     assert settings.clip_norm is None and settings.optimiser == "adam" and settings.lr == experiment.lr
 
 
+@pytest.mark.parametrize(
+    "schedule, scale, images", [("plateau", "paper", 1_000), ("one-cycle", "laptop", 64), ("plateau", "smoke", 64)]
+)
+def test_a_plateau_is_seen_on_a_thousand_images(schedule, scale, images, monkeypatch):
+    """Fewer move by chance; scale smoke is too short for a plateau and stays fast."""
+    experiment = table_2(scale)[1]
+    assert experiment.schedule == schedule and runs.validation_images(experiment) == images
+    counts = []
+    monkeypatch.setattr(runs, "fit", lambda *args, **_: counts.append(args[2](args[0].model)))
+    monkeypatch.setattr(runs, "task_loss", lambda task, model, batch, weight: torch.tensor(float(len(batch.clean))))
+    obtain(replace(experiment, train_images=8), progress=False)
+    sizes = [64] * (images // 64) + [images % 64] * (images % 64 > 0)
+    assert counts == [pytest.approx(sum(n * n for n in sizes) / images)]
+
+
 # names
 
 

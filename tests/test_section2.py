@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,22 @@ def test_the_mean_of_equal_channels_is_easier_to_clean():
     noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     colour, grey = (psnr(section2.BM3D(0.4, grey)(noisy), clean).item() for grey in (False, True))
     assert grey > colour
+
+
+@pytest.mark.parametrize("grey, highest", [(False, 0.16), (True, 0.16 * 3**0.5)])
+def test_strong_noise_has_a_profile_of_its_own(grey, highest, monkeypatch):
+    """From the noise of what is cleaned, which is weaker in a mean of three channels."""
+    told = []
+
+    def cleaned(image, sigma, profile):
+        told.append((sigma, profile))
+        return image
+
+    monkeypatch.setitem(sys.modules, "bm3d", SimpleNamespace(bm3d=cleaned, bm3d_rgb=cleaned))
+    for sigma in (0.1, 0.999 * highest, 1.001 * highest, 1.0):
+        section2.BM3D(sigma, grey)(torch.rand(1, 3, 16, 16))
+    assert [profile for _, profile in told] == ["np", "np", "vn", "vn"]
+    assert [sigma for sigma, _ in told][1:3] == pytest.approx([0.999 * 0.16, 1.001 * 0.16])
 
 
 def test_without_noise_nothing_is_done():

@@ -25,12 +25,14 @@ from dcnas.training import (
     evaluate,
     fit,
     joint_loss,
+    loop,
     predict,
     psnr,
     ssim,
     ssim_loss,
     summarise,
     task_loss,
+    validation,
 )
 from dcnas.training.losses import denoising_loss
 from dcnas.training.metrics import psnr_in_parts
@@ -261,6 +263,21 @@ def test_predict_and_task_losses():
 
 
 # the loop
+
+
+@pytest.mark.parametrize("task", ["classify", "denoise", "joint"])
+def test_a_validation_is_the_loss_of_all_its_images_a_few_at_once(task, monkeypatch):
+    seen, batch, model = [], make_batch(size=10), make_model(task)
+
+    def loss(model, batch):
+        seen.append(len(batch.clean))
+        assert not model.training
+        return task_loss(task, model, batch, 0.1)
+
+    expected = loss(model.eval(), batch).item()
+    monkeypatch.setattr(loop, "AT_ONCE", 4)
+    validate = validation(loss, batch)
+    assert validate(model) == pytest.approx(expected, rel=1e-5) and seen == [10, 4, 4, 2] and model.training
 
 
 class Fit:

@@ -1,4 +1,4 @@
-"""DnCNN, with which denoising by networks began (Section 2, [41]): a plain chain of convolutions that finds the noise."""
+"""DnCNN, with which denoising by networks began (Section 2, [41]): a plain chain of convolutions."""
 
 from torch import Tensor, nn
 
@@ -11,10 +11,11 @@ MOST_DEPTH = 256
 class DnCNN(nn.Module):
     """A noisy image (B, channels, H, W) to the denoised one, of the same shape; every layer works at full size.
 
-    A convolution with ReLU, depth - 2 of them with batch norm between, and one that gives the noise, which is taken off.
+    A convolution with ReLU, depth - 2 of them with batch norm between, and one that gives the image. `residual`, as in [41]: it
+    gives the noise, which is taken off. Noise of the full range, sigma up to 1, is hard to carry through all layers so exactly.
     """
 
-    def __init__(self, channels: int = 3, depth: int = 17, width: int = 64):
+    def __init__(self, channels: int = 3, depth: int = 17, width: int = 64, residual: bool = False):
         super().__init__()
         require_whole("depth", depth, 3, MOST_DEPTH)
         require_channels(channels=channels, width=width)
@@ -22,7 +23,8 @@ class DnCNN(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        self.noise = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x - self.noise(x)
+        return x - self.layers(x) if self.residual else self.layers(x)

@@ -16,8 +16,9 @@ from .compare import NOISY, Scores, contrast, curve, difference, mean_score
 from .stats import Interval
 
 COLOUR, GREY = "BM3D colour", "BM3D grey"
-DNCNN, UNET, SEARCHED, JOINT = "DnCNN", "UNet Reduced", "D-NAS S", "DC-NAS S"
-NETWORKS = (DNCNN, UNET, SEARCHED, JOINT)
+CHAINS = DNCNN, RESIDUAL = "DnCNN", "DnCNN, residual"
+UNET, SEARCHED, JOINT = "UNet Reduced", "D-NAS S", "DC-NAS S"
+NETWORKS = (*CHAINS, UNET, SEARCHED, JOINT)
 LEVELS = (0.2, 0.5, 1.0)
 
 
@@ -68,11 +69,11 @@ def _speedup(rows: pd.DataFrame, fast: str, slow: str) -> Interval:
 def claims_table(rows: pd.DataFrame, scores: dict[str, Scores]) -> pd.DataFrame:
     """What Section 2 says of denoisers, as comparisons with verdicts. Images are resampled; a network has one training."""
     lines, there = [], set(rows["label"])
-    pairs = [(label, other) for label in NETWORKS for other in (COLOUR, GREY)] + [(UNET, DNCNN)]
+    pairs = [(label, other) for label in NETWORKS for other in (COLOUR, GREY)] + [(UNET, chain) for chain in CHAINS]
     for a, b in pairs:
         if not {a, b} <= there:
             continue
-        hierarchy = b == DNCNN
+        hierarchy = b in CHAINS
         said = "Encoder-decoders extract features efficiently" if hierarchy else "Networks denoise faster than BM3D"
         lines.append((said, f"time of {b} over that of {a}", _speedup(rows, a, b), dict(threshold=1.0), 1))
         said = said if hierarchy else "Networks denoise well beside BM3D"

@@ -42,7 +42,9 @@ SEARCHES: dict[str, Callable[[str], list[Search]]] = {
     name: getattr(lists, name) for name in ("beta_searches", "operator_searches", "gradient_searches", "searches")
 }
 SHIPPED = ("DC-NAS S",)  # with their weights, which are nearly all that 5 MB hold
-SHOWN = ("D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced", "DnCNN")  # networks whose images are kept
+SHOWN = (  # networks whose images are kept
+    "D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced", "DnCNN", "DnCNN, residual",
+)  # fmt: skip
 _IDENTITY = (
     "label", "network", "scale", "seed", "data", "resolution", "batch", "upscaled", "decoder", "b", "large", "noisy",
 )  # fmt: skip
@@ -450,7 +452,8 @@ def card_of(experiment: Training, command: str) -> dict:
         network |= {"decoder": experiment.decoder, "architecture": json.loads(architecture_of(experiment).to_json())}
     data = images_of(experiment)
     return {
-        "network": network, "classes": [] if experiment.network in ("UNet", "DnCNN", "D-NAS") else list(data.classes),
+        "network": network,
+        "classes": [] if experiment.network in ("UNet", "DnCNN", "DnCNN, residual", "D-NAS") else list(data.classes),
         "resolution": experiment.resolution, "data": experiment.data, "training": data.describe().rstrip("."),
         "command": command,
     }  # fmt: skip

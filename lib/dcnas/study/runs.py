@@ -36,11 +36,13 @@ from ..reading import numbers, read_record, read_rows
 from ..seed import generator, set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
 from ..training import checkpoint as checkpoints
+from ..training.loop import AT_ONCE
 from .experiments import FORMAT, Experiment, build, depends_on
 
 SAMPLES = 4  # test images whose outputs are kept
 SAMPLE_SIGMAS = (0.0, 0.2, 0.4, 0.8, 1.0)
 VALIDATION_IMAGES = 64
+PLATEAU_IMAGES = 1_000  # where the learning rate follows the validation loss, which must not move by chance
 AGAIN = "; delete metrics.csv of that run to make it again"
 
 
@@ -115,7 +117,13 @@ def _front(batch: Batch, denoise: nn.Module | None) -> Batch:
     if denoise is None:
         return batch
     with torch.no_grad():
-        return batch._replace(noisy=denoise(batch.noisy))
+        return batch._replace(noisy=torch.cat([denoise(part) for part in batch.noisy.split(AT_ONCE)]))
+
+
+def validation_images(experiment: Experiment) -> int:
+    """How many images a training is validated on: not more than it sees itself, so that scale smoke stays fast."""
+    wanted = PLATEAU_IMAGES if experiment.schedule == "plateau" else VALIDATION_IMAGES
+    return max(VALIDATION_IMAGES, min(wanted, experiment.steps * experiment.batch))
 
 
 def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
@@ -237,7 +245,7 @@ def _(
 
 def _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s) -> list[dict] | None:
     data = cached("train", experiment.train_images, experiment.data_seed).to(device)
-    held_out = cached("validation", VALIDATION_IMAGES, experiment.data_seed).to(device)
+    held_out = cached("validation", validation_images(experiment), experiment.data_seed).to(device)
     draw = make_draw(experiment, data, device)
     stream = generator("validation", device=device)
     clean = held_out.images / 255

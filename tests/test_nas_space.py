@@ -20,7 +20,7 @@ from dcnas.nas.networks import (
     ManualJoint,
     OnlyDenoises,
     build_network,
-    encoder_channels,
+    encoder_levels,
     parts_of,
 )  # fmt: skip
 from dcnas.nas.space import OPERATORS, Architecture, Choice, Space, from_record, random_architecture
@@ -81,7 +81,7 @@ def test_the_classifier_s_flops_follow_its_operators_and_widths():
 
 
 def test_the_encoder_has_four_levels_and_the_decoder_four():
-    assert encoder_channels(Space()) == [16, 24, 40, 112]
+    assert [level.channels for level in encoder_levels(Space())] == [16, 24, 40, 112]
     sizes = [m.shape[-1] for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))]
     assert sizes == [32, 16, 8, 4]
     counts = {kind: len(Decoder([16, 24, 40, 112], kind).up) for kind in DECODERS}

@@ -94,13 +94,16 @@ def stored_side(name: str, resolution: int) -> int:
     """The side at which images are stored: twice the network's input, or for large inputs 8/7 of it; no more than they have."""
     if name.partition(":")[0] == "tiny-imagenet":
         if resolution > tiny_imagenet.SIDE:
-            raise InputError(f"resolution is {resolution}, but tiny-imagenet has {tiny_imagenet.SIDE} pixels, which are not enlarged.")
+            side = tiny_imagenet.SIDE
+            raise InputError(f"resolution is {resolution}, but tiny-imagenet has {side} pixels, and no image is enlarged.")
         return resolution
     return 2 * resolution if resolution <= 128 else round(resolution / VIEW)
 
 
 def load_images(name: str = "solar", resolution: int = 64, *, progress: bool = True, limit: int | None = None) -> ImageSet:
-    """A set by name ("solar", "tiny-imagenet" or "tiny-imagenet:CLASSES", "cifar10", ..., "folder:PATH") for a network input of `resolution` pixels.
+    """A set by name ("solar", "tiny-imagenet" or "tiny-imagenet:CLASSES", "cifar10", ..., "folder:PATH").
+
+    `resolution`: of the network's input, in pixels.
 
     `limit` keeps the first images of each class, and of its test images where the set names them, for trials.
     `InputError` for a set that cannot be had or used.
@@ -472,7 +475,10 @@ def _order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
 
 
 def evaluation_images(data: ImageSet, part: str, resolution: int, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Centre crops (whole images where they are stored at the network's own size) for testing, uint8 (N, 3, resolution, resolution), and labels (N, 1); the first `count` of a fixed shuffle."""
+    """Test images, uint8 (N, 3, resolution, resolution), and labels (N, 1); the first `count` of a fixed shuffle.
+
+    Centre crops; whole images where they are stored at the network's own size.
+    """
     rows = data.rows[part]
     rows = rows[torch.randperm(len(rows), generator=generator("evaluation", data.name))][:count]
     edge = 0 if data.side == resolution else data.side * (1 - VIEW) / 2

@@ -8,7 +8,7 @@ everything is checkpointed, so a killed search goes on and ends with the same al
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ..seed import generator, set_seed
 from ..training import checkpoint
 from ..training.losses import SSIM_WEIGHT, joint_loss
 from ..training.tasks import Batch
+from .alphas import alpha_optimiser, alpha_update
 from .derive import argmax_architecture, fit_widths
 from .lut import base_ms, operators_ms, predicted_ms, require_operators
 from .recorder import Verdict, alpha_rows, describe, judge_search
@@ -111,9 +112,7 @@ class Searcher:
     def make_optimisers(self) -> None:
         s = self.settings
         self.sgd = torch.optim.SGD(self.weights, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
-        self.adam = torch.optim.Adam(
-            self.architecture, lr=s.alpha_lr, betas=s.alpha_betas, weight_decay=s.alpha_weight_decay, foreach=True
-        )  # fmt: skip
+        self.adam = alpha_optimiser(self.architecture, s)
 
     def refresh_latencies(self) -> None:
         """Look up the operators' latencies at their present hidden widths."""
@@ -164,11 +163,7 @@ class Searcher:
         penalty = s.latency_weight * (latency / s.target_ms - 1).abs()
         self.adam.zero_grad(set_to_none=True)
         (task + penalty).backward(inputs=self.architecture)
-        torch.nn.utils.clip_grad_norm_(self.architecture, s.clip, foreach=True)
-        self.adam.step()
-        with torch.no_grad():  # both stay log-probabilities, as in [16]
-            for parameter in self.architecture:
-                parameter.copy_(F.log_softmax(parameter, 0))
+        alpha_update(self.adam, s)
         return task.detach(), penalty.detach()
 
     def probabilities(self) -> list[np.ndarray]:
@@ -223,6 +218,25 @@ class Searcher:
                 if momentum is not None:
                     momentum.copy_(momentum.index_select(dim, order))
 
+    def held_out(self, batches: Sequence[Batch]) -> dict:
+        """How the most probable path does on images that no step has seen: accuracies in %, cross entropy, the largest class.
+
+        Each batch is normed by its own statistics, as everywhere in a search. A supernet that has learned is better than always
+        naming the largest class.
+        """
+        best = [int(p.argmax()) for p in self.probabilities()]
+        with torch.no_grad():
+            logits = torch.cat([self.supernet.forward_paths(batch.noisy, [best])[0][1] for batch in batches]).cpu()
+        labels = torch.cat([batch.labels for batch in batches]).cpu()
+        right = logits.argmax(1) == labels
+        counts = torch.bincount(labels, minlength=self.space.classes)
+        recalls = torch.bincount(labels[right], minlength=self.space.classes) / counts.clamp(min=1)
+        return {
+            "held_out_accuracy": 100 * right.float().mean().item(),
+            "held_out_balanced_accuracy": 100 * recalls[counts > 0].mean().item(),
+            "held_out_loss": F.cross_entropy(logits, labels).item(), "largest_class": 100 * counts.max().item() / len(labels),
+        }  # fmt: skip
+
     def state(self) -> dict:
         """All that the next step depends on, but for the step's number."""
         return {
@@ -266,12 +280,13 @@ def temperature_of(settings: SearchSettings, epoch: int) -> float:
 
 def run_search(
     space: Space, table: Table, settings: SearchSettings, draw_weights: Callable[[int], Batch], draw_alphas: Callable[[int], Batch],
-    folder: Path, *, device: str | torch.device = "cpu", progress: bool = True, deadline: float | None = None,
-    checkpoint_s: float = 60.0, label: str = "search",
+    folder: Path, *, held_out: Sequence[Batch] = (), device: str | torch.device = "cpu", progress: bool = True,
+    deadline: float | None = None, checkpoint_s: float = 60.0, label: str = "search",
 ) -> SearchResult | None:  # fmt: skip
     """Search, going on from the checkpoint in `folder` where there is one; None if the deadline (time.monotonic) came first.
 
-    `draw_weights(step)` and `draw_alphas(step)` give batches as functions of the step alone, from disjoint parts of the images.
+    `draw_weights(step)` and `draw_alphas(step)` give batches as functions of the step alone, from disjoint parts of the images;
+    every epoch ends with a look at `held_out`, of a third part, if it is given.
     """
     check_target(space, table, settings)
     searcher = Searcher(space, table, settings, device)
@@ -307,7 +322,7 @@ def run_search(
             sums = [a + b for a, b in zip(sums, found, strict=True)]
             step += 1
             if step % settings.steps_per_epoch == 0:
-                row, before = _end_epoch(searcher, epoch, sums, before)
+                row, before = _end_epoch(searcher, epoch, sums, before, held_out)
                 epochs.append(row)
                 alphas += alpha_rows(space, epoch, searcher.probabilities(), searcher.depth_probabilities())
                 sums = [0.0] * 4
@@ -323,7 +338,9 @@ def run_search(
     return _result(searcher, epochs, alphas)
 
 
-def _end_epoch(searcher: Searcher, epoch: int, sums: list[float], before) -> tuple[dict, list[np.ndarray]]:
+def _end_epoch(
+    searcher: Searcher, epoch: int, sums: list[float], before, held_out: Sequence[Batch]
+) -> tuple[dict, list[np.ndarray]]:
     """The epoch's row, and its probabilities; hidden widths are scaled after the row is written."""
     s, probabilities = searcher.settings, searcher.probabilities()
     training_alphas, steps = epoch >= s.weight_epochs, s.steps_per_epoch
@@ -331,6 +348,7 @@ def _end_epoch(searcher: Searcher, epoch: int, sums: list[float], before) -> tup
     row = {"epoch": epoch, "alphas_trained": training_alphas, "temperature": temperature_of(s, epoch)}
     row |= {"lr": searcher.sgd.param_groups[0]["lr"], "loss": sums[0] / steps, "accuracy": 100 * sums[1] / steps}
     row |= {"alpha_loss": sums[2] / alpha_steps, "latency_loss": sums[3] / alpha_steps} | describe(probabilities, before)
+    row |= searcher.held_out(held_out) if held_out else {}
     row |= {"expected_ms": searcher.expected_ms(), "argmax_ms": searcher.latency_ms(searcher.argmax())}
     if s.elasticity and training_alphas:
         searcher.scale_elastically()

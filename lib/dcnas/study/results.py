@@ -242,10 +242,10 @@ def collect(progress: bool = True) -> dict[str, int]:
     everything = [e for scale in reversed(PUBLISHED_SCALES) if scale != "short" for e in lists.section3(scale)]
     complete = [e for e in everything if is_complete(e)]
     path = published_dir() / "section3.csv"
-    old = read_results_file(path) if path.exists() else pd.DataFrame(columns=["run"])
+    old = read_results_file(path) if path.exists() else pd.DataFrame(columns=["run", "scale"])
     known = {e.name: e for e in everything}
-    ended = old["scale"] == "short" if len(old) else []  # nothing trains at it any more, so they stay as they are
-    kept = old[ended | old["run"].isin(set(known) - {e.name for e in complete})] if len(old) else old  # of settings that are gone: not
+    ended = old["scale"] == "short"  # nothing trains at it any more, so they stay as they are
+    kept = old[ended | old["run"].isin(set(known) - {e.name for e in complete})]  # results of settings that no longer exist go
     fresh = read_runs(complete)
     frames = [frame for frame in (kept, fresh) if len(frame)]
     if not frames:

@@ -150,6 +150,8 @@ def obtain(
     progress = progress and parallel.is_first()
     if parallel.told(is_complete(experiment)):
         return True
+    if getattr(experiment, "scale", None) == "short":
+        raise InputError(f"{experiment.title}: nothing trains at scale short any more; use laptop, gpu or paper.")
     needed = needs(experiment)
     if needed is not None and parallel.world() > 1 and not is_complete(needed):
         raise InputError(f"{experiment.title} needs {needed.title}, which is not complete; make that first, without torchrun.")

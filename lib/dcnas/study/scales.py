@@ -53,8 +53,8 @@ _PAPER = Budget(images=3_000_000, batch=32, epochs=100)
 
 _SCALES = {
     "smoke": Scale(
-        "smoke", train_images=256, classify=Budget(512, 32, 2), denoise=Budget(32, 4, 2, crop=64), joint=Budget(64, 8, 2), long=None,
-        eval_images=4, joint_eval_images=8, seeds=1, precision="fp32",
+        "smoke", train_images=256, classify=Budget(512, 32, 2), denoise=Budget(32, 4, 2, crop=64), joint=Budget(64, 8, 2),
+        long=None, eval_images=4, joint_eval_images=8, seeds=1, precision="fp32",
     ),
     "short": Scale(
         "short", train_images=30_000,

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..data.images import evaluation_images, make_image_draw
-from ..data.noise import SIGMAS
+from ..data.noise import SIGMAS, degrade
 from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_named, measure_many
 from ..latency.table import Table, load_table
@@ -23,11 +23,12 @@ from ..models import UNETS, count_parameters
 from ..nas.derive import fit_widths, repair
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
+from ..nas.random_search import run_random_search
 from ..nas.search import run_search
 from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
 from ..reading import read_record
-from ..seed import set_seed
+from ..seed import generator, set_seed
 from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, summarise, validation
 from ..training import checkpoint as checkpoints
 from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
@@ -51,6 +52,7 @@ from .section4 import Derivation, Search, Training, images_of, table_file
 
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
+HELD_OUT, HELD_OUT_BATCH = 900, 100  # test images that a supernet is looked at with, after every epoch
 REFERENCES = 8
 BUSY = 1.5  # times as slow as on the day of the table: something else runs
 TORCHVISION = ("ResNet-18", "MobileNetV2")
@@ -133,6 +135,20 @@ def batches_of(
     return batch
 
 
+def held_out_batches(experiment: Search, device: torch.device) -> list[Batch]:
+    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is searched on noisy ones."""
+    views, labels = evaluation_images(images_of(experiment), "test", experiment.resolution, HELD_OUT)
+    stream, batches = generator("held out", experiment.seed), []
+    for some, names in zip(views.split(HELD_OUT_BATCH), labels[:, 0].split(HELD_OUT_BATCH), strict=True):
+        clean = (some / 255).contiguous(memory_format=torch.channels_last)
+        noisy = clean
+        if experiment.noisy:
+            sigmas, noise = torch.rand(len(clean), generator=stream), torch.randn(clean.shape, generator=stream)
+            noisy = degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last)
+        batches.append(Batch(clean.to(device), noisy.to(device), None, names.to(device)))
+    return batches
+
+
 # ---- latencies in the table's milliseconds
 
 
@@ -181,14 +197,22 @@ def _(experiment: Training) -> Derivation | None:
 def _(experiment: Search, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
     if not parallel.is_first():
         return True
-    table = load_table(table_file(experiment)).require(resolution=experiment.resolution, width=experiment.width, strides=experiment.strides)
+    table = load_table(table_file(experiment))
+    table.require(resolution=experiment.resolution, width=experiment.width, strides=experiment.strides)
     if experiment.scale not in ("smoke", "own"):  # a tiny table need not be good; a reader's own is checked with their limit
         table.require_accuracy(TABLE_LIMIT_PCT)
     draws = [batches_of(experiment, [part], f"search {part}", device) for part in ("weights", "alphas")]
-    found = run_search(
-        experiment.space, table, experiment.settings, *draws, folder, device=device, progress=progress, deadline=deadline,
-        checkpoint_s=checkpoint_s, label=experiment.title,
-    )  # fmt: skip
+    how = dict(device=device, progress=progress, deadline=deadline, label=experiment.title)
+    if experiment.random_networks:
+        images = len(images_of(experiment).rows["alphas"])
+        validate = [draws[1](step) for step in range(images // experiment.batch)]  # an epoch: each image once
+        sizes = dict(networks=experiment.random_networks, steps=experiment.random_steps)
+        found = run_random_search(experiment.space, table, experiment.settings, draws[0], validate, folder, **sizes, **how)
+    else:
+        held_out = held_out_batches(experiment, device)
+        found = run_search(
+            experiment.space, table, experiment.settings, *draws, folder, held_out=held_out, checkpoint_s=checkpoint_s, **how
+        )  # fmt: skip
     if found is None:
         return False
     write_atomic(folder / "epochs.csv", found.epochs.to_csv(index=False, lineterminator="\n"))

@@ -56,7 +56,7 @@ def random_alphas(space: Space, settings, seed: int, mean: Tensor | float = 0.0)
 
 
 def agreement(searches: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """For each pair of searches, given by the probabilities of each layer's operators, the share of layers with the same best one."""
+    """Of each pair of searches (probabilities of each layer's operators) the share of layers with the same best operator."""
     best = np.array([[int(np.argmax(p)) for p in layers] for layers in searches])
     return np.array([np.mean(a == b) for a, b in combinations(best, 2)])
 

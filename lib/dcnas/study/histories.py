@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ..paths import published_dir, runs_dir
 from ..reading import COUNT, SCORE, read_frame, require_columns
@@ -14,7 +14,6 @@ from .runs import read_history
 FAILED = 1.1  # times the final validation loss of its network's median seed, and above
 NONE = "No training curves of these networks are published yet."
 COLUMNS = 5  # panels side by side
-TICKS = [m * 10.0**e for e in range(-4, 3) for m in (1, 1.5, 2, 3, 5, 7)]  # of the loss: narrow ranges have some, too
 _LOOKS = {
     "training": dict(color=figures.COLOURS["sky"], linewidth=1.0),
     "validation": dict(color=figures.COLOURS["blue"], linewidth=1.4),
@@ -70,8 +69,11 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
                 axes.plot(curve["images"] / 1e3, curve[column], marker=".", markersize=3, **_LOOKS[name])
         axes.set(yscale="log")
         axes.set_title(label, fontsize=9.5)
-        axes.yaxis.set(major_locator=FixedLocator(TICKS), minor_locator=NullLocator(), major_formatter="{x:g}")
         axes.tick_params(labelsize=9)
+    for axes in grid.flat[: len(labels)]:
+        low, high = axes.get_ylim()
+        ticks = LogLocator() if high > 10 * low else MaxNLocator(4)  # powers of ten alone would leave most panels without any
+        axes.yaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter="{x:g}")
     for axes in grid.flat[len(labels) :]:
         axes.set_axis_off()
     for axes in grid.flat[len(labels) - wide : len(labels)]:  # the lowest of each column

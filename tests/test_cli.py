@@ -14,6 +14,7 @@ from PIL import Image
 from dcnas import cli, pictures
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
+from dcnas.study import runs
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
 COMMANDS = [
@@ -230,6 +231,49 @@ def test_without_a_label_run_is_the_queue(dcnas, monkeypatch):
     assert dcnas("run", *options) == dcnas("queue", *options) == (0, "3 of 4 runs of table_3 at scale smoke are complete.\n", "")
     assert calls[0] == calls[1] and len(calls[0][0][0]) == 4
     assert (calls[0][1]["engine"], calls[0][1]["address"]) == ("ray", "auto")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The project folder as a git checkout with a library of one file, and a queue that counts how often it is started."""
+
+    def git(*command):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *command], check=True)
+
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "code.py").write_text("1\n")
+    git("init", "-q")
+    git("add", "lib")
+    git("commit", "-qm", "all")
+    started = []
+    monkeypatch.setattr("dcnas.study.queue.run_queue", lambda *_, **__: started.append(1) or 0)
+    monkeypatch.setattr("dcnas.study.runs.obtain", lambda *_, **__: started.append(1))
+    runs._commit.cache_clear()
+    yield tmp_path, started
+    runs._commit.cache_clear()
+
+
+def test_trainings_are_made_from_commits(dcnas, checkout):
+    folder, started = checkout
+    queue = ("queue", "--scale", "laptop", "--group", "table_3")
+    (folder / "notes.txt").write_text("not of the library")
+    assert dcnas(*queue)[0] == 0 and len(started) == 1
+    for name in ("code.py", "new.py"):  # edited, untracked
+        (folder / "lib" / name).write_text("2\n")
+        runs._commit.cache_clear()
+        for command in (queue, ("run", *queue[1:]), ("run", "DC-Net Reduced Integrated", *queue[1:])):
+            assert refused(dcnas(*command)).startswith("lib has changes that are not committed")
+        assert len(started) == 1
+        subprocess.run(["git", "-C", str(folder), "checkout", "-q", "lib"], check=True)
+    assert dcnas(*queue, "--changed-tree")[0] == dcnas("run", *queue[1:], "--changed-tree")[0] == 0 and len(started) == 3
+    assert dcnas("queue", "--scale", "smoke")[0] == 0 and len(started) == 4  # tests, and `make study`
+
+
+def test_without_git_trainings_go_on(dcnas, checkout):
+    folder, started = checkout
+    (folder / "lib" / "code.py").write_text("2\n")
+    shutil.rmtree(folder / ".git")
+    assert dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and runs._commit() == "unknown"
 
 
 def test_collecting_nothing(dcnas, tmp_path):

@@ -268,6 +268,20 @@ def test_a_complete_run_is_not_trained_again(monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in folder_of(QUICK["denoise"]).iterdir()} == before
 
 
+def test_a_run_names_the_commit_that_it_was_begun_at(monkeypatch):
+    """Whoever goes on editing while it trains has not trained what was edited."""
+    runs._commit.cache_clear()
+    real = runs.fit
+
+    def fit(*args, **options):
+        monkeypatch.setattr(runs.subprocess, "run", None)  # from now on git is not asked
+        return real(*args, **options)
+
+    monkeypatch.setattr(runs, "fit", fit)
+    obtain(QUICK["denoise"], progress=False)
+    assert json.loads((folder_of(QUICK["denoise"]) / "provenance.json").read_text())["commit"] == runs._commit()
+
+
 def test_progress_and_silence(capfd):
     obtain(QUICK["denoise"], progress=False)
     assert capfd.readouterr() == ("", "")

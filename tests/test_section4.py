@@ -18,6 +18,7 @@ from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
 from dcnas.seed import set_seed
 from dcnas.study import queue, results4, section4, section4_runs
+from dcnas.study.histories import histories
 from dcnas.study.runs import folder_of, is_complete, needs, obtain, published_runs, read_tensors
 from dcnas.study.section4 import derivation, search, target_ms, training
 from dcnas.study.section4_runs import MANUAL, TORCHVISION, architecture_of, build_of
@@ -340,6 +341,8 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
     published = results4.searches("searches", "published")[0]
     assert published.architecture == searched.architecture and published.reason == searched.reason
     pd.testing.assert_frame_equal(published.alphas, searched.alphas, atol=1e-4, check_exact=False)
+    pd.testing.assert_frame_equal(histories(there), histories(here), check_dtype=False, rtol=1e-4)
+    assert histories(there)["images"].tolist() == [8, 16, 24] * 2
     assert results4.derived("published")["measured_ms"].iloc[0] > 0
     assert {e.name for e in (laptop[0], laptop[0].derivation, laptop[0].derivation.search)} <= published_runs()
     before = {path.name: path.read_bytes() for path in (tmp_path / "project" / "data" / "published").iterdir()}

@@ -29,6 +29,9 @@ Address = Annotated[
     str | None,
     typer.Option(help="Of the Ray cluster: HOST:PORT, or auto on one of its machines; if not given, Ray starts one here alone."),
 ]
+ChangedTree = Annotated[
+    bool, typer.Option("--changed-tree", help="Go on where the library differs from its commit, which results then cannot name.")
+]
 Group = Annotated[str, typer.Option(help="Which runs: section2, section3, section4, or a part, such as table_3; see `dcnas runs`.")]
 
 
@@ -67,11 +70,11 @@ def run(
     label: Annotated[str | None, typer.Argument(help="A network's name, of `dcnas runs`; all of the group if not given.")] = None,
     scale: Scale = "laptop", group: Group = "section3",
     seed: Annotated[int, typer.Option(help="Of the network LABEL: seed of weights, order and noise.")] = 0, device: Device = "cpu",
-    engine: Engine = "local", address: Address = None,
+    engine: Engine = "local", address: Address = None, changed_tree: ChangedTree = False,
 ) -> None:  # fmt: skip
     """Train and evaluate one network, or, as `dcnas queue` does, all of a group; killed, the same command goes on where it was."""
     if label is None:
-        return queue(scale, group, device=device, engine=engine, address=address)
+        return queue(scale, group, device=device, engine=engine, address=address, changed_tree=changed_tree)
 
     from .paths import shown
     from .reading import read_frame
@@ -88,6 +91,7 @@ def run(
     if not found:
         seeds = ", ".join(str(e.seed) for e in experiments if e.label == label)
         raise InputError(f"seed is {seed}, but {label} has the seeds {seeds} at scale {scale}.")
+    _require_commit(scale, changed_tree)
     if (engine, address) == ("local", None):
         obtain(found[0], device=device)  # in this process: it may be one of torchrun's
     else:
@@ -103,12 +107,16 @@ def queue(
     jobs: Annotated[
         int | None, typer.Option(help="Runs at once. Not given: 1; on Ray one for each core, or GPU, of the cluster.")
     ] = None,
-    device: Device = "cpu", engine: Engine = "local", address: Address = None,
+    device: Device = "cpu", engine: Engine = "local", address: Address = None, changed_tree: ChangedTree = False,
 ) -> None:  # fmt: skip
-    """Work through all unfinished runs, the most useful first, until done or the time is up; on one machine or several."""
+    """Work through all unfinished runs, the most useful first, until done or the time is up; on one machine or several.
+
+    Only from a commit: where the library has changes, it does not start, but at scale smoke.
+    """
     from .study.queue import run_queue
 
     experiments = _group(group)(scale)
+    _require_commit(scale, changed_tree)
     left = run_queue(experiments, minutes=minutes, jobs=jobs, device=device, engine=engine, address=address)
     print(f"{len(experiments) - left} of {len(experiments)} runs of {group} at scale {scale} are complete.")
 
@@ -347,6 +355,14 @@ def _report(rows: list[dict], path: Path | None) -> Path | None:
     frame = pd.DataFrame(rows)
     print(frame.drop(columns=["width", "height", "weights"]).to_string(index=False))
     return None if path is None else write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _require_commit(scale: str, changed_tree: bool) -> None:
+    """Only smoke, whose results nobody publishes, may be run from a changed library without being told to."""
+    from .study.runs import require_commit
+
+    if not changed_tree and scale != "smoke":
+        require_commit()
 
 
 def _groups() -> dict:

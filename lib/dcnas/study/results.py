@@ -4,6 +4,7 @@
 what is missing. A group is one of the lists of `experiments`, such as "table_3".
 """
 
+import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache, partial
@@ -25,7 +26,7 @@ from ..reading import COUNT, FLAG, NUMBER, SCORE, TEXT, one_of, read_frame, requ
 from ..shipped import DIGITS, compact, metrics_of, ship
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
-from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_metrics, read_tensors
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_history, read_metrics, read_tensors
 from .scales import PUBLISHED_SCALES, SCALES
 
 GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
@@ -54,6 +55,7 @@ _KINDS = (  # of the columns of all published files, each of which has some of t
     | dict.fromkeys(("m", "ce_weight", "upscaled", "train_s", "evaluate_s", "random_seed"), NUMBER.or_empty)
     | dict.fromkeys(("target_ms", "predicted_ms", "measured_ms", "noise_ms", "error_pct", "first_error_pct"), NUMBER)
 )
+HISTORY = ("run", "label", "scale", "seed", "step", "loss", "lr", "validation_loss")  # columns of the published training curves
 SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2")  # with their weights
 
 
@@ -255,6 +257,7 @@ def collect(progress: bool = True) -> dict[str, int]:
     merged = merged.iloc[np.argsort(merged["run"].map(order), kind="stable")]
     runs = set(merged["run"])
     write_atomic(path, merged.to_csv(index=False, lineterminator="\n"))
+    merge_histories("section3_history.csv", complete, order, runs)
     merge_tensors("section3_per_image", complete, runs, _per_image_tensors)
     merge_tensors("section3_samples", complete, runs, _sample_tensors)
     for experiment in complete:
@@ -323,3 +326,47 @@ def merge_tensors(name: str, complete: list, runs: set[str], take: Callable) -> 
     for experiment in complete:
         merged |= take(experiment)
     write_atomic(path, save({key: merged[key] for key in sorted(merged)}))
+
+
+_KEY = ("label", "scale", "seed", "random_seed", "network")  # what a published file has one run of
+
+
+def _keys(rows: pd.DataFrame) -> list[tuple]:
+    return [*rows[[name for name in _KEY if name in rows]].astype(str).itertuples(index=False, name=None)]
+
+
+def merge_rows(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[str] | None = None) -> set[str]:
+    """Write a published file: what it held, with fresh rows in place of those of the same run or the same key. The runs it now has.
+
+    With `runs`, which another file has kept, what it held of other runs goes.
+    """
+    path = published_dir() / name
+    old = read_frame(path, ["run"]) if path.exists() else pd.DataFrame(columns=["run"])
+    if len(fresh):
+        replaced = set(_keys(fresh))
+        old = old[~old["run"].isin(set(fresh["run"]))]
+        if runs is None:
+            old = old[[key not in replaced for key in _keys(old)]]
+    if runs is not None:
+        old = old[old["run"].isin(runs)]
+    frames = [frame for frame in (old, fresh) if len(frame)]
+    if not frames:
+        return set()
+    rows = pd.concat(frames, ignore_index=True)
+    rows = rows.iloc[np.argsort(rows["run"].map(order), kind="stable")]
+    if "probability" in rows:
+        rows["probability"] = rows["probability"].round(4)
+    text = rows.to_csv(index=False, lineterminator="\n")
+    write_atomic(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
+    return set(rows["run"])
+
+
+def merge_histories(name: str, complete: list, order: dict[str, int], runs: set[str]) -> None:
+    """Write the training curves of all published runs, to five digits; how fast the machine was is no result."""
+    frames = [
+        pd.DataFrame(read_history(folder_of(e))).assign(run=e.name, label=e.label, scale=e.scale, seed=e.seed) for e in complete
+    ]
+    fresh = pd.concat(frames)[[*HISTORY]].astype({"step": int}) if frames else pd.DataFrame()
+    for column in HISTORY[5:] if frames else ():
+        fresh[column] = [float(f"{value:.5g}") for value in fresh[column]]
+    merge_rows(name, fresh, order, runs)

@@ -4,7 +4,6 @@
 any other scale they carry out what is missing.
 """
 
-import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,7 +27,7 @@ from ..reading import read_frame, read_json, read_record
 from . import results as results3
 from . import section4 as lists
 from .experiments import FORMAT
-from .results import PUBLISHED_SCALES, archive, merge_tensors, of_best_scale, read_results_file
+from .results import PUBLISHED_SCALES, archive, merge_histories, merge_rows, merge_tensors, of_best_scale, read_results_file
 from .runs import AGAIN, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
@@ -432,6 +431,7 @@ def collect() -> dict[str, int]:
     _merge_architectures([*here[Search], *here[Derivation]], searched | kept)
     runs = merge_rows("section4.csv", read_runs(here[Training]), order)
     if runs:
+        merge_histories("section4_history.csv", here[Training], order, runs)
         merge_tensors("section4_per_image", here[Training], runs, run_tensors("per_image"))
         merge_tensors("section4_samples", here[Training], runs, lambda e: output_of(e) if e.label in SHOWN and e.seed == 0 else {})
         rows = read_frame(published_dir() / "section4.csv")
@@ -467,39 +467,6 @@ def run_tensors(name: str) -> Callable[[Training], dict]:
 def output_of(experiment: Training) -> dict:
     """What `merge_tensors` takes of a run's outputs for the first test images."""
     return {experiment.name: read_tensors(folder_of(experiment) / "samples.safetensors")["denoised"]}
-
-
-_KEY = ("label", "scale", "seed", "random_seed", "network")  # what a published file has one run of
-
-
-def _keys(rows: pd.DataFrame) -> list[tuple]:
-    return [*rows[[name for name in _KEY if name in rows]].astype(str).itertuples(index=False, name=None)]
-
-
-def merge_rows(name: str, fresh: pd.DataFrame, order: dict[str, int], runs: set[str] | None = None) -> set[str]:
-    """Write a published file: what it held, with fresh rows in place of those of the same run or the same key. The runs it now has.
-
-    With `runs`, which another file has kept, what it held of other runs goes.
-    """
-    path = published_dir() / name
-    old = read_frame(path, ["run"]) if path.exists() else pd.DataFrame(columns=["run"])
-    if len(fresh):
-        replaced = set(_keys(fresh))
-        old = old[~old["run"].isin(set(fresh["run"]))]
-        if runs is None:
-            old = old[[key not in replaced for key in _keys(old)]]
-    if runs is not None:
-        old = old[old["run"].isin(runs)]
-    frames = [frame for frame in (old, fresh) if len(frame)]
-    if not frames:
-        return set()
-    rows = pd.concat(frames, ignore_index=True)
-    rows = rows.iloc[np.argsort(rows["run"].map(order), kind="stable")]
-    if "probability" in rows:
-        rows["probability"] = rows["probability"].round(4)
-    text = rows.to_csv(index=False, lineterminator="\n")
-    write_atomic(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
-    return set(rows["run"])
 
 
 def _merge_architectures(here: list, runs: set[str]) -> None:

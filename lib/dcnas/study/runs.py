@@ -152,6 +152,7 @@ def obtain(
         return True
     if getattr(experiment, "scale", None) == "short":
         raise InputError(f"{experiment.title}: nothing trains at scale short any more; use laptop, gpu or paper.")
+    _commit()  # now, for the library may be edited while it trains
     needed = needs(experiment)
     if needed is not None and parallel.world() > 1 and not is_complete(needed):
         raise InputError(f"{experiment.title} needs {needed.title}, which is not complete; make that first, without torchrun.")
@@ -379,9 +380,18 @@ def provenance(device: torch.device) -> dict:
     }  # fmt: skip
 
 
+def require_commit() -> None:
+    """`InputError` if the library differs from the commit: nobody could make its results again."""
+    if _commit().endswith("+"):
+        raise InputError(
+            "lib has changes that are not committed, so results would name a commit that did not make them; commit first, or add "
+            "--changed-tree."
+        )
+
+
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """The checkout's commit, with a + where the library differs from it."""
+    """The checkout's commit, with a + where the library differs from it; "unknown" without git."""
 
     def git(*command: str) -> str:
         return subprocess.run(["git", "-C", str(root()), *command], capture_output=True, text=True, check=True).stdout.strip()

@@ -51,11 +51,12 @@ _KINDS = (  # of the columns of all published files, each of which has some of t
     | dict.fromkeys(("network", "task", "data", "decoder", "block", "precision", "derivation", "device"), TEXT.or_empty)
     | dict.fromkeys(("verdict", "reason"), TEXT)
     | dict.fromkeys(("clip", "large", "noisy", "learn_beta", "elasticity"), FLAG.or_empty)
-    | dict.fromkeys(("psnr", "psnr_pooled", "ssim", "accuracy"), SCORE)
+    | dict.fromkeys(("psnr", "psnr_pooled", "ssim", "accuracy", "balanced_accuracy", "least_recall"), SCORE)
     | dict.fromkeys(("m", "ce_weight", "upscaled", "train_s", "evaluate_s", "random_seed"), NUMBER.or_empty)
     | dict.fromkeys(("target_ms", "predicted_ms", "measured_ms", "noise_ms", "error_pct", "first_error_pct"), NUMBER)
 )
 HISTORY = ("run", "label", "scale", "seed", "step", "loss", "lr", "validation_loss")  # columns of the published training curves
+METRICS, RECALLS = ("psnr", "psnr_pooled", "ssim", "accuracy"), ("balanced_accuracy", "least_recall")
 SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2")  # with their weights
 
 
@@ -104,7 +105,9 @@ def tidy(heads: Sequence[tuple[dict, dict]], metrics: Sequence[list[dict[str, fl
         return pd.Series(values, dtype=kind).take(owner).reset_index(drop=True)
 
     columns = {name: repeated([head[name] for head, _ in heads]) for name in heads[0][0]}
-    columns |= {name: [row.get(name, np.nan) for row in rows] for name in ("sigma", "psnr", "psnr_pooled", "ssim", "accuracy")}
+    there = {name for row in rows for name in row}  # recalls are of Section 4's networks alone
+    names = ("sigma", *METRICS, *(name for name in RECALLS if name in there))
+    columns |= {name: [row.get(name, np.nan) for row in rows] for name in names}
     return pd.DataFrame(columns | {name: repeated([record[name] for _, record in heads]) for name in provenance})
 
 

@@ -316,7 +316,8 @@ def _(
     write_per_image(found, folder)
     if "psnr" in found:
         write_atomic(folder / "samples.safetensors", save({"denoised": outputs_of(model, experiment, device)}))
-    finish(folder, device, summarise(found, SIGMAS), {"parameters": count_parameters(model)})
+    _, labels = evaluation_images(images_of(experiment), "test", experiment.resolution, experiment.eval_images)
+    finish(folder, device, summarise(found, SIGMAS, labels), {"parameters": count_parameters(model)})
     checkpoints.remove(folder)
     return True
 

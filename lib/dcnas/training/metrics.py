@@ -134,8 +134,11 @@ def evaluate(
     return {name: torch.stack(levels) for name, levels in found.items()}
 
 
-def summarise(found: dict[str, Tensor], sigmas: Iterable[float]) -> list[dict[str, float]]:
-    """A row per sigma: psnr (mean over images), psnr_pooled (of the mean squared error of all images), ssim, accuracy in %."""
+def summarise(found: dict[str, Tensor], sigmas: Iterable[float], labels: Tensor | None = None) -> list[dict[str, float]]:
+    """A row per sigma: psnr (mean over images), psnr_pooled (of the mean squared error of all images), ssim, accuracy in %.
+
+    With the images' labels (N, 1) also the mean and the least of the classes' recalls in %: balanced_accuracy, least_recall.
+    """
     rows = []
     for i, sigma in enumerate(sigmas):
         row: dict[str, float] = {"sigma": sigma}
@@ -146,5 +149,9 @@ def summarise(found: dict[str, Tensor], sigmas: Iterable[float]) -> list[dict[st
             row["ssim"] = found["ssim"][i].double().mean().item()
         if "correct" in found:
             row["accuracy"] = 100 * found["correct"][i].double().mean().item()
+            if labels is not None:
+                right = found["correct"][i, :, 0].double()
+                recalls = torch.stack([right[labels[:, 0] == label].mean() for label in labels.unique()])
+                row |= {"balanced_accuracy": 100 * recalls.mean().item(), "least_recall": 100 * recalls.min().item()}
         rows.append(row)
     return rows

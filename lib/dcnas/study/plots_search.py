@@ -14,6 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from ..data.images import ImageSet, evaluation_images
 from ..latency.table import Table
 from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
+from ..nas.networks import dropped_level, encoder_levels
 from ..nas.recorder import Verdict
 from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
 from . import figures, paper
@@ -326,13 +327,13 @@ def draw_blocks(canvas: Axes | Figure, axes: Axes, places: dict[int, float], arc
 
 def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
     """C-NAS, D-NAS or DC-NAS in its axes, without its blocks; where those of the layers begin."""
-    x, ticks, ends, places = 0.0, [], {}, {}
+    x, ticks, ends, places, sizes = 0.0, [], {}, {}, map_sizes(space)
     for name in ("3x3", "MB"):
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
         axes.text(x + 0.4, 1, name, ha="center", va="center", rotation=90, fontsize=10)
         ticks.append((x + 0.4, "stem"))
         x += 1
-    ends[space.resolution // 2] = x
+    ends[0] = x
     for s, stage in enumerate(space.stages[:ENCODER_STAGES] if network == "D-NAS" else space.stages):
         x += 0.35
         first = x
@@ -342,7 +343,7 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
         size = space.layers[stage[-1]].size // space.layers[stage[-1]].stride
         ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{space.layers[stage[-1]].out_channels} ch., {size} px"))
         if s < ENCODER_STAGES:
-            ends[size] = x
+            ends[sizes.index(size)] = x
     x += 0.35
     if network != "D-NAS":
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
@@ -350,7 +351,7 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
         ticks.append((x + 0.4, "head"))
     bottom = 0.0
     if network != "C-NAS":
-        bottom = _draw_decoder(axes, ends, decoder)
+        bottom = _draw_decoder(axes, space, ends, decoder)
     axes.set(xlim=(-0.3, x + 1.2), ylim=(bottom - 0.2, 9.2), ylabel="expansion rate", yticks=range(0, 9, 2))
     axes.set_xticks([t for t, _ in ticks], [name for _, name in ticks], fontsize=9)
     axes.grid(False, axis="x")
@@ -363,25 +364,34 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
     return places
 
 
-def _draw_decoder(axes, ends: dict[int, float], decoder: str) -> float:
-    """The decoder below the encoder's levels, from the deepest that it starts at to full size; the lowest y that it takes."""
-    sizes = sorted(ends)[decoder == "mb 3-lay" :]  # deepest first
-    levels = [*(2 * size for size in sizes)]
-    for n, size in enumerate(levels):
-        x = ends.get(size, 1.0) - 1.0
+def map_sizes(space: Space) -> list[int]:
+    """Sides of the encoder's maps in pixels, finest first."""
+    sides = [space.resolution]
+    for level in encoder_levels(space):
+        sides.append(sides[-1] // level.ratio)
+    return sides[1:]
+
+
+def _draw_decoder(axes, space: Space, ends: dict[int, float], decoder: str) -> float:
+    """The decoder below the encoder's levels, from the deepest to full size; the lowest y that it takes.
+
+    `ends`: where each of the encoder's maps, finest first, ends.
+    """
+    sides, levels = [space.resolution, *map_sizes(space)], encoder_levels(space)
+    dropped = dropped_level(levels) if decoder == "mb 3-lay" else None
+    places = {i: (ends[i - 1] if i else 1.0) - 1.0 for i in range(len(levels)) if i != dropped}  # below the map that it joins
+    for i, x in places.items():
         axes.add_patch(Rectangle((x, -2.2), 0.9, 1.2, facecolor=COLOURS["green"], edgecolor="black"))
-        axes.text(x + 0.45, -1.6, f"{size}", ha="center", va="center", fontsize=9, color="white")
-        if size in ends:
+        axes.text(x + 0.45, -1.6, f"{sides[i]}", ha="center", va="center", fontsize=9, color="white")
+        if i:
             axes.annotate("", (x + 0.45, -1.0), (x + 0.45, 0), arrowprops=dict(arrowstyle="->", color="0.35"))
-        if n:
-            before = ends.get(levels[n - 1], 1.0) - 1.0
-            axes.annotate("", (x + 0.9, -1.6), (before, -1.6), arrowprops=dict(arrowstyle="->", color="black"))
-    deepest = ends[sizes[0]]
-    start = ends.get(levels[0], 1.0) - 0.1
+    for finer, x in zip(places.values(), list(places.values())[1:], strict=False):
+        axes.annotate("", (finer + 0.9, -1.6), (x, -1.6), arrowprops=dict(arrowstyle="->", color="black"))
+    deepest, start = ends[len(levels) - 1], list(places.values())[-1] + 0.9
     axes.annotate("", (start, -1.4), (deepest - 0.6, 0), arrowprops=dict(arrowstyle="->", color="black", connectionstyle="angle3"))
     blocks = {"conv": "two blocks", "mb 1-op": "one MBConv block"}.get(decoder, "two MBConv blocks")
     text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
-    axes.text(ends[sorted(ends)[0]], -1.6, text, va="center", fontsize=9)
+    axes.text(deepest, -1.6, text, va="center", fontsize=9)
     return -2.4
 
 

@@ -521,9 +521,19 @@ def decoder_ms(scale: str) -> float:
 
 
 def trainings(scale: str) -> list[Training]:
-    """All trainings of Section 4, each once: a seed of all before the next."""
+    """All trainings of Section 4, each once, the most useful first: Table 4's small pair, Table 5's groups 5 and 1, the rest."""
     groups = (table_4, table_5, table_8, figure_7, gradient_comparison, figure_6, related_work)
-    return _once([e for group in groups for e in group(scale)])
+    useful = {
+        **dict.fromkeys((e.label for e in figure_6(scale)), 4), **dict.fromkeys((e.label for e in table_5(scale)), 3),
+        **dict.fromkeys((e.label for e in (*table_8(scale), *figure_7(scale), *gradient_comparison(scale))), 2),
+    }  # fmt: skip
+    first = (f"UNet b={scale4(scale).equal_b}", "UNet Reduced", "D-NAS S", "DC-NAS S", "DC-NAS L", "DC-NAS_seq L")
+    found = _once([e for group in groups for e in group(scale)])
+
+    def usefulness(e: Training) -> tuple[int, int]:
+        return 1 if e.label in first or e.network in ("DC-Net", "DC-Net_tail") else useful.get(e.label, 5), e.seed
+
+    return sorted(found, key=usefulness)
 
 
 def derivations(scale: str) -> list[Derivation]:

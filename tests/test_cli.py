@@ -54,7 +54,7 @@ def refused(answer: tuple[int, str, str]) -> str:
 @pytest.mark.parametrize(
     "arguments, why",
     [
-        ("runs --scale tiny", "scale is 'tiny', but one of published, smoke, laptop, gpu, paper was expected."),
+        ("runs --scale tiny", "scale is 'tiny', but one of published, smoke, short, laptop, gpu, paper was expected."),
         ("runs --scale published", "scale for training is 'published', but one of smoke, laptop, gpu, paper was expected."),
         ("runs --group table_9", "group is 'table_9', but one of tables_1_and_6, "),
         ("run MB9-M --scale smoke", "there is no network 'MB9-M'; did you mean 'MB"),
@@ -81,7 +81,7 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("latency --rounds 0", "rounds is 0, but a whole number of at least 1 was expected."),
         ("latency --threads 0", "threads is 0, but a whole number of at least 1 was expected."),
         ("latency --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
-        ("study --scale tiny", "scale is 'tiny', but one of published, smoke, laptop, gpu, paper was expected."),
+        ("study --scale tiny", "scale is 'tiny', but one of published, smoke, short, laptop, gpu, paper was expected."),
         ("study --jobs 0", "jobs is 0, but a whole number of at least 1 was expected."),
         ("study --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
         ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),

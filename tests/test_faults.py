@@ -271,13 +271,14 @@ def test_cut_published_files(project, name):
 def test_cut_latencies(project):
     for path in (project / "data" / "latency").iterdir():
         read = {
-            "lut-64px-cpu.json": lambda path=path: load_table(path),
-            "lut-64px-cpu.validation.csv": lambda: results4.validation_of("laptop"),
+            **dict.fromkeys(("lut-64px-cpu.json", "lut-64px-half-cpu.json"), lambda path=path: load_table(path)),
+            "lut-64px-cpu.validation.csv": lambda: results4.validation_of("short"),
+            "lut-64px-half-cpu.validation.csv": lambda: results4.validation_of("laptop"),
             "search-step.csv": results4.search_steps,
-            "section4-laptop.csv": lambda: results4.latencies("laptop"),
+            "section4-short.csv": lambda: results4.latencies("short"),
         }.get(path.name)
         if read is None:
-            reads = {"section2": lambda: section2.latencies("laptop"), "section3": section3_latencies, "pairs": section3_pairs}
+            reads = {"section2": lambda: section2.latencies("short"), "section3": section3_latencies, "pairs": section3_pairs}
             read = reads[path.name.split("-")[0]]
         assert cut_everywhere(path, read) == CUTS
 

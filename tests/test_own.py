@@ -22,8 +22,8 @@ from dcnas.study.section4 import target_ms
 @pytest.fixture
 def way(small, tmp_path, monkeypatch):  # noqa: F811
     """`call(command, ...)` with what every search needs: a table, images, a target, few steps."""
-    sizes = replace(section4.SCALES4["smoke"], name="laptop", train_steps=2, eval_images=100)
-    monkeypatch.setitem(section4.SCALES4, "laptop", sizes)
+    sizes = replace(section4.SCALES4["smoke"], name=section4.OWN, train_steps=2, eval_images=100)
+    monkeypatch.setitem(section4.SCALES4, section4.OWN, sizes)
     table, target = own_table(tmp_path), f"{target_ms('smoke', 'M'):.2f}"
     tiny = ["--epochs", "2", "--steps-per-epoch", "1", "--batch", "4", "--loss", "ce"]
 

@@ -176,14 +176,14 @@ def test_a_name_depends_on_every_field():
 
 
 def test_no_two_runs_of_the_study_share_a_name():
-    for scale in ("smoke", "laptop", "gpu", "paper"):
+    for scale in ("smoke", "short", "laptop", "gpu", "paper"):
         experiments = section3(scale)
         assert len({e.name for e in experiments}) == len({(e.label, e.seed) for e in experiments}) == len(experiments)
 
 
 def test_tables_2_and_3_have_clipped_twins():
     plain, twins = [*table_2("laptop"), *table_3("laptop")], clipping_check("laptop")
-    assert twins[0].label == "UNet b=8 d=4 m=1.5 c=2, clipped"
+    assert twins[0].label == "UNet Reduced, clipped"
     assert {(e.label, e.seed): replace(e, clip=False, label=e.label.removesuffix(", clipped")) for e in twins} == {
         (f"{e.label}, clipped", e.seed): e for e in plain
     }

@@ -24,7 +24,7 @@ from .training.metrics import LARGEST_SIDE, psnr, psnr_in_parts, ssim, ssim_in_p
 
 SETS = ("digits", "solar")  # of test images that can be named instead of a file
 COUNT = 16  # of test images that the demo offers
-SOLAR_SIDE = 64  # of the solar cells of scale laptop
+SOLAR_SIDE = 64  # of the solar cells that the shipped network knows
 
 
 @dataclass(frozen=True)

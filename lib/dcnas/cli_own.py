@@ -7,12 +7,15 @@ import typer
 
 from .errors import InputError, require_choice, require_whole
 
-Data = Annotated[str, typer.Option(help="A folder with a folder of images per class; or solar, imagenette, cifar10, imagenet100.")]
+Data = Annotated[
+    str,
+    typer.Option(help="A folder with a folder of images per class; or solar, tiny-imagenet, imagenette, cifar10, imagenet100."),
+]
 OwnData = Annotated[str | None, typer.Option(help="Images; those of the search if not given.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
-Steps = Annotated[int | None, typer.Option(help="Of the training; as at scale laptop (1,000) if not given.")]
+Steps = Annotated[int | None, typer.Option(help="Of the training; 1,000 if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N, to search and train on; latency is measured on the table's.")]
 
 
@@ -28,11 +31,11 @@ def search(
     elasticity: Annotated[bool, typer.Option(help="Hidden widths follow the target after every epoch.")] = True,
     rebuild_optimisers: Annotated[bool, typer.Option(help="New optimisers every epoch, as TF-NAS has them.")] = False,
     alpha_gradient: Annotated[str, typer.Option(help="two sampled operators, in 04_1 as good and cheaper; or all.")] = "two",
-    alpha_lr: Annotated[float | None, typer.Option(help="As at scale laptop if not given; the paper's is 0.01.")] = None,
+    alpha_lr: Annotated[float | None, typer.Option(help="0.07 if not given; the paper's is 0.01.")] = None,
     temperature_decay: Annotated[
         float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5; 0.2 at the end if not given.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="As at scale laptop (25) if not given.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="25 if not given.")] = None,
     steps_per_epoch: Annotated[int, typer.Option(help="Of the weights; the alphas have half as many.")] = 16,
     batch: Batch = None,
     seed: int = 0,

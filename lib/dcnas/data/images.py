@@ -481,10 +481,12 @@ def evaluation_images(data: ImageSet, part: str, resolution: int, count: int | N
     """
     rows = data.rows[part]
     rows = rows[torch.randperm(len(rows), generator=generator("evaluation", data.name))][:count]
-    edge = 0 if data.side == resolution else data.side * (1 - VIEW) / 2
+    edge = data.side * (1 - VIEW) / 2
     box = torch.tensor([edge, edge, data.side - edge, data.side - edge])
     views = []
     for some in rows.split(256):
-        stored = torch.from_numpy(data.images[some.numpy()]).float()
-        views.append(as_three(cut_out(stored, box.expand(len(some), 4), resolution)).round().to(torch.uint8))
+        stored = torch.from_numpy(data.images[some.numpy()])
+        if data.side != resolution:  # cutting out averages, so it would blur an image of this size already
+            stored = cut_out(stored.float(), box.expand(len(some), 4), resolution).round().to(torch.uint8)
+        views.append(as_three(stored))
     return torch.cat(views), data.labels[rows, None]

@@ -7,6 +7,7 @@ names, as the published zip unpacks (`train/CLASS/images/`, `val/images/` with `
 
 import csv
 import hashlib
+import http.client
 import io
 import os
 import urllib.request
@@ -21,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..paths import downloads_dir, paper_dir
+from ..paths import downloads_dir, paper_dir, shown
 
 VARIABLE = "DCNAS_TINY_IMAGENET"
 SIDE = 64  # pixels of every image
@@ -72,8 +73,10 @@ def _chosen(where: str, files: Files, option: str) -> Photographs:
         raise InputError(f"tiny-imagenet:{option} asks for {option} classes, but {', '.join(COUNTS)} or their names were expected.")
     if option == COUNTS[-1]:
         classes = tuple(sorted(by_class))
+    elif option.isdigit() or not option:
+        classes = tuple(class_names())[: int(option or COUNTS[0])]
     else:
-        classes = tuple(class_names())[: int(option or COUNTS[0])] if option.isdigit() or not option else tuple(option.split(","))
+        classes = tuple(dict.fromkeys(option.split(",")))
     if gone := [name for name in classes if name not in by_class]:
         raise InputError(f"{where} has no images of {', '.join(gone[:5])}{' and others' if gone[5:] else ''}, which was asked for.")
     names, labels, test, readers, seen = [], [], [], [], hashlib.sha256()
@@ -139,8 +142,11 @@ def _in_folder(root: Path) -> Files:
 
 
 def _in_zip(path: Path) -> Files:
-    archive = zipfile.ZipFile(path)
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{shown(path)} is not a sound zip file ({error}); delete it to fetch it again.") from None
+    entries = [entry for entry in archive.infolist() if not entry.is_dir() and "/" in entry.filename]
     return {tuple(e.filename.split("/")[1:]): (e.file_size, partial(archive.read, e)) for e in entries}
 
 
@@ -158,7 +164,7 @@ def _fetched(progress: bool) -> Path:
             part = path.with_suffix(".part")
             try:
                 _download(part, progress)
-            except OSError as error:  # urllib's errors are among them
+            except (OSError, http.client.HTTPException) as error:  # urllib's errors are among the former
                 raise InputError(
                     f"Tiny ImageNet is not here and could not be fetched ({error}); set {VARIABLE} to its folder, or call again: "
                     "what has come is kept."
@@ -190,7 +196,7 @@ def _check_zip(part: Path) -> None:
         raise InputError(f"the download of Tiny ImageNet ended after {size:,} of {ZIP_BYTES:,} bytes; call again, and it goes on.")
     try:
         sound = size == ZIP_BYTES and digest(_in_zip(part)) == FILES_SHA256
-    except (zipfile.BadZipFile, InputError):
+    except InputError:
         sound = False
     if not sound:
         part.unlink()

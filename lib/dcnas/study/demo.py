@@ -291,6 +291,7 @@ def cards_figure() -> Figure:
     axes[1].set(xlabel="noise σ", ylabel="accuracy (%)", ylim=(0, 102))
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     drawn.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+    scales = ", ".join(dict.fromkeys(card["scale"] for card in cards["card"]))
     return note(
-        drawn, "Seed 0, scale laptop; digits and solar cells are different test sets and not to be compared with each other."
+        drawn, f"Seed 0, scale {scales}; digits and solar cells are different test sets and not to be compared with each other."
     )

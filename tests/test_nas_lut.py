@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -13,7 +14,7 @@ from dcnas.errors import InputError
 from dcnas.latency.table import Correction, Curve, Table, load_table
 from dcnas.nas import lut
 from dcnas.nas.networks import DECODERS, NETWORKS
-from dcnas.nas.space import OPERATORS, Space, random_architecture
+from dcnas.nas.space import OPERATORS, Space, random_architecture, strides_for
 
 TINY = Space(operators=4, resolution=32, classes=2, width=0.25)
 
@@ -74,6 +75,26 @@ def test_an_entry_that_is_no_latency_is_refused_at_load(value, tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="no latency"):
         load_table(path)
+
+
+def test_strides_are_of_the_space_and_the_table(tmp_path):
+    fine = replace(TINY, strides=strides_for(32))
+    keys = [{lut.key_of(layer, o) for layer in space.layers for o in space.candidates} for space in (TINY, fine)]
+    assert not keys[0] & keys[1]  # every map has another size
+    path = linear_table(fine).save(tmp_path / "fine.json")
+    assert load_table(path) == linear_table(fine) and load_table(path).conditions.strides == fine.strides
+    with pytest.raises(InputError, match=r"measured with strides = \(1, 2, 2, 2, 1, 2, 1\), but \(2, 2, 2, 2, 1, 2, 1\) was"):
+        lut.validate_table(load_table(path), TINY)
+    with pytest.raises(InputError, match="no entry"):
+        lut.require_operators(load_table(path), TINY)
+    record = json.loads(linear_table(TINY).save(path).read_text())
+    del record["conditions"]["strides"]  # as in files from before there were any
+    path.write_text(json.dumps(record))
+    assert load_table(path) == linear_table(TINY)
+    for strides in (7, None, [3, 2], "22"):
+        path.write_text(json.dumps(record | {"conditions": record["conditions"] | {"strides": strides}}))
+        with pytest.raises(InputError, match="is not a look-up table of this study: "):
+            load_table(path)
 
 
 def test_a_table_survives_its_file(tmp_path):

@@ -236,6 +236,59 @@ def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(undisturbed.log_alphas, again.log_alphas, strict=True))
 
 
+# ---- what a supernet has learned
+
+
+class Answers:
+    """A supernet that always names the same class, as surely as `logit` says, and notes how it was asked."""
+
+    def __init__(self, named: int, logit: float):
+        self.logits, self.asked = torch.eye(3)[named] * logit, []
+
+    def forward_paths(self, images, paths):
+        assert not torch.is_grad_enabled()
+        self.asked.append((len(images), paths))
+        return [(None, self.logits.expand(len(images), 3))]
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "accuracy", "balanced", "largest"),
+    [
+        ([0, 1, 2] * 2, 0, 100 / 3, 100 / 3, 100 / 3), ([0, 0, 0, 0, 1, 2], 0, 400 / 6, 100 / 3, 400 / 6),
+        ([0, 0, 0, 0, 1, 2], 1, 100 / 6, 100 / 3, 400 / 6), ([0, 0, 1], 0, 200 / 3, 50, 200 / 3),
+    ],
+)  # fmt: skip
+def test_a_look_at_held_out_images_says_what_was_learned(labels, named, accuracy, balanced, largest):
+    searcher = Searcher(TINY, TABLE, settings())
+    with torch.no_grad():
+        searcher.supernet.layers[3].alphas[2] += 1.0
+    searcher.supernet = Answers(named, 2.0)
+    searcher.probabilities = lambda: [np.eye(4)[2 if n == 3 else 1] for n in range(18)]
+    parts = [torch.tensor(labels[:2]), torch.tensor(labels[2:])]
+    found = searcher.held_out([Batch(None, torch.rand(len(part), 3, 32, 32), None, part) for part in parts])
+    loss = np.mean([np.log(np.exp(2) + 2) - 2 * (label == named) for label in labels])
+    assert found == pytest.approx({
+        "held_out_accuracy": accuracy, "held_out_balanced_accuracy": balanced, "held_out_loss": loss, "largest_class": largest,
+    })  # fmt: skip
+    path = [1, 1, 1, 2, *[1] * 14]  # the most probable one
+    assert searcher.supernet.asked == [(2, [path]), (len(labels) - 2, [path])]
+
+
+def test_a_look_changes_nothing(tmp_path):
+    held_out = [draw("held out", 8)(0), draw("held out", 5)(1)]
+    plain = search(tmp_path / "a")
+    seen = run_search(
+        TINY, TABLE, settings(), draw("weights"), draw("alphas"), tmp_path / "b", held_out=held_out, progress=False
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(plain.alphas, seen.alphas, check_exact=True)
+    pd.testing.assert_frame_equal(plain.epochs, seen.epochs[plain.epochs.columns], check_exact=True)
+    assert plain.architecture == seen.architecture
+    assert {*seen.epochs} - {*plain.epochs} == {
+        "held_out_accuracy", "held_out_balanced_accuracy", "held_out_loss", "largest_class",
+    }  # fmt: skip
+    assert seen.epochs.notna().all(axis=None) and seen.epochs["largest_class"].nunique() == 1
+
+
 def test_seeds_differ_and_the_same_seed_repeats(tmp_path):
     a, b, c = (search(tmp_path / str(n), seed=seed).alphas for n, seed in enumerate((0, 0, 1)))
     assert a.equals(b) and not a["probability"].equals(c["probability"])

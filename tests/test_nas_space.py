@@ -1,6 +1,7 @@
 """The search space and its networks: what the paper's tables say, shapes, files, and errors in one sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,16 @@ from dcnas.nas.networks import (
     ManualJoint,
     OnlyDenoises,
     build_network,
+    dropped_level,
     encoder_levels,
     parts_of,
+    shares,
 )  # fmt: skip
-from dcnas.nas.space import OPERATORS, Architecture, Choice, Space, from_record, random_architecture
+from dcnas.nas.space import OPERATORS, STRIDES, Architecture, Choice, Space, from_record, random_architecture, strides_for
 from dcnas.paths import paper_dir
 
 SMALL = Space(operators=8, resolution=64, classes=4, width=0.25)
+FINE = replace(SMALL, strides=strides_for(64))  # the first stem keeps the size
 
 
 def test_operators_are_those_of_table_7():
@@ -91,9 +95,67 @@ def test_the_encoder_has_four_levels_and_the_decoder_four():
     assert parameters["mb 1-op"] < parameters["mb"] and parameters["mb 3-lay"] < parameters["mb"]
 
 
+# strides
+
+
+def test_small_images_keep_their_size_in_the_first_stem():
+    assert strides_for(224) == strides_for(65) == strides_for(64, 2) == STRIDES
+    assert strides_for(64) == strides_for(32) == strides_for(224, 1) == (1, *STRIDES[1:])
+    ends = [FINE.layers[stage[-1]].size // FINE.layers[stage[-1]].stride for stage in FINE.stages]
+    assert [FINE.layers[0].size, *ends] == [64, 32, 16, 8, 8, 4, 4]
+    sizes = [m.shape[-1] for m in Classifier(start_architecture(FINE)).eval().encode(torch.rand(1, 3, 64, 64))]
+    assert sizes == [64, 32, 16, 8]
+    flops = [count_flops(Classifier(start_architecture(s, 5)).eval(), torch.rand(1, 3, 64, 64)) for s in (SMALL, FINE)]
+    assert 3.5 < flops[1] / flops[0] <= 4
+
+
+@pytest.mark.parametrize("space", [SMALL, FINE, replace(SMALL, width=1.0), replace(FINE, width=0.5)], ids=str)
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_every_decoder_denoises(decoder):
-    assert Joint(start_architecture(SMALL), decoder).eval()(torch.rand(1, 3, 64, 64))[0].shape == (1, 3, 64, 64)
+def test_every_decoder_denoises(decoder, space):
+    network = Joint(start_architecture(space), decoder).eval()
+    assert network(torch.rand(1, 3, 64, 96))[0].shape == (1, 3, 64, 96)
+    levels = encoder_levels(space)
+    assert len(network.decoder.up) == len(levels) - (decoder == "mb 3-lay")
+    assert np.prod([level.ratio for level in levels]) == (16 if space.strides == STRIDES else 8)
+
+
+@pytest.mark.parametrize("space", [SMALL, FINE, Space(), replace(FINE, width=0.5)], ids=str)
+def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space):
+    """Shares as counted are those of the network's own multiply-accumulates, batch norm and the last convolution aside."""
+    levels = encoder_levels(space)
+    found, dropped = shares(levels), dropped_level(levels)
+    assert sum(found) == pytest.approx(1) and sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
+    decoder, maps = Decoder(levels, "mb").eval(), [torch.rand(1, 3, 64, 64)]
+    for level in levels:
+        side = maps[-1].shape[-1] // level.ratio
+        maps.append(torch.rand(1, level.channels, side, side))
+    costs, x = [], maps[-1]
+    for up, merge, skip in zip(decoder.up, decoder.merge, decoder.skips, strict=True):
+        costs.append(count_flops(up, x))
+        joined = torch.cat([maps[skip + 1], up(x)], 1)
+        costs[-1] += count_flops(merge, joined)
+        x = merge(joined)
+    assert found == pytest.approx([cost / sum(costs) for cost in reversed(costs)], abs=0.02)
+    fewer = Decoder(levels, "mb 3-lay")
+    assert fewer.skips == [skip for skip in decoder.skips if skip != dropped - 1]
+
+
+def test_a_tail_sees_a_sixteenth_of_the_image():
+    for space in (SMALL, FINE):
+        network, seen = ManualJoint(4, start_architecture(space)).eval(), []
+        first = next(module for module in network.branch if not isinstance(module, torch.nn.MaxPool2d))
+        first.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(tuple(inputs[0].shape[2:])))
+        network(torch.rand(1, 3, 64, 96))
+        assert seen == [(4, 6)]
+
+
+def test_files_without_strides_have_the_paper_s():
+    for space in (SMALL, FINE):
+        record = json.loads(start_architecture(space).to_json())
+        assert ("strides" in record["space"]) == (space == FINE)
+        assert from_record(record).space == space
+    record["space"].pop("strides")
+    assert from_record(record).space == SMALL
 
 
 def test_manual_networks_for_colour_images():
@@ -143,6 +205,12 @@ def test_an_architecture_survives_its_file(tmp_path):
         (lambda r: r["layers"].__setitem__(3, None), "stage 2 leaves out a block before its last"),
         (lambda r: r["space"].update(operators=5), "operators is 5"),
         (lambda r: r["space"].update(resolution=100), "multiple of 32"),
+        (lambda r: r["space"].update(strides=[2, 2, 2]), r"strides are \[2, 2, 2\], but 7 numbers of 1 or 2 were expected"),
+        (lambda r: r["space"].update(strides=[3, 2, 2, 2, 1, 2, 1]), r"strides are \[3, .*, but 7 numbers of 1 or 2"),
+        (lambda r: r["space"].update(strides=[None] * 7), "strides are .*, but 7 numbers of 1 or 2"),
+        (lambda r: r["space"].update(strides="2222121"), "strides are '2222121', but 7 numbers"),
+        (lambda r: r["space"].update(strides=None), "strides are None, but 7 numbers"),
+        (lambda r: r["space"].update(strides=[2] * 7, resolution=96), "resolution is 96, but a multiple of 128 pixels"),
         (lambda r: r["space"].update(extra=1), "extra"),
         (lambda r: r.update(format=9), "format is 9"),
         (lambda r: r.pop("space"), "space"),

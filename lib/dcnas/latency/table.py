@@ -47,6 +47,8 @@ class Conditions:
 
     def __post_init__(self):
         object.__setattr__(self, "strides", tuple(self.strides))
+        if not self.strides or not all(isinstance(s, int) and s in (1, 2) for s in self.strides):
+            raise InputError(f"the look-up table's strides are {spelled(self.strides)}, but numbers of 1 or 2 were expected.")
         for name, minimum in (("threads", 1), ("batch", 1), ("resolution", 1)):
             require_whole(f"the look-up table's {name}", getattr(self, name), minimum)
         require_finite("the look-up table's width", self.width)

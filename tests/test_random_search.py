@@ -48,7 +48,7 @@ def test_the_best_in_validation_is_taken(tmp_path, monkeypatch):
     assert found.verdict.word == "drawn" and found.verdict.reason == "73.0% is the best of 3 networks after 3 steps each"
     chosen = found.alphas[found.alphas["epoch"] == 1]
     assert set(found.alphas["probability"]) == {0.0, 1.0} and len(found.alphas) == 3 * 18 * 4
-    picked = chosen.loc[chosen["probability"] == 1, "operator"].tolist()
+    picked = chosen.loc[chosen["probability"] == 1, "choice"].tolist()
     assert picked == [choice.operator.name for choice in found.architecture.choices]
 
 

@@ -181,6 +181,16 @@ def test_no_two_runs_of_the_study_share_a_name():
         assert len({e.name for e in experiments}) == len({(e.label, e.seed) for e in experiments}) == len(experiments)
 
 
+def test_nothing_trains_at_scale_short(store, monkeypatch):
+    monkeypatch.setattr(runs, "fit", None)
+    for experiment in (table_2("short")[1], table_3("short")[0]):
+        with pytest.raises(InputError, match="short: nothing trains at scale short any more; use laptop, gpu or paper."):
+            obtain(experiment, progress=False)
+    assert not store.exists() or not list(store.rglob("*.safetensors"))
+    with pytest.raises(InputError, match="scale for training is 'published', but one of smoke, laptop, gpu, paper was"):
+        section3("published")
+
+
 def test_tables_2_and_3_have_clipped_twins():
     plain, twins = [*table_2("laptop"), *table_3("laptop")], clipping_check("laptop")
     assert twins[0].label == "UNet Reduced, clipped"

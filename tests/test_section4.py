@@ -205,6 +205,17 @@ def test_a_table_of_another_machine_is_refused(small):
         run(derivation(source))
 
 
+def test_nothing_trains_at_scale_short(small, monkeypatch):
+    for name in ("run_search", "fit", "_derive"):
+        monkeypatch.setattr(section4_runs, name, None)
+    found = search("short", 0, "C-NAS S, beta removed", "S")
+    for experiment in (found, derivation(found), training("short", 0, "UNet Reduced", "UNet", b=8)):
+        with pytest.raises(InputError, match="short: nothing trains at scale short any more"):
+            run(experiment)
+    with pytest.raises(InputError, match="nothing trains at scale short any more"):
+        section4_runs.derive([derivation(found)], progress=False)
+
+
 def test_names_differ_with_every_setting(small):
     plain = search("smoke", 0, "test", "M")
     changes = (dict(seed=1), dict(learn_beta=True), dict(target_ms=1.0), dict(noisy=True), dict(alpha_lr=1.0))

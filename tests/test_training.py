@@ -225,6 +225,24 @@ def test_summarise(test_set):
     assert list(summarise({k: found[k] for k in ("psnr", "ssim")}, SIGMAS)[0]) == ["sigma", "psnr", "psnr_pooled", "ssim"]
 
 
+@pytest.mark.parametrize(
+    ("right", "balanced", "least"),
+    [
+        ([1, 1, 1, 1, 0, 0, 0, 0], 100 / 3, 0.0),  # always the largest class
+        ([1, 1, 0, 0, 1, 0, 1, 1], 200 / 3, 50.0), ([1] * 8, 100.0, 100.0),
+    ],
+)  # fmt: skip
+def test_recalls_are_of_classes_however_large(right, balanced, least):
+    """A class that is never named, or always wrongly, has a recall of 0; a class that the test images lack has none."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3])[:, None]
+    correct = torch.tensor([[right], [[1] * 8]], dtype=torch.uint8).view(2, 8, 1)
+    row, whole = summarise({"correct": correct}, SIGMAS[:2], labels)
+    assert row == pytest.approx(
+        {"sigma": SIGMAS[0], "accuracy": 100 * sum(right) / 8, "balanced_accuracy": balanced, "least_recall": least}
+    )
+    assert whole["balanced_accuracy"] == whole["least_recall"] == 100
+
+
 # tasks
 
 

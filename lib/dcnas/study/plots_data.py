@@ -1,7 +1,8 @@
 """Tables and figures of notebook 03_0: the two-digit set, its noise, and the choices that the paper leaves open.
 
-Section 3 of the paper, "Dataset & settings", and Figures 4a and 4b. Clipping and precision are tested on the reduced UNet, against
-the PSNR of Table 2. Each function takes data and returns a data frame, a sentence or a Figure; notebooks show and save them.
+Section 3 of the paper, "Dataset & settings", and Figures 4a and 4b. Clipping is tested on the reduced UNet, against the PSNR of
+Table 2; precision on a UNet that the scale trains in bfloat16, the reduced one where it does. Each function takes data and returns
+a data frame, a sentence or a Figure; notebooks show and save them.
 """
 
 import time
@@ -25,11 +26,11 @@ from .compare import NOISY, REDUCED, TABLE_2, Scores, contrast, difference, mean
 from .experiments import denoiser
 from .figures import COLOURS, new_figure, note, picture
 from .runs import bank_noisy
-from .scales import SCALES, Scale, scale_named
+from .scales import PUBLISHED_SCALES, SCALES, Scale, scale_named
 from .stats import Interval
 
 PAPER_SIGMAS = (0.2, 0.4, 0.8, 1.0)  # those of Table 2
-CLIPPED, FLOAT32 = (results.GROUPS[name]("paper")[0].label for name in ("clipping_check", "precision_check"))
+REDUCED_LABELS = (REDUCED, "UNet Reduced")  # the latter where Table 2's networks get more images than Figure 3's
 PICTURES = dict(layout="compressed", subplot_kw=dict(frame_on=False))  # images close together, without frames
 
 
@@ -45,10 +46,10 @@ def settings_table() -> pd.DataFrame:
         "learning rate": ("1e-3", lambda s: _budgets(s, lambda b: f"{b.lr:g}")),
         "schedule": ("plateau", lambda s: _budgets(s, lambda b: b.schedule)),
         "images seen: classifier": ("100 epochs", lambda s: f"{s.classify.images:,}"),
-        "images seen: denoiser": ("100 epochs", lambda s: f"{s.denoise.images:,}"),
-        "images seen: joint": ("100 epochs", lambda s: f"{s.joint.images:,}"),
+        "images seen: denoiser": ("100 epochs", lambda s: f"{s.denoise.images:,}" + _long(s, "Table 2")),
+        "images seen: joint": ("100 epochs", lambda s: f"{s.joint.images:,}" + _long(s, "reduced")),
         "batch": ("not stated", lambda s: _budgets(s, lambda b: str(b.batch))),
-        "training precision": ("not stated", lambda s: s.precision + (", classifiers fp32" if s.precision != "fp32" else "")),
+        "training precision": ("not stated", _precision),
         "test images: denoiser": ("not stated", lambda s: f"{s.eval_images:,}"),
         "test images: classifier, joint": ("not stated", lambda s: f"{s.joint_eval_images:,}"),
         "seeds": ("not stated", lambda s: str(s.seeds)),
@@ -57,6 +58,16 @@ def settings_table() -> pd.DataFrame:
     columns = {"the paper says": [said for said, _ in rows.values()]}
     columns |= {f"scale {name}": [show(scale) for _, show in rows.values()] for name, scale in scales.items()}
     return pd.DataFrame(columns, index=pd.Index(rows, name="setting"))
+
+
+def _long(scale: Scale, which: str) -> str:
+    return "" if scale.long is None else f"; {which}: {scale.long:,}"
+
+
+def _precision(scale: Scale) -> str:
+    if scale.precision == "mixed":
+        return "UNets of b=16 and wider bf16, others fp32"
+    return scale.precision + (", classifiers fp32" if scale.precision != "fp32" else "")
 
 
 def _budgets(scale: Scale, show) -> str:
@@ -200,35 +211,54 @@ def clipping_text(levels: pd.DataFrame) -> str:
     )
 
 
-# ---- clipping and precision, on the reduced UNet
+# ---- clipping and precision: a UNet and its variant
+
+
+def check_labels(group: str, scale: str) -> tuple[str, str]:
+    """The labels of the UNet that "clipping_check" or "precision_check" is made on at a scale that trains, and of its variant."""
+    variant = results.GROUPS[group](scale)[0].label
+    return variant.rpartition(", ")[0], variant
+
+
+def _pair(rows: pd.DataFrame) -> tuple[str, str]:
+    """Both labels in the rows of a check; "" for a variant without results."""
+    variant = next((label for label in rows["label"].unique() if ", " in label), "")
+    return next(label for label in rows["label"].unique() if label != variant), variant
 
 
 def check_rows(group: str, scale: str, device: str = "cpu") -> pd.DataFrame:
-    """The reduced UNet and its variant ("clipping_check" or "precision_check") at one scale; alone if no variant is published."""
+    """The UNet of a check ("clipping_check" or "precision_check") and its variant at a scale; alone if no variant is published."""
+    scales = PUBLISHED_SCALES if scale == "published" else (scale,)
+    pairs = {name: check_labels(group, name) for name in scales}
     if scale == "published":
         rows = results.published()
     else:
-        rows = pd.concat([results.results(name, scale, device=device) for name in ("table_2", group)])
-    rows = rows[rows["label"].isin([REDUCED, results.GROUPS[group]("paper")[0].label])]
-    if REDUCED not in set(rows["label"]):
+        plain = next(name for name in ("table_2", "figure_3") if pairs[scale][0] in {e.label for e in results.GROUPS[name](scale)})
+        rows = pd.concat([results.results(name, scale, device=device) for name in (plain, group)])
+    rows = rows[[label in pairs.get(name, ()) for name, label in zip(rows["scale"], rows["label"], strict=True)]]
+    if not {plain for plain, _ in pairs.values()} & set(rows["label"]):
         raise InputError(f"no results of {REDUCED} are published yet; use the scale smoke, laptop, gpu or paper.")
     return results.of_best_scale(rows)
 
 
 def check_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """PSNR of the reduced UNet and of its variant per sigma, their paired difference, and the paper's Table 2."""
-    scores, target = results.per_image(rows, "psnr"), paper.unet_quality("UNet Reduced", "PSNR")
-    variant = next((label for label in rows["label"].unique() if label != REDUCED), "")
+    """PSNR of a check's UNet and of its variant per sigma, their paired difference, and the paper's Table 2 of the reduced one."""
+    scores, (plain, variant) = results.per_image(rows, "psnr"), _pair(rows)
+    target = paper.unet_quality("UNet Reduced", "PSNR") if plain in REDUCED_LABELS else {}
     nothing = Interval(np.nan, np.nan, np.nan)
     table = {}
     for name, sigmas in ({f"{sigma:g}": (sigma,) for sigma in SIGMAS} | {"mean above 0": NOISY}).items():
-        default, changed = (mean_score(scores, label, sigmas) or nothing for label in (REDUCED, variant))
-        change, _ = contrast(scores, difference(variant, REDUCED), sigmas) or (nothing, 0)
+        default, changed = (mean_score(scores, label, sigmas) or nothing for label in (plain, variant))
+        change, _ = contrast(scores, difference(variant, plain), sigmas) or (nothing, 0)
         theirs = target.get(sigmas[0], "-") if len(sigmas) == 1 else "-"
         table[name] = [round(default.mean, 2), round(changed.mean, 2), round(change.mean, 2), change.bounds(), theirs]
     short = variant.rpartition(", ")[2] or "variant"
-    columns = ["reduced UNet (dB)", f"{short} (dB)", "difference (dB)", "95% interval", "paper (dB)"]
+    columns = [f"{_spoken(plain)} (dB)", f"{short} (dB)", "difference (dB)", "95% interval", "paper (dB)"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("sigma")
+
+
+def _spoken(plain: str) -> str:
+    return "reduced UNet" if plain in REDUCED_LABELS else plain
 
 
 def distance_to_paper(scores: Scores) -> Scores:
@@ -241,45 +271,51 @@ def distance_to_paper(scores: Scores) -> Scores:
 
 def clipping_verdict(rows: pd.DataFrame) -> str:
     """Which of clipped and unclipped is closer to the paper's Table 2: at all its noise levels, and at its two highest."""
-    distance, lines = distance_to_paper(results.per_image(rows, "psnr")), []
+    distance, lines, (plain, clipped) = distance_to_paper(results.per_image(rows, "psnr")), [], _pair(rows)
     for sigmas in (PAPER_SIGMAS, PAPER_SIGMAS[-2:]):
-        if not (found := contrast(distance, difference(CLIPPED, REDUCED), sigmas)):
+        if not (found := contrast(distance, difference(clipped, plain), sigmas)):
             return "No results with clipped noise are published yet, so nothing can be said about clipping."
         farther, seeds = found
         verdict = judge(farther, seeds=seeds)
         answer = {REPRODUCED: "unclipped is closer", NOT_REPRODUCED: "clipped is closer"}.get(verdict, verdict)
-        unclipped, clipped = (mean_score(distance, label, sigmas).mean for label in (REDUCED, CLIPPED))
+        far = [mean_score(distance, label, sigmas).mean for label in (plain, clipped)]
         lines.append(
-            f"- Mean distance to the paper's PSNR at σ = {', '.join(map(str, sigmas))}: unclipped {unclipped:.2f} dB, clipped "
-            f"{clipped:.2f} dB; clipped minus unclipped {farther} dB. **Verdict: {answer}.**"
+            f"- Mean distance to the paper's PSNR at σ = {', '.join(map(str, sigmas))}: unclipped {far[0]:.2f} dB, clipped "
+            f"{far[1]:.2f} dB; clipped minus unclipped {farther} dB. **Verdict: {answer}.**"
         )
     return "\n".join(lines)
 
 
 def precision_verdict(rows: pd.DataFrame) -> str:
     """Whether training in bfloat16 changes the result, in one sentence."""
-    found = contrast(results.per_image(rows, "psnr"), difference(FLOAT32, REDUCED), NOISY)
+    plain, variant = _pair(rows)
+    found = contrast(results.per_image(rows, "psnr"), difference(variant, plain), NOISY)
     if not found:
         return "No results in float32 are published yet, so nothing can be said about the precision."
-    used = rows.loc[rows["label"] == REDUCED, "precision"].iloc[0]
+    used = rows.loc[rows["label"] == plain, "precision"].iloc[0]
     if used == "fp32":
         return "At this scale all networks are trained in float32, so the two rows are the same training and differ by nothing."
     change, seeds = found
     better = {REPRODUCED: "float32 is better", NOT_REPRODUCED: f"{used} is better"}
     answer = better.get(judge(change, seeds=seeds), "no difference is shown" + (" (one seed)" if seeds == 1 else ""))
-    return f"float32 minus {used}, mean PSNR over the noise levels above 0: {change} dB. **Verdict: {answer}.**"
+    what = "" if plain in REDUCED_LABELS else f"{plain}, "
+    return f"{what}float32 minus {used}, mean PSNR over the noise levels above 0: {change} dB. **Verdict: {answer}.**"
 
 
 def check_figure(*checks: pd.DataFrame) -> Figure:
-    """What clipping and precision change in the PSNR of the reduced UNet, per sigma, with 95% intervals."""
+    """What clipping and precision change in the PSNR of a UNet (the reduced one unless named), per sigma, with 95% intervals."""
     figure, axes = new_figure(9.0, 3.9, 1, 2)
     everything = pd.concat(checks).drop_duplicates(["run", "sigma"])
     scores, target = results.per_image(everything, "psnr"), paper.unet_quality("UNet Reduced", "PSNR")
+    pairs = [_pair(rows) for rows in checks]
+    plain_of = {label: plain for plain, variant in pairs for label in (plain, variant)}
     for i, label in enumerate(everything["label"].unique()):
-        name = "default (unclipped)" if label == REDUCED else label.rpartition(", ")[2]
+        plain, variant = plain_of[label], label.partition(", ")[2]
+        name = variant or ("default (unclipped)" if plain in REDUCED_LABELS else "default")
+        name = name if plain in REDUCED_LABELS else f"{plain}: {name}"
         axes[0].plot(NOISY, [mean_score(scores, label, [sigma]).mean for sigma in NOISY], label=name, **figures.style(i))
-        if label != REDUCED:
-            changes = [contrast(scores, difference(label, REDUCED), [sigma])[0] for sigma in SIGMAS]
+        if variant:
+            changes = [contrast(scores, difference(label, plain), [sigma])[0] for sigma in SIGMAS]
             means, bars = [change.mean for change in changes], figures.bars(changes)
             axes[1].errorbar(SIGMAS, means, bars, capsize=3, label=f"{name} minus default", **figures.style(i))
     axes[0].plot(list(target), list(target.values()), "o", color="black", mfc="none", markersize=9, label="paper, Table 2")

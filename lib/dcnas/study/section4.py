@@ -158,6 +158,10 @@ class Derivation(Named):
     measures_latency: ClassVar[bool] = True
 
     @property
+    def scale(self) -> str:
+        return self.search.scale
+
+    @property
     def seed(self) -> int:
         return self.search.seed
 

@@ -272,10 +272,21 @@ def normalisation_check(scale_name: str) -> list[Experiment]:
 
 
 def section3(scale_name: str) -> list[Experiment]:
-    """All runs of Section 3, the most useful first: what the tables need, then the rest; a seed of all before the next."""
+    """All runs of Section 3, the most useful first: what the tables need, the line of b, the rest; seed by seed.
+
+    Table 3's baseline pair, a night on a CPU core, waits for the line of b.
+    """
     groups = (
         table_2, table_3, tables_1_and_6, why_joint_classifies_better, figure_3, figure_3_mbconv, clipping_check, precision_check,
         normalisation_check,
     )  # fmt: skip
     unique = {e.name: e for group in groups for e in group(scale_name)}
-    return sorted(unique.values(), key=lambda e: e.seed)
+    line = {denoiser(scale_named(scale_name), 0, **net).label for net in FIGURE_3["b"]}
+
+    def usefulness(e: Experiment) -> tuple[int, int]:
+        if e.network in JOINING and e.b == UNETS["baseline"]["b"]:
+            return 2, e.seed
+        return 0 if e.label in first else 1 if e.label in line else 3, e.seed
+
+    first = {e.label for group in groups[:2] for e in group(scale_name)}
+    return sorted(unique.values(), key=usefulness)

@@ -433,13 +433,13 @@ def draw_blocks(canvas: Axes | Figure, axes: Axes, places: dict[int, float], arc
 
 def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
     """C-NAS, D-NAS or DC-NAS in its axes, without its blocks; where those of the layers begin."""
-    x, ticks, ends, places = 0.0, [], {}, {}
+    x, ticks, ends, places, sizes = 0.0, [], {}, {}, map_sizes(space)
     for name in ("3x3", "MB"):
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
         axes.text(x + 0.4, 1, name, ha="center", va="center", rotation=90, fontsize=10)
         ticks.append((x + 0.4, "stem"))
         x += 1
-    ends[space.resolution // space.strides[0]] = x
+    ends[0] = x
     for s, stage in enumerate(space.stages[:ENCODER_STAGES] if network == "D-NAS" else space.stages):
         x += 0.35
         first = x
@@ -449,7 +449,7 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
         size = space.layers[stage[-1]].size // space.layers[stage[-1]].stride
         ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{space.layers[stage[-1]].out_channels} ch., {size} px"))
         if s < ENCODER_STAGES:
-            ends[size] = x
+            ends[sizes.index(size)] = x
     x += 0.35
     if network != "D-NAS":
         axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
@@ -470,24 +470,31 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
     return places
 
 
+def map_sizes(space: Space) -> list[int]:
+    """Sides of the encoder's maps in pixels, finest first."""
+    sides = [space.resolution]
+    for level in encoder_levels(space):
+        sides.append(sides[-1] // level.ratio)
+    return sides[1:]
+
+
 def _draw_decoder(axes, space: Space, ends: dict[int, float], decoder: str) -> float:
-    """The decoder below the encoder's levels, from the deepest to full size; the lowest y that it takes."""
-    maps = encoder_levels(space)
-    dropped = dropped_level(maps) if decoder == "mb 3-lay" else None
-    sizes = [space.resolution, *sorted(ends, reverse=True)]  # the image's, then the maps'
-    deepest, before = ends[sizes[len(maps)]], None
-    for i in (i for i in reversed(range(len(maps))) if i != dropped):
-        x = ends[sizes[i]] - 1.0 if i else 0.0  # below what it joins
+    """The decoder below the encoder's levels, from the deepest to full size; the lowest y that it takes.
+
+    `ends`: where each of the encoder's maps, finest first, ends.
+    """
+    sides, levels = [space.resolution, *map_sizes(space)], encoder_levels(space)
+    dropped = dropped_level(levels) if decoder == "mb 3-lay" else None
+    places = {i: (ends[i - 1] if i else 1.0) - 1.0 for i in range(len(levels)) if i != dropped}  # below the map that it joins
+    for i, x in places.items():
         axes.add_patch(Rectangle((x, -2.2), 0.9, 1.2, facecolor=COLOURS["green"], edgecolor="black"))
-        axes.text(x + 0.45, -1.6, f"{sizes[i]}", ha="center", va="center", fontsize=9, color="white")
+        axes.text(x + 0.45, -1.6, f"{sides[i]}", ha="center", va="center", fontsize=9, color="white")
         if i:
             axes.annotate("", (x + 0.45, -1.0), (x + 0.45, 0), arrowprops=dict(arrowstyle="->", color="0.35"))
-        if before is None:
-            look = dict(arrowstyle="->", color="black", connectionstyle="angle3")
-            axes.annotate("", (x + 0.9, -1.4), (deepest - 0.6, 0), arrowprops=look)
-        else:
-            axes.annotate("", (x + 0.9, -1.6), (before, -1.6), arrowprops=dict(arrowstyle="->", color="black"))
-        before = x
+    for finer, x in zip(places.values(), list(places.values())[1:], strict=False):
+        axes.annotate("", (finer + 0.9, -1.6), (x, -1.6), arrowprops=dict(arrowstyle="->", color="black"))
+    deepest, start = ends[len(levels) - 1], list(places.values())[-1] + 0.9
+    axes.annotate("", (start, -1.4), (deepest - 0.6, 0), arrowprops=dict(arrowstyle="->", color="black", connectionstyle="angle3"))
     blocks = {"conv": "two blocks", "mb 1-op": "one MBConv block"}.get(decoder, "two MBConv blocks")
     text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
     axes.text(deepest, -1.6, text, va="center", fontsize=9)
@@ -498,12 +505,10 @@ def decoder_table(spaces: dict[str, Space]) -> pd.DataFrame:
     """What each level of a decoder of MBConv blocks costs, in % of its multiplications, and which level "mb 3-lay" drops."""
     table = {}
     for name, space in spaces.items():
-        maps, size, column = encoder_levels(space), space.resolution, []
-        for i, share in enumerate(shares(maps)):
-            size //= maps[i - 1].ratio if i else 1
-            column.append(f"{100 * share:.0f}% (to {size} px{', dropped' if i == dropped_level(maps) else ''})")
-        table[name] = column
-    return pd.DataFrame(table, index=pd.Index(range(1, len(column) + 1), name="level, finest first"))
+        maps, sides = encoder_levels(space), [space.resolution, *map_sizes(space)]
+        words = {dropped_level(maps): ", dropped"}
+        table[name] = [f"{100 * share:.0f}% (to {sides[i]} px{words.get(i, '')})" for i, share in enumerate(shares(maps))]
+    return pd.DataFrame(table, index=pd.Index(["finest", "second", "third", "coarsest"], name="level"))
 
 
 def decoder_text(spaces: dict[str, Space]) -> str:

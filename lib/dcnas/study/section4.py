@@ -59,6 +59,7 @@ class Scale4:
     table: str = "lut-64px-cpu.json"  # the look-up table's file
     random_networks: int = 2  # that a random search trains and compares, and the optimiser's steps for each
     random_steps: int = 2
+    noisy_lr: float = 0.02  # of a supernet's weights on noisy images
     more_seeds: int = 0  # of the searches with beta removed and learned, which Table 8 and Figure 5 compare
 
 
@@ -77,13 +78,15 @@ SCALES4 = {
         "laptop", "tiny-imagenet", 64, 0.5, None, search_batch=32, epochs=20, weight_epochs=8, steps_per_epoch=90, alpha_lr=0.07,
         temperature_decay=0.76, train_batch=32, train_steps=4_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
         precision="fp32", eval_images=2_700, seeds=3, regularised=False, equal_b=16, large_b=40, upscaling=2.0,
-        strides=strides_for(64), table="lut-64px-half-cpu.json", random_networks=6, random_steps=1_000, more_seeds=2,
+        strides=strides_for(64), table="lut-64px-half-cpu.json", random_networks=6, random_steps=1_000, noisy_lr=0.1,
+        more_seeds=2,
     ),
     "gpu": Scale4(
         "gpu", "tiny-imagenet:50", 64, 1.0, None, search_batch=64, epochs=30, weight_epochs=10, steps_per_epoch=250, alpha_lr=0.03,
         temperature_decay=0.85, train_batch=64, train_steps=8_000, lr=4e-3, optimiser="adam", schedule="one-cycle",
         precision="fp32", eval_images=7_500, seeds=3, regularised=False, device="cuda", equal_b=16, large_b=64, upscaling=2.0,
-        strides=strides_for(64), table="lut-64px-cuda.json", random_networks=8, random_steps=4_000, more_seeds=2,
+        strides=strides_for(64), table="lut-64px-cuda.json", random_networks=8, random_steps=4_000, noisy_lr=0.1,
+        more_seeds=2,
     ),
     "paper": Scale4(
         "paper", "imagenet100", 224, 1.0, None, search_batch=32, epochs=90, weight_epochs=10, steps_per_epoch=3_192, alpha_lr=0.01,
@@ -120,6 +123,7 @@ class Search(Named):
     loss: str = "ce"
     alpha_gradient: str = "all"
     rebuild_optimisers: bool = False
+    lr: float = 0.02  # of the weights, as in [16]
     strides: tuple[int, ...] = STRIDES
     random_networks: int = 0  # of a random search, which trains so many for `random_steps` each and takes the best; 0: TF-NAS's
     random_steps: int = 0
@@ -136,7 +140,7 @@ class Search(Named):
     @property
     def settings(self) -> SearchSettings:
         names = ("target_ms", "seed", "epochs", "weight_epochs", "steps_per_epoch", "alpha_lr", "temperature_decay", "learn_beta")
-        names += ("elasticity", "loss", "alpha_gradient", "rebuild_optimisers")
+        names += ("elasticity", "loss", "alpha_gradient", "rebuild_optimisers", "lr")
         return SearchSettings(**{name: getattr(self, name) for name in names})
 
 
@@ -397,11 +401,11 @@ def gradient_searches(scale: str) -> list[Search]:
 
 def noisy_searches(scale: str, seed: int = 0) -> dict[str, Search]:
     """Table 5: searches on noisy images, with the classification loss alone and with both."""
+    how = dict(noisy=True, lr=scale4(searched_at(scale)).noisy_lr)
     return {
-        "noisy S": search(scale, seed, "noisy S", "S", noisy=True),
-        "noisy": search(scale, seed, "noisy M", "M", noisy=True),
-        "both": search(scale, seed, "noisy M, both losses", "M", noisy=True, loss="both"),
-    }
+        "noisy S": search(scale, seed, "noisy S", "S", **how), "noisy": search(scale, seed, "noisy M", "M", **how),
+        "both": search(scale, seed, "noisy M, both losses", "M", loss="both", **how),
+    }  # fmt: skip
 
 
 def searches(scale: str) -> list[Search]:
@@ -521,9 +525,19 @@ def decoder_ms(scale: str) -> float:
 
 
 def trainings(scale: str) -> list[Training]:
-    """All trainings of Section 4, each once: a seed of all before the next."""
+    """All trainings of Section 4, each once, the most useful first: Table 4's small pair, Table 5's groups 5 and 1, the rest."""
     groups = (table_4, table_5, table_8, figure_7, gradient_comparison, figure_6, related_work)
-    return _once([e for group in groups for e in group(scale)])
+    useful = {
+        **dict.fromkeys((e.label for e in figure_6(scale)), 4), **dict.fromkeys((e.label for e in table_5(scale)), 3),
+        **dict.fromkeys((e.label for e in (*table_8(scale), *figure_7(scale), *gradient_comparison(scale))), 2),
+    }  # fmt: skip
+    first = (f"UNet b={scale4(scale).equal_b}", "UNet Reduced", "D-NAS S", "DC-NAS S", "DC-NAS L", "DC-NAS_seq L")
+    found = _once([e for group in groups for e in group(scale)])
+
+    def usefulness(e: Training) -> tuple[int, int]:
+        return 1 if e.label in first or e.network in ("DC-Net", "DC-Net_tail") else useful.get(e.label, 5), e.seed
+
+    return sorted(found, key=usefulness)
 
 
 def derivations(scale: str) -> list[Derivation]:

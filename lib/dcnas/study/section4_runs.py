@@ -52,7 +52,7 @@ from .section4 import Derivation, Search, Training, images_of, table_file
 
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
-HELD_OUT, HELD_OUT_BATCH = 900, 100  # test images that a supernet is looked at with, after every epoch
+HELD_OUT, HELD_OUT_BATCH = 900, 100  # test images, as many of every class, that a supernet is looked at with after each epoch
 REFERENCES = 8
 BUSY = 1.5  # times as slow as on the day of the table: something else runs
 TORCHVISION = ("ResNet-18", "MobileNetV2")
@@ -137,7 +137,10 @@ def batches_of(
 
 def held_out_batches(experiment: Search, device: torch.device) -> list[Batch]:
     """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is searched on noisy ones."""
-    views, labels = evaluation_images(images_of(experiment), "test", experiment.resolution, HELD_OUT)
+    views, labels = evaluation_images(images_of(experiment), "test", experiment.resolution)
+    names = labels[:, 0].unique()
+    few = torch.cat([torch.nonzero(labels[:, 0] == name)[: HELD_OUT // len(names), 0] for name in names]).sort().values
+    views, labels = views[few], labels[few]
     stream, batches = generator("held out", experiment.seed), []
     for some, names in zip(views.split(HELD_OUT_BATCH), labels[:, 0].split(HELD_OUT_BATCH), strict=True):
         clean = (some / 255).contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from made_up import linear_table, start_architecture
 from dcnas.errors import InputError
 from dcnas.nas import derive
 from dcnas.nas.lut import key_of, predicted_ms
-from dcnas.nas.recorder import describe, judge_search
+from dcnas.nas.recorder import describe, healthy, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, latency_range_ms, run_search, temperature_of
 from dcnas.nas.space import Architecture, Choice, Space, random_architecture
 from dcnas.nas.supernet import Supernet
@@ -524,6 +524,15 @@ def test_the_verdict_on_a_search(flips, argmax_ms, cheapest, word):
 def test_alphas_that_hardly_moved_decide_nothing():
     found = judge_search(epochs([0] * 6, [10] * 6, margin=0.01), 18, 10.0, 0.3)
     assert found.word == "undecided" and "hardly moved" in found.reason
+
+
+@pytest.mark.parametrize(("accuracy", "word"), [(41.9, False), (46.9, True), (None, None)])
+def test_a_healthy_supernet_is_above_the_largest_class_on_held_out_images(accuracy, word):
+    found = epochs([0] * 3, [10] * 3)
+    if accuracy is not None:
+        found = found.assign(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8)
+    verdict, reason = healthy(found)
+    assert verdict is word and ("never looked" in reason) == (word is None)
 
 
 def test_the_description_of_an_epoch():

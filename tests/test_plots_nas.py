@@ -168,6 +168,16 @@ def test_tables_4_and_5_stand_beside_the_paper_s():
     assert four.loc["UNet Reduced", "paper: PSNR (dB)"] == 25.0 and np.isnan(four.loc["UNet b=32 d=5 m=2", "paper: PSNR (dB)"])
 
 
+def test_recalls_stand_beside_accuracy_where_they_are_known():
+    frame, _, _, accuracy = joint()
+    assert "least recall of a class (%)" not in plots.network_table(frame, {"accuracy (%)": accuracy})
+    frame = frame.assign(balanced_accuracy=50.0, least_recall=np.where(frame["label"] == "DC-NAS S", 0.0, 20.0))
+    table = plots.network_table(frame, {"accuracy (%)": accuracy})
+    assert table.loc["DC-NAS L", "least recall of a class (%)"] == 20.0
+    text = plots.recalls_text(table, 41.84)
+    assert "right for 41.8% of the images" in text and "(recall below 1%): DC-NAS S." in text
+
+
 def test_predictions_stand_beside_measurements():
     table, space = linear_table(Space(8, 64, 4)), Space(4, 64, 4)
     found = random_architecture(space, np.random.default_rng(0))

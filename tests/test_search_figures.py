@@ -1,5 +1,7 @@
 """Figures, tables and widgets of Section 4's search: they show what they are given, and answer every position of their sliders."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,7 +74,7 @@ def test_a_drawing_is_of_the_decoder_that_is_named():
     assert "connection, two blocks" in shown["conv"] and "one MBConv block;" in shown["mb 1-op"]
     assert "two MBConv blocks" in shown["mb"] and "two MBConv blocks" in shown["mb 3-lay"]
     boxes = {decoder: len([line for line in text.split("\n") if line.isdigit()]) for decoder, text in shown.items()}
-    assert boxes["mb 3-lay"] == boxes["conv"] - 1  # it starts a level higher
+    assert boxes["mb 3-lay"] == boxes["conv"] - 1  # it does without a level
 
 
 def test_a_drawing_leaves_out_what_beta_left_out():
@@ -87,6 +89,41 @@ def test_alphas_are_drawn_for_the_places_asked():
     assert len(figure.axes) == 4 and len(figure.axes[0].lines) == 8
     assert "(oscillating)" in texts(figure)
     assert len(png_bytes(plots_search.search_curves({"a": EPOCHS}, 12.0, ""))) > 1000
+
+
+def supernet(label: str, seed: int, accuracy: float, **columns) -> SimpleNamespace:
+    epochs = EPOCHS.assign(accuracy=accuracy, **columns)
+    return SimpleNamespace(
+        label=label, seed=seed, scale="laptop", epochs=epochs, alphas=ALPHAS, architecture=start_architecture(SPACE)
+    )  # fmt: skip
+
+
+def test_supernets_are_held_against_the_largest_class():
+    held_out = dict(held_out_balanced_accuracy=30.0, largest_class=40.0)
+    looked_at = [supernet("a", seed, 60.0, held_out_accuracy=44.0 + 2 * seed, **held_out) for seed in range(2)]
+    assert plots_search.health_table(looked_at, 40.0)["healthy"].tolist() == ["no", "yes"]
+    figure = plots_search.learning_figure(looked_at, 40.0)
+    assert "1 of 2 supernets" in texts(figure) and "on held-out images" in texts(figure) and "+5.0 points" in texts(figure)
+    drawn = SimpleNamespace(label="random search M", epochs=pd.DataFrame({"accuracy": [1.0]}))  # has no supernet
+    before = [supernet("a", 0, 41.0), supernet("b", 0, 60.0), drawn]
+    assert plots_search.health_table(before, 40.0)["healthy"].tolist() == ["not measured"] * 2
+    assert "1 of 2 supernets" in texts(figure := plots_search.learning_figure(before, 40.0))
+    assert "on training batches" in texts(figure)
+
+
+def test_searches_are_held_against_noise():
+    null = pd.DataFrame(dict(epoch=range(1, 4), flips=0.2, agreement=0.25, agreement_95=0.4))
+    figure = plots_search.null_figure([supernet("a", seed, 60.0) for seed in range(2)], null)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == "In the last third 11% change an epoch; by noise alone 20%"  # 2 of 18 layers
+    assert titles[1] == "In the end seeds agree on 100%; by noise alone on up to 40%"
+    assert "nothing (one seed)" in texts(plots_search.null_figure([supernet("a", 0, 60.0)], null))
+
+
+def test_the_decoder_s_dropped_level_is_named():
+    table = plots_search.decoder_table({"the paper's": Space(4, 224, 100)})
+    assert [("dropped" in cell) for cell in table["the paper's"]] == [False, True, False, False]
+    assert "23% in the paper's." in plots_search.decoder_text({"the paper's": Space(4, 224, 100)})
 
 
 def test_operators_are_counted():

@@ -28,7 +28,7 @@ IMAGE_CHANNELS = 3
 DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
 DROPPED_SHARE = 0.28  # of the decoder's time is what "3-lay" saves in Table 5:4
 NETWORKS = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
-MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN")
+MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN", "DnCNN, residual")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
@@ -281,8 +281,8 @@ def build_manual(
     name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation: float
 ) -> nn.Module:  # fmt: skip
     """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) of UNet hyper-parameters, or DnCNN; for colour images."""
-    if require_choice("network", name, MANUAL) == "DnCNN":
-        return PlainDenoiser()
+    if require_choice("network", name, MANUAL).startswith("DnCNN"):
+        return PlainDenoiser(residual=name == "DnCNN, residual")
     if name == "UNet":
         return OnlyDenoises(**unet)
     return ManualJoint(classes, architecture if name == "DC-Net_tail" else None, unet, **regularisation)

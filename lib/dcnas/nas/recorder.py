@@ -12,6 +12,7 @@ TAIL = 1 / 3  # of the epochs that train alphas: the end, where a search should 
 FLIP_RATE = 0.05  # best operators that change from epoch to epoch there, as a share of layers
 LATENCY_STD_PCT = 5.0  # of the target: how much the argmax latency may vary there
 LEAST_MARGIN = 0.1  # by which the best operator must lead the next in the mean of the layers
+LEAD = 5.0  # points by which a supernet that has learned is above always naming the largest class
 COLLAPSE_SHARE = 0.9  # of layers with the cheapest operator while there is latency to spare
 
 
@@ -30,6 +31,18 @@ def describe(probabilities: Sequence[np.ndarray], before: Sequence[np.ndarray] |
     margin = np.mean([p[-1] - p[-2] for p in ordered])
     flips = 0 if before is None else sum(int(np.argmax(p) != np.argmax(q)) for p, q in zip(probabilities, before, strict=True))
     return {"entropy": float(entropy), "margin": float(margin), "flips": int(flips)}
+
+
+def healthy(epochs: pd.DataFrame) -> tuple[bool | None, str]:
+    """Whether a supernet has learned: whether it ends well above the largest class on held-out images, and why.
+
+    None where nobody looked at held-out images.
+    """
+    if "held_out_accuracy" not in epochs:
+        return None, "never looked at on held-out images"
+    last = epochs.iloc[-1]
+    accuracy, largest = last["held_out_accuracy"], last["largest_class"]
+    return bool(accuracy >= largest + LEAD), f"{accuracy:.1f}% on held-out images, where the largest class has {largest:.1f}%"
 
 
 def alpha_rows(space: Space, epoch: int, probabilities: Sequence[np.ndarray], betas: Sequence[np.ndarray]) -> list[dict]:

@@ -20,6 +20,7 @@ from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_un
 from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table
 from .compare import Scores
 from .figures import COLOURS
+from .section4_runs import differs
 from .stats import widened
 from .timing import latencies
 
@@ -116,6 +117,7 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
     def based(found: list[dict], rows: pd.DataFrame, timed: pd.DataFrame) -> list[dict]:
         facts = {name: _listed(rows[name]) for name in ("batch", "data", "resolution") if name in rows}
         facts |= {"box": BOX_SIZE, "image": IMAGE_SIZE, "timed_on": _listed(timed["device"]) or "no device"}
+        facts |= {"training": differs(rows["scale"].iloc[0])}
         words = {clipped: replace(assumptions, clipped=clipped).words | facts for clipped in (False, True)}
         return [
             {"scale": rows["scale"].iloc[0], "assumed": texts[row["claim"]].format(**words[row.get("clipped", False)])} | row

@@ -4,18 +4,20 @@ Drawings are made from the architecture, never by hand.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ..data.images import ImageSet, evaluation_images
 from ..latency.table import Table
 from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
-from ..nas.networks import dropped_level, encoder_levels
-from ..nas.recorder import Verdict
+from ..nas.networks import DROPPED_SHARE, dropped_level, encoder_levels, shares
+from ..nas.recorder import LEAD, TAIL, Verdict, healthy
 from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
 from . import figures, paper
 from .figures import COLOURS, PALETTE
@@ -234,8 +236,14 @@ def figure_5(searches: dict[str, tuple[pd.DataFrame, Verdict | str]], places: Se
     return figures.note(figure, text)
 
 
+def with_alphas(searches: Sequence[Searched]) -> list[Searched]:
+    """Without random searches, which have neither alphas nor a supernet."""
+    return [s for s in searches if "alphas_trained" in s.epochs]
+
+
 def searches_text(searches: Sequence[Searched]) -> str:
     """How long the searches are and how they ended."""
+    searches = with_alphas(searches)
     epochs = searches[0].epochs
     words = pd.Series([s.verdict for s in searches]).value_counts()
     return (
@@ -251,8 +259,8 @@ def searches_table(searches: Sequence[Searched]) -> pd.DataFrame:
         last = s.epochs.iloc[-1]
         rows.append({
             "search": s.label, "seed": s.seed, "operators": s.architecture.space.operators, "verdict": s.verdict,
-            "entropy": round(last["entropy"], 2), "target (ms)": s.target_ms, "argmax (ms)": round(last["argmax_ms"], 2),
-            "fitted (ms)": round(s.predicted_ms, 2),
+            "entropy": round(last.get("entropy", np.nan), 2), "target (ms)": s.target_ms,
+            "argmax (ms)": round(last["argmax_ms"], 2), "fitted (ms)": round(s.predicted_ms, 2),
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["search", "seed"])
 
@@ -277,6 +285,104 @@ def search_curves(epochs: dict[str, pd.DataFrame], target_ms: float, text: str) 
     grid[2].set(xlabel="epoch", ylabel="layers whose best operator changed")
     figure.legend(*grid[1].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figures.note(figure, text)
+
+
+# ---- does a supernet learn?
+
+
+def health_table(searches: Sequence[Searched], largest: float) -> pd.DataFrame:
+    """A row per search: its supernet's accuracy at the end, in training and on held-out images, beside the largest class."""
+    rows = []
+    for s in with_alphas(searches):
+        last, (well, _) = s.epochs.iloc[-1], healthy(s.epochs)
+        rows.append({
+            "search": s.label, "seed": s.seed, "training batches (%)": round(last["accuracy"], 1),
+            "held-out images (%)": round(last.get("held_out_accuracy", np.nan), 1),
+            "held out, balanced (%)": round(last.get("held_out_balanced_accuracy", np.nan), 1),
+            "largest class (%)": round(last.get("largest_class", largest), 1),
+            "healthy": "not measured" if well is None else "yes" if well else "no",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["search", "seed"]).dropna(axis=1, how="all")
+
+
+def learning_figure(searches: Sequence[Searched], largest: float) -> Figure:
+    """Accuracy of supernets over the epochs, a panel per kind of search, a line per seed; and the largest class, which a network
+    that has learned nothing reaches by naming it always.
+
+    On held-out images; on the batches in training where nobody looked at those. `largest` in %.
+    """
+    searches = with_alphas(searches)
+    labels = list(dict.fromkeys(s.label for s in searches))
+    wide = min(5, len(labels))
+    tall = -(-len(labels) // wide)
+    held_out = all("held_out_accuracy" in s.epochs for s in searches)
+    column, what = ("held_out_accuracy", "on held-out images") if held_out else ("accuracy", "on training batches")
+    figure, grid = figures.new_figure(2.5 * wide + 1.6, 2.0 * tall + 1.5, tall, wide, squeeze=False, sharex=True, sharey=True)
+    above = 0
+    for axes, label in zip(grid.flat, labels):
+        for s in (s for s in searches if s.label == label):
+            axes.plot(s.epochs["epoch"], s.epochs[column], color=COLOURS["blue"], linewidth=1, label="a seed")
+            if held_out:
+                look = dict(color=COLOURS["sky"], linewidth=1, linestyle=":")
+                axes.plot(s.epochs["epoch"], s.epochs["held_out_balanced_accuracy"], label="balanced", **look)
+        ends = [s.epochs[column].iloc[-1] - largest for s in searches if s.label == label]
+        above += sum(end >= LEAD for end in ends)
+        axes.axhline(largest, color=COLOURS["black"], linewidth=1.2, label="largest class")
+        axes.axhline(largest + LEAD, color=COLOURS["red"], linewidth=1.2, linestyle="--", label=f"{LEAD:g} points above it")
+        axes.set_title(f"{label}\nin the end {np.mean(ends).round(1) + 0.0:+.1f} points", fontsize=9.5)
+    for axes in grid.flat[len(labels) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[len(labels) - wide : len(labels)]:
+        axes.set_xlabel("epoch")
+        axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy (%)")
+    handles = dict(zip(*grid[0, 0].get_legend_handles_labels()[::-1]))
+    figure.legend(handles.values(), handles, loc="outside right center", frameon=False)
+    figure.suptitle(f"{above} of {len(searches)} supernets end {LEAD:g} points above the largest class, {what}", fontsize=12)
+    text = f"The largest class has {largest:.1f}%; above each panel how far its searches end from that, {what}."
+    return figures.note(figure, f"Scale {searches[0].scale}. {text}")
+
+
+def _best(searched: Searched) -> pd.DataFrame:
+    """The most probable operator of each layer (columns) after each epoch."""
+    alphas = searched.alphas[searched.alphas["parameter"] == "alpha"]
+    best = alphas.loc[alphas.groupby(["epoch", "place"])["probability"].idxmax()]
+    return best.pivot(index="epoch", columns="place", values="choice")
+
+
+def null_figure(searches: Sequence[Searched], null: pd.DataFrame) -> Figure:
+    """Flips of the best operators, and how far seeds agree on them, beside what random gradients show (`alphas.noise_null`)."""
+    figure, (left, right) = figures.new_figure(12, 4.6, 1, 2)
+    tail = null.tail(max(2, int(len(null) * TAIL)))
+    flips, agree = {}, {}
+    for i, label in enumerate(dict.fromkeys(s.label for s in searches)):
+        found, look = [s for s in searches if s.label == label], dict(color=PALETTE[i], linestyle=figures.LINES[i])
+        part = pd.concat([s.epochs[s.epochs["alphas_trained"]].assign(layers=len(s.architecture.space.layers)) for s in found])
+        line = (part["flips"] / part["layers"]).groupby(part["epoch"]).mean()
+        left.plot(line.index, 100 * line, label=label, **look)
+        flips[label] = line[line.index.isin(tail["epoch"])].mean()
+        if len(found) > 1:
+            alike = pd.concat([(a == b).mean(axis=1) for a, b in combinations(map(_best, found), 2)], axis=1).mean(axis=1)
+            alike = alike[alike.index.isin(null["epoch"])]
+            right.plot(alike.index, 100 * alike, label=label, **look)
+            agree[label] = alike.iloc[-1]
+    black = dict(color=COLOURS["black"], linewidth=1.4)
+    left.plot(null["epoch"], 100 * null["flips"], label="noise alone, mean", **black)
+    right.plot(null["epoch"], 100 * null["agreement"], label="noise alone, mean", **black)
+    right.plot(null["epoch"], 100 * null["agreement_95"], label="noise alone, 95th percentile", linestyle=":", **black)
+    of = lambda found: " and ".join(f"{100 * share:.0f}%" for share in found.values())  # noqa: E731
+    left.set(xlabel="epoch", ylabel="best operators that change (% of layers)", ylim=(0, None))
+    left.set_title(f"In the last third {of(flips)} change an epoch; by noise alone {100 * tail['flips'].mean():.0f}%")
+    right.set(xlabel="epoch", ylabel="layers where two seeds agree (%)", ylim=(0, 100))
+    limit = 100 * null["agreement_95"].iloc[-1]
+    right.set_title(f"In the end seeds agree on {of(agree) or 'nothing (one seed)'}; by noise alone on up to {limit:.0f}%")
+    for axes in (left, right):
+        axes.title.set_fontsize(10.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+    text = "Means over seeds and their pairs. Noise alone: random gradients through the same optimiser, as many steps, 20 seeds."
+    return figures.note(figure, f"Scale {searches[0].scale}. {text}")
 
 
 # ---- Figure 8: drawings
@@ -393,6 +499,26 @@ def _draw_decoder(axes, space: Space, ends: dict[int, float], decoder: str) -> f
     text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
     axes.text(deepest, -1.6, text, va="center", fontsize=9)
     return -2.4
+
+
+def decoder_table(spaces: dict[str, Space]) -> pd.DataFrame:
+    """What each level of a decoder of MBConv blocks costs, in % of its multiplications, and which level "mb 3-lay" drops."""
+    table = {}
+    for name, space in spaces.items():
+        maps, sides = encoder_levels(space), [space.resolution, *map_sizes(space)]
+        words = {dropped_level(maps): ", dropped"}
+        table[name] = [f"{100 * share:.0f}% (to {sides[i]} px{words.get(i, '')})" for i, share in enumerate(shares(maps))]
+    return pd.DataFrame(table, index=pd.Index(["finest", "second", "third", "coarsest"], name="level"))
+
+
+def decoder_text(spaces: dict[str, Space]) -> str:
+    """What "mb 3-lay" saves beside the paper's saving."""
+    saved = {name: shares(encoder_levels(space))[dropped_level(encoder_levels(space))] for name, space in spaces.items()}
+    parts = " and ".join(f"{100 * share:.0f}% in {name}" for name, share in saved.items())
+    return (
+        f'"mb 3-lay" does without one level. The paper does not say which; there it saves {100 * DROPPED_SHARE:.0f}% of the '
+        f"decoder's time, so the level whose share comes nearest to that is dropped here: {parts}."
+    )
 
 
 def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from ..data.images import ImageSet, load_images
+from ..data.images import ImageSet, evaluation_images, load_images
 from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_named, median_error
 from ..latency.table import Table, load_table
@@ -97,6 +97,16 @@ def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = Tr
     return [read_search(experiment) for experiment in experiments]
 
 
+def largest_class(found: Sequence[Searched]) -> float:
+    """The share of the largest class in %, which whoever names it always gets right.
+
+    Of the held-out images where searches looked at them, else of all images of their scale.
+    """
+    known = [s.epochs["largest_class"].iloc[-1] for s in found if "largest_class" in s.epochs]
+    labels = None if known else images_of_scale(found[0].scale).labels
+    return float(max(known)) if known else 100 * labels.bincount().max().item() / len(labels)
+
+
 def read_search(experiment: Search) -> Searched:
     """A complete search from its folder."""
     folder = folder_of(experiment)
@@ -108,6 +118,7 @@ def read_search(experiment: Search) -> Searched:
 
 def _searched(row, epochs: pd.DataFrame, alphas: pd.DataFrame, architectures: dict) -> Searched:
     of_run = [frame[frame["run"] == row.run].drop(columns="run").reset_index(drop=True) for frame in (epochs, alphas)]
+    of_run[0] = of_run[0].dropna(axis=1, how="all").infer_objects()  # without what other kinds of search have
     architecture = from_record(architectures[row.run])
     return Searched(row.label, row.scale, row.seed, row.target_ms, row.predicted_ms, row.verdict, row.reason, architecture, *of_run)
 
@@ -236,6 +247,20 @@ def _counted(experiment: Training, architecture: Architecture | None) -> int:
 def per_image(rows: pd.DataFrame, metric: str) -> dict[tuple[str, int], np.ndarray]:
     """(label, seed) to a metric of each test image, as `results.per_image` gives it, of the networks that have it."""
     return results3.per_image(rows[rows[metric].notna()], metric, "section4_per_image")
+
+
+def with_recalls(rows: pd.DataFrame) -> pd.DataFrame:
+    """With each row's mean and least recall of the classes, in %, from the images where the results were made without them."""
+    if {"balanced_accuracy", "least_recall"} <= set(rows) and rows["least_recall"].notna().any():
+        return rows
+    found = per_image(rows, "accuracy")
+    count = next(iter(found.values())).shape[1]
+    _, labels = evaluation_images(images_of_scale(rows["scale"].iloc[0]), "test", int(rows["resolution"].iloc[0]), count)
+    same = [(labels == name).numpy() for name in labels.unique()]
+    recalls = {key: [[float(level[of].mean()) for of in same] for level in right[..., :1]] for key, right in found.items()}
+    keys, level = zip(rows["label"], rows["seed"], strict=True), rows.groupby(["label", "seed"]).cumcount()
+    each = [recalls[key][n] if key in recalls else [np.nan] for key, n in zip(keys, level, strict=True)]
+    return rows.assign(balanced_accuracy=[*map(np.mean, each)], least_recall=[*map(np.min, each)])
 
 
 def architectures(rows: pd.DataFrame) -> dict[tuple[str, int], Architecture]:

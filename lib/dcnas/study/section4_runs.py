@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..data.images import evaluation_images, make_image_draw
+from ..data.images import evaluation_images, make_image_draw, stored_side
 from ..data.noise import SIGMAS, degrade
 from ..errors import InputError, require_choice
 from ..latency.measure import Latency, device_named, measure_many
@@ -24,7 +24,7 @@ from ..nas.derive import fit_widths, repair
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
 from ..nas.random_search import run_random_search
-from ..nas.search import run_search
+from ..nas.search import SearchSettings, run_search
 from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
 from ..reading import read_record
@@ -48,7 +48,7 @@ from .runs import (
     write_per_image,
     write_trained,
 )
-from .section4 import Derivation, Search, Training, images_of, table_file
+from .section4 import Derivation, Search, Training, images_of, scale4, table_file
 
 LABEL_SMOOTHING = 0.1  # "smooth cross-entropy" (Section 4), 0.1 in [16]
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
@@ -104,6 +104,21 @@ def build_of(experiment: Training, architecture: Architecture | None = None) -> 
 def unet_of(experiment: Training) -> dict:
     """Hyper-parameters of the UNet of a training of `MANUAL`."""
     return UNETS["reduced"] | dict(b=experiment.b) | (dict(d=5, m=2) if experiment.large else {})
+
+
+def differs(scale: str) -> str:
+    """What searches and trainings of a scale of Section 4 do otherwise than the paper, or where it gives no number, in a phrase."""
+    s, noise = scale4(scale), []
+    parts = [] if s.optimiser == "sgd" else [f"networks trained with {s.optimiser.capitalize()} instead of SGD"]
+    parts += [] if s.regularised else ["without dropout and drop-connect"]
+    if stored_side(s.data, s.resolution) == s.resolution:
+        parts.append("images flipped and shifted, without random resized crops")
+    parts.append(f"label smoothing {LABEL_SMOOTHING:g} where networks classify, none in searches")
+    if s.noisy_lr != SearchSettings.lr:
+        noise.append(f"supernets on noisy images learn with {s.noisy_lr:g} instead of {SearchSettings.lr:g}")
+    if s.data == "solar":
+        noise.append("grey images in three channels with noise of their own, so that their mean has noise of sigma / 1.73")
+    return "; ".join([", ".join(parts), *noise])
 
 
 def image_loss(output: tuple[Tensor | None, Tensor | None], batch: Batch) -> Tensor:

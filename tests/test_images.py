@@ -254,8 +254,9 @@ def test_folders_without_images_are_named(folder):
         assert load(folder).classes == ("bright", "dark")
 
 
-def test_stored_images_are_larger_than_the_input():
-    assert [stored_side(n) for n in (32, 64, 224)] == [64, 128, 256]
+def test_stored_images_are_larger_than_the_input_where_the_set_s_are():
+    assert [stored_side("solar", n) for n in (32, 64, 224)] == [64, 128, 256]
+    assert [stored_side(name, n) for name in ("tiny-imagenet", "tiny-imagenet:50") for n in (32, 64)] == [32, 64] * 2
 
 
 def test_grey_sets_stay_grey_on_disk_and_become_three_channels(tmp_path, monkeypatch):

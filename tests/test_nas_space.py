@@ -84,9 +84,10 @@ def test_the_encoder_has_four_levels_and_the_decoder_four():
     assert [level.channels for level in encoder_levels(Space())] == [16, 24, 40, 112]
     sizes = [m.shape[-1] for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))]
     assert sizes == [32, 16, 8, 4]
-    counts = {kind: len(Decoder([16, 24, 40, 112], kind).up) for kind in DECODERS}
+    levels = encoder_levels(Space())
+    counts = {kind: len(Decoder(levels, kind).up) for kind in DECODERS}
     assert counts == {"conv": 4, "mb": 4, "mb 1-op": 4, "mb 3-lay": 3}
-    parameters = {kind: sum(p.numel() for p in Decoder([16, 24, 40, 112], kind).parameters()) for kind in DECODERS}
+    parameters = {kind: sum(p.numel() for p in Decoder(levels, kind).parameters()) for kind in DECODERS}
     assert parameters["mb 1-op"] < parameters["mb"] and parameters["mb 3-lay"] < parameters["mb"]
 
 

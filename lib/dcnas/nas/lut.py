@@ -121,7 +121,8 @@ def build_table(
         device_name(place), threads, batch, space.resolution, space.width, "channels_last", "float32", str(torch.__version__),
         datetime.now(UTC).strftime("%Y-%m-%d"), space.strides,
     )  # fmt: skip
-    part, head = Path(f"{path}.part"), {"space": repr(space), **conditions.__dict__, "passes": passes}
+    part = Path(f"{path}.part")
+    head = {"space": repr(space), **conditions.__dict__, "strides": list(space.strides), "passes": passes}  # as JSON gives them
     samples, done = _resume(part, head)
     image = torch.rand(batch, IMAGE_CHANNELS, space.resolution, space.resolution, generator=torch.Generator().manual_seed(0))
     image = image.to(place, memory_format=torch.channels_last)

@@ -418,13 +418,15 @@ def latency_quality(rows: pd.DataFrame, scores: Scores, name: str, sigmas: Seque
     return figures.caption(figure, rows, "Bars: 95% over test images and seeds.")
 
 
-def curves(rows: pd.DataFrame, labels: Sequence[str], scores: dict[str, Scores]) -> Figure:
-    """Scores ("PSNR (dB)", ...) of networks against sigma, with 95% bands."""
+def curves(rows: pd.DataFrame, labels: Sequence[str], scores: dict[str, Scores], largest: float | None = None) -> Figure:
+    """Scores ("PSNR (dB)", ...) of networks against sigma, with 95% bands; with accuracies the `largest` class's share in %."""
     figure, grid = figures.new_figure(4.6 * len(scores) + 0.6, 4.8, 1, len(scores), squeeze=False)
     for axes, (name, of_all) in zip(grid[0], scores.items(), strict=True):
         there = [label for label in labels if any(key[0] == label for key in of_all)]
         for label in there:
             compare.curve(axes, of_all, label, SIGMAS, list(labels).index(label))
+        if largest is not None and name == "accuracy (%)":
+            axes.axhline(largest, color="0.4", linewidth=1, linestyle="--", label="the largest class, always")
         axes.set(xlabel="noise level σ", ylabel=name, xticks=np.linspace(0, 1, 6))
     handles = {text: h for axes in grid[0] for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
@@ -519,8 +521,8 @@ def pictures_figure(rows: pd.DataFrame, outputs: dict[str, np.ndarray], index: i
     figure, grid = figures.new_figure(min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures))
     side = views.shape[-1]
     corner, zoom = side // 4, side // 3
-    for axes, below, letter, (name, image) in zip(*grid, "abcdefgh", pictures.items(), strict=False):
-        figures.picture(axes, image, f"{letter}: {name}")
+    for axes, below, letter, (name, image) in zip(*grid, "abcdefghij", pictures.items(), strict=False):
+        figures.picture(axes, image, f"{letter}: {name}".replace(", ", ",\n"))
         figures.square(axes, corner, corner, zoom, "red")
         figures.picture(below, image[corner : corner + zoom, corner : corner + zoom])
     of_seed_0 = rows[rows["label"].isin([*pictures]) & (rows["seed"] == 0)]

@@ -376,7 +376,8 @@ def null_figure(searches: Sequence[Searched], null: pd.DataFrame) -> Figure:
     left.set_title(f"In the last third {of(flips)} change an epoch; by noise alone {100 * tail['flips'].mean():.0f}%")
     right.set(xlabel="epoch", ylabel="layers where two seeds agree (%)", ylim=(0, 100))
     limit = 100 * null["agreement_95"].iloc[-1]
-    right.set_title(f"In the end seeds agree on {of(agree) or 'nothing (one seed)'}; by noise alone on up to {limit:.0f}%")
+    ours = f"In the end seeds agree on {of(agree)}; by noise alone" if agree else "In the end seeds agree by noise alone"
+    right.set_title(f"{ours} on up to {limit:.0f}%")
     for axes in (left, right):
         axes.title.set_fontsize(10.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,6 @@
 """How fast does a supernet learn? The weights of one sampled path a step, as in the first epochs of a search, at several rates.
 
-Appends a row every 90 steps to data/published/section4_trials.csv, from which the rates of scale `laptop` were chosen. A supernet
+Appends a row every 90 steps to data/published/supernet_trials.csv, from which the rates of scale `laptop` were chosen. A supernet
 that has learned names more test images right than the largest class has.
 
     python benchmarks/search_trial.py --noisy --lr 0.1 --steps 900
@@ -38,7 +38,7 @@ def main() -> None:
     if asked.optimiser == "adam":
         searcher.sgd = torch.optim.Adam(searcher.weights, lr=asked.lr)
     draw, held_out = batches_of(search, ["weights"], "search weights", device), held_out_batches(search, device)
-    path = published_dir() / "section4_trials.csv"
+    path = published_dir() / "supernet_trials.csv"
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import linear_table
 from PIL import Image
 
 from dcnas import cli, pictures
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
-from dcnas.study import runs
+from dcnas.study import runs, section4
 from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
 
 COMMANDS = [
@@ -274,6 +275,23 @@ def test_without_git_trainings_go_on(dcnas, checkout):
     (folder / "lib" / "code.py").write_text("2\n")
     shutil.rmtree(folder / ".git")
     assert dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and runs._commit() == "unknown"
+
+
+@pytest.mark.parametrize("scale", ["short", "laptop", "gpu", "paper"])
+def test_a_missing_table_is_told_with_the_commands_that_make_it(dcnas, monkeypatch, scale):
+    sizes, built = section4.SCALES4[scale], []
+
+    def build(space, path, **options):
+        built.append((space.resolution, space.width, space.strides, path.name, options["device"]))
+        return linear_table(space)
+
+    monkeypatch.setattr("dcnas.nas.lut.build_table", build)
+    with pytest.raises(InputError, match="is missing; with nothing else running, run") as told:
+        section4.obtain_table(scale)
+    make, validate = (command.split()[1:] for command in str(told.value).split("`")[1::2])
+    assert dcnas(*make)[0] == 0
+    assert built == [(sizes.resolution, sizes.width, sizes.strides, sizes.table, sizes.device)]
+    assert validate == ["lut", "validate", f"data/latency/{sizes.table}", "--device", sizes.device]
 
 
 def test_collecting_nothing(dcnas, tmp_path):

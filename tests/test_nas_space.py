@@ -18,6 +18,7 @@ from dcnas.nas.networks import (
     Classifier,
     Decoder,
     Joint,
+    Level,
     ManualJoint,
     OnlyDenoises,
     build_network,
@@ -138,6 +139,14 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     assert found == pytest.approx([cost / sum(costs) for cost in reversed(costs)], abs=0.02)
     fewer = Decoder(levels, "mb 3-lay")
     assert fewer.skips == [skip for skip in decoder.skips if skip != dropped - 1]
+
+
+@pytest.mark.parametrize(("channels", "dropped"), [((8, 32, 32, 32), 0), ((16, 24, 40, 112), 1), ((8, 64, 64, 64), 3)])
+def test_whichever_level_is_left_out_its_neighbour_upsamples_for_both(channels, dropped):
+    levels = [Level(n, 2) for n in channels]
+    assert dropped_level(levels) == dropped
+    maps = [torch.rand(1, n, 32 >> i, 48 >> i) for i, n in enumerate(channels)]
+    assert Decoder(levels, "mb 3-lay").eval()(torch.rand(1, 3, 64, 96), maps).shape == (1, 3, 64, 96)
 
 
 def test_a_tail_sees_a_sixteenth_of_the_image():

@@ -245,7 +245,8 @@ def obtain_table(scale: str, *, progress: bool = True) -> Table:
     if scale != "smoke":
         raise InputError(
             f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {s.resolution} "
-            f"--width {s.width:g} --device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)}`."
+            f"--width {s.width:g} --stem-stride {s.strides[0]} --device {s.device} --out {shown(path)}` and `dcnas lut validate "
+            f"{shown(path)} --device {s.device}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # several notebooks may run side by side, hence one thread as well

@@ -2,7 +2,8 @@
 
 Two convolutional layers, each with GroupNorm, max pooling and ReLU, then a global max pooling and a linear layer. The MB models
 replace the second convolution by an MBConv. Widths are recovered from the paper's FLOPs; they were checked with fvcore against
-Table 6 for all eight networks (the 350 K of MB2.5-M is most likely 305 with two digits swapped: only 305 K fits Table 3).
+Table 6 for all eight networks (the 350 K of MB2.5-M is most likely 305 with two digits swapped: only 305 K fits Table 3). Those of
+four networks are not the only ones that fit: `VARIANTS` has the others.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
     "MB2.5-M": ClassifierSpec(6, 24, 2.5),
     "MB4-L": ClassifierSpec(6, 24, 4),
 }
+VARIANTS: dict[str, ClassifierSpec] = {  # the same networks of Table 6 with other widths, as near to its FLOPs
+    "MB4-S (2, 35)": ClassifierSpec(2, 35, 4),
+    "MB4-S (4, 7)": ClassifierSpec(4, 7, 4),
+    "Conv-S (4, 10)": ClassifierSpec(4, 10),
+    "Conv-M (7, 14)": ClassifierSpec(7, 14),
+    "MB1-S (5, 34)": ClassifierSpec(5, 34, 1),
+}
 
 
 class Classifier(nn.Module):
@@ -55,6 +63,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(name: str) -> Classifier:
-    """One of the eight networks of Table 6 by its name there, such as "MB2.5-M"."""
-    spec = CLASSIFIERS[require_choice("classifier", name, CLASSIFIERS)]
+    """One of the eight networks of Table 6 by its name there, such as "MB2.5-M", or a variant, such as "MB4-S (4, 7)"."""
+    known = CLASSIFIERS | VARIANTS
+    spec = known[require_choice("classifier", name, known)]
     return Classifier(spec.first, spec.second, spec.expansion)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
-from ..models import CLASSIFIERS, JOINING, UNETS, UNet, build_classifier, build_dcnet
+from ..models import CLASSIFIERS, JOINING, UNETS, VARIANTS, UNet, build_classifier, build_dcnet
 from ..models.dcnet import Integrated
 from .scales import Budget, Scale, scale_named
 
@@ -176,6 +176,12 @@ def tables_1_and_6(scale_name: str) -> list[Experiment]:
     return [classifier(scale, seed, name) for seed in range(scale.seeds) for name in CLASSIFIERS]
 
 
+def table_6_variants(scale_name: str) -> list[Experiment]:
+    """Networks of Table 6 with other widths that fit its FLOPs as well: do the claims depend on which were meant?"""
+    scale = scale_named(scale_name)
+    return [classifier(scale, seed, name) for seed in range(scale.seeds) for name in VARIANTS]
+
+
 # Figure 3: one panel per hyper-parameter; a network that stands in several panels is trained once
 FIGURE_3: dict[str, list[dict]] = {
     "b": [dict(b=b, d=4, m=2, c=2) for b in (4, 8, 16, 32, 64)],
@@ -274,7 +280,7 @@ def normalisation_check(scale_name: str) -> list[Experiment]:
 def section3(scale_name: str) -> list[Experiment]:
     """All runs of Section 3, the most useful first: what the tables need, the line of b, the rest; seed by seed.
 
-    Table 3's baseline pair, a night on a CPU core, waits for the line of b.
+    Table 3's baseline pair, a night on a CPU core, waits for the line of b; variants of classifiers come last.
     """
     groups = (
         table_2, table_3, tables_1_and_6, why_joint_classifies_better, figure_3, figure_3_mbconv, clipping_check, precision_check,
@@ -289,4 +295,4 @@ def section3(scale_name: str) -> list[Experiment]:
         return 0 if e.label in first else 1 if e.label in line else 3, e.seed
 
     first = {e.label for group in groups[:2] for e in group(scale_name)}
-    return sorted(unique.values(), key=usefulness)
+    return [*sorted(unique.values(), key=usefulness), *table_6_variants(scale_name)]

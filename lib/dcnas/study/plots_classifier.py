@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from ..boxes import BOX_SIZE
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE
-from ..models import CLASSIFIERS, UNETS, UNet, build_classifier, count_flops
+from ..models import CLASSIFIERS, UNETS, VARIANTS, UNet, build_classifier, count_flops
 from . import figures, paper, results
 from .claims import COUNTED, TIMED, latency_difference
 from .compare import LATENCIES, Scores, claim_rows, contrast, difference, latency_table, mean_score, mean_scores
-from .experiments import tables_1_and_6
+from .experiments import table_6_variants, tables_1_and_6
 from .figures import LINES, style
 from .scales import scale_named
 from .stats import Interval
@@ -32,13 +32,17 @@ FAMILIES = {
     "MB: width": ("MB4-S", "MB4-L"),
     "MB: both": ("MB2.5-S", "MB4-L"),
 }
+TURNS_ON = {  # network with widths that are not identified: the comparison of a claim with it
+    "MB4-S": ("C04", "MB2.5-S", "MB4-S"), "MB1-S": ("C04", "MB2.5-S", "MB1-S"), "Conv-S": ("C05", "MB2.5-S", "Conv-S"),
+    "Conv-M": ("C05", "MB2.5-M", "Conv-M"),
+}  # fmt: skip
 FLOPS_TOLERANCE = 0.02  # relative; widths are whole numbers, so the paper's last digit cannot always be met
 ABOUT_POINTS = 1.0  # what counts as "about" the paper's difference in accuracy, in points
 
 
 def classifier_flops() -> dict[str, int]:
     """FLOPs of each classifier for one digit, counted."""
-    return {e.label: results.flops_of(e) for e in tables_1_and_6("smoke")}
+    return {e.label: results.flops_of(e) for e in (*tables_1_and_6("smoke"), *table_6_variants("smoke"))}
 
 
 def flops_table(names: Sequence[str]) -> pd.DataFrame:
@@ -117,6 +121,28 @@ def by_length_of_training(names: Sequence[str], against: str = "Conv-L") -> pd.D
         columns[f"{head}: minus {against}"] = {name: found[0].mean for name, found in gaps.items() if found}
     columns |= {"paper": theirs, f"paper: minus {against}": theirs - theirs[against]}
     return pd.DataFrame(columns).reindex(list(names)).round(1).rename_axis("network")
+
+
+def variants_table(scale: str, device: str = "cpu") -> pd.DataFrame:
+    """The networks of Table 6 with each of the widths that fit its FLOPs: accuracy in %, and the comparison of C04 or C05 that
+    turns on it, in points, all after the same length of training. Variants that are not trained yet have no numbers.
+    """
+    some = scale != "published" or results.published_lengths("table_6_variants")
+    groups = ["table_6_variants", "tables_1_and_6"] if some else ["tables_1_and_6"]
+    scores = results.per_image(results.gather(groups, scale, device), "accuracy")
+    flops, theirs, lines = classifier_flops(), paper.networks(), []
+    for name, (claim, *pair) in TURNS_ON.items():
+        for label in (name, *(variant for variant in VARIANTS if variant.startswith(name))):
+            spec, level = (CLASSIFIERS | VARIANTS)[label], mean_score(scores, label)
+            a, b = (label if part == name else part for part in pair)
+            found = contrast(scores, difference(a, b))
+            lines.append({
+                "network": name, "widths": f"{spec.first}, {spec.second}", "FLOPs (K)": round(flops[label] / 1000, 1),
+                "paper (K)": int(theirs["flops_k"][name]), "accuracy (%)": level and round(level.mean, 1),
+                "comparison": f"{claim}: {' minus '.join(pair)}", "paper": _gap("accuracy_pct", *pair),
+                "effect": found and round(found[0].mean, 2), "95% interval": found[0].bounds() if found else "not trained yet",
+            })  # fmt: skip
+    return pd.DataFrame(lines).set_index("network")
 
 
 def table_of(accuracy: Scores, names: Sequence[str]) -> pd.DataFrame:

@@ -33,7 +33,7 @@ GROUPS: dict[str, Callable[[str], list[Experiment]]] = {
     name: getattr(lists, name)
     for name in (
         "tables_1_and_6", "figure_3", "figure_3_mbconv", "table_2", "table_3", "why_joint_classifies_better",
-        "clipping_check", "precision_check", "normalisation_check", "section3",
+        "clipping_check", "precision_check", "normalisation_check", "table_6_variants", "section3",
     )
 }  # fmt: skip
 

@@ -29,13 +29,14 @@ def record(kind: str) -> dict:
     if kind in ("unet", "integrated", "sequential"):
         return {"kind": kind, "unet": UNETS["reduced"]} | ({"classifier": "MB2.5-M"} if kind == "sequential" else {})
     found = {"kind": kind} | ({"unet": UNETS["reduced"]} if kind in ("UNet", "DC-Net", "DC-Net_tail") else {})
-    if kind not in ("UNet", "DC-Net", "DnCNN"):
+    if kind not in ("UNet", "DC-Net", "DnCNN", "DnCNN, residual"):
         found["architecture"] = json.loads(start_architecture(SPACE).to_json())
     return found
 
 
 def card(kind: str) -> dict:
-    classes = [] if kind in ("unet", "UNet", "DnCNN", "D-NAS") else list(DIGITS) if kind in shipped.JOINING else ["a", "b", "c"]
+    denoises = kind in ("unet", "UNet", "DnCNN", "DnCNN, residual", "D-NAS")
+    classes = [] if denoises else list(DIGITS) if kind in shipped.JOINING else ["a", "b", "c"]
     return {
         "label": kind, "network": record(kind), "classes": classes, "resolution": 32, "training": "nothing", "command": "none",
         "metrics": [],

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from dcnas.errors import InputError
-from dcnas.study import plots_data, results
+from dcnas.study import plots_data
+from dcnas.study import results3 as results
 from dcnas.study.plots_data import check_figure, check_labels, check_rows, check_table, clipping_verdict, precision_verdict
-from dcnas.study.results import GROUPS
+from dcnas.study.results3 import GROUPS
 from dcnas.study.scales import PUBLISHED_SCALES, scale_named
 
 WIDE, NARROW = "UNet b=16 d=4 m=2 c=2", "UNet b=8 d=4 m=1.5 c=2"

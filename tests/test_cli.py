@@ -16,7 +16,7 @@ from dcnas import cli, pictures
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study import runs, section4
-from dcnas.study.results import _IDENTITY, _PROVENANCE, read_results_file
+from dcnas.study.results3 import _IDENTITY, _PROVENANCE, read_results_file
 
 COMMANDS = [
     "data", "runs", "run", "queue", "collect", "readme", "latency", "study", "search", "train", "evaluate", "export", "weights",
@@ -308,7 +308,7 @@ def test_an_error_of_the_machine_is_one_sentence(dcnas, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device", "/some/file")
 
-    monkeypatch.setattr("dcnas.study.results.collect", full)
+    monkeypatch.setattr("dcnas.study.results3.collect", full)
     assert dcnas("collect") == (2, "", "dcnas: No space left on device: /some/file\n")
 
 

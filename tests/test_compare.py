@@ -6,9 +6,10 @@ import pytest
 
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
-from dcnas.study import compare, results, timing
+from dcnas.study import compare, timing
+from dcnas.study import results3 as results
 from dcnas.study.compare import combine, contrast, difference, mean_score, rank_correlation, trend_rows
-from dcnas.study.results import of_best_scale, pictures
+from dcnas.study.results3 import of_best_scale, pictures
 from dcnas.study.stats import DRAWS, bootstrap
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from dcnas.data.noise import NoiseBank
 from dcnas.errors import InputError
 from dcnas.models import CLASSIFIERS, UNETS, Classifier, UNet, build_dcnet
 from dcnas.study import drawing, explore
-from dcnas.study.results import COLUMNS, slug
+from dcnas.study.results3 import COLUMNS, slug
 
 FACTORIES = {"noise": explore.noise, "classifier": explore.classifier, "unet": explore.unet, "joint": explore.joint}
 with_mnist = pytest.mark.skipif(not has_mnist(), reason="MNIST is not stored here")

@@ -35,7 +35,8 @@ from dcnas.latency.table import load_table
 from dcnas.nas.space import Space, load_architecture
 from dcnas.paths import published_dir, weights_dir
 from dcnas.reading import read_json
-from dcnas.study import results, results4, runs, section2, section4_runs
+from dcnas.study import results3 as results
+from dcnas.study import results4, runs, section2, section4_runs
 from dcnas.study.experiments import FORMAT, Experiment
 from dcnas.study.runs import finish, folder_of, is_complete, load_model, obtain, published_runs, read_tensors
 from dcnas.training import checkpoint, loop

@@ -43,7 +43,8 @@ from dcnas.nas.search import latency_range_ms
 from dcnas.nas.space import Space, from_record, load_architecture, random_architecture, save_architecture
 from dcnas.pictures import read_picture
 from dcnas.reading import read_json, read_rows
-from dcnas.study import own, results, results4
+from dcnas.study import own, results4
+from dcnas.study import results3 as results
 from dcnas.study.demo import MOST_SIDE
 from dcnas.study.figures import provenance_line
 from dcnas.study.runs import read_tensors

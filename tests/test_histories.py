@@ -12,7 +12,8 @@ import pytest
 from dcnas.data.mnist import load_mnist
 from dcnas.errors import InputError
 from dcnas.paths import downloads_dir, published_dir
-from dcnas.study import histories, results
+from dcnas.study import histories
+from dcnas.study import results3 as results
 from dcnas.study.experiments import Experiment
 from dcnas.study.figures import png_bytes
 from dcnas.study.histories import failed_seeds, loss_curves

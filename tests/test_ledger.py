@@ -7,7 +7,8 @@ import pytest
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
 from dcnas.paths import notebooks_dir, paper_dir
-from dcnas.study import explore_ledger, ledger, paper, results
+from dcnas.study import explore_ledger, ledger, paper
+from dcnas.study import results3 as results
 from dcnas.study.claims import judge
 from dcnas.study.compare import contrast
 from dcnas.study.ledger import Assumptions, clearance

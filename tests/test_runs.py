@@ -28,7 +28,8 @@ from dcnas.data.two_digits import cached
 from dcnas.errors import InputError
 from dcnas.paths import write_atomic
 from dcnas.seed import set_seed
-from dcnas.study import queue, results, runs
+from dcnas.study import queue, runs
+from dcnas.study import results3 as results
 from dcnas.study.experiments import (
     Experiment,
     build,

@@ -17,7 +17,8 @@ from dcnas.nas.space import Space
 from dcnas.paths import weights_dir
 from dcnas.pictures import as_uint8
 from dcnas.shipped import DIGITS, KINDS, build, compact, load_network, metrics_of, names, ship
-from dcnas.study import results, results4
+from dcnas.study import results3 as results
+from dcnas.study import results4
 from dcnas.study.runs import SAMPLE_SIGMAS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,7 +18,8 @@ import torch
 
 from dcnas.data.noise import SIGMAS
 from dcnas.seed import generator
-from dcnas.study import queue, results, runs
+from dcnas.study import queue, runs
+from dcnas.study import results3 as results
 from dcnas.study.experiments import Experiment
 from dcnas.study.runs import finish, folder_of, is_complete, perform, read_tensors, write_per_image
 from dcnas.training import checkpoint as checkpoints
@@ -26,7 +27,7 @@ from dcnas.training import checkpoint as checkpoints
 RUNS, PROCESSES, KILLS = 2_000, 4, 60
 JITTER_S = 0.02  # so that kills fall anywhere in a run
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "dcnas.study.queue", "dcnas.study.results"])
+SERVER.set_forkserver_preload(["pytest", "dcnas.study.queue", "dcnas.study.results3"])
 LOG = "DCNAS_SOAK_LOG"
 
 

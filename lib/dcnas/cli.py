@@ -124,7 +124,8 @@ def queue(
 @app.command()
 def collect() -> None:
     """Merge complete runs of the scales laptop, gpu and paper into data/published, data/weights."""
-    from .study import results, results4, section2
+    from .study import results3 as results
+    from .study import results4, section2
 
     third, fourth, second = results.collect(), results4.collect(), section2.collect()
     print(f"Section 2: {second} runs of BM3D are published.")
@@ -367,7 +368,8 @@ def _require_commit(scale: str, changed_tree: bool) -> None:
 
 def _groups() -> dict:
     """Every group of runs by name: lists for a scale."""
-    from .study import results, results4, section2, section4
+    from .study import results3 as results
+    from .study import results4, section2, section4
 
     parts = {name: make for name, make in results4.GROUPS.items() if name != "trainings"}
     whole = {

@@ -18,7 +18,7 @@ from ..models import UNETS
 from ..training import evaluate
 from . import figures, paper
 from .experiments import denoiser
-from .results import missing_labels, per_image
+from .results3 import missing_labels, per_image
 from .runs import bank_noisy
 from .scales import scale_named
 from .stats import Interval, bootstrap, bootstrap_of_means, over_sigmas

@@ -42,7 +42,8 @@ from ..models import CLASSIFIERS, UNETS, Classifier, UNet
 from ..paths import published_dir, weights_dir
 from ..shipped import full
 from ..training.metrics import psnr, ssim
-from . import drawing, results, timing
+from . import drawing, timing
+from . import results3 as results
 from .compare import REDUCED
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
 from .figures import COLOURS, Backdrop, columns

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Image as Picture
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -140,6 +141,14 @@ def save_figure(figure: Figure, name: str, scale: str) -> Path:
     full = Image.open(io.BytesIO(png_bytes(figure))).convert("RGB")
     full.quantize(256, dither=Image.Dither.NONE).save(compact, format="png", optimize=True)  # a third of the size, looks the same
     return write_atomic(figures_dir(scale) / f"{name}.png", compact.getvalue())
+
+
+def show(thing: Figure | pd.DataFrame, name: str, scale: str):
+    """Write a figure or a table to `figures/` and return what the cell displays: the picture, or the table itself."""
+    if isinstance(thing, pd.DataFrame):
+        save_table(thing, name, scale)
+        return thing
+    return Picture(filename=str(save_figure(getattr(thing, "figure", thing), name, scale)))
 
 
 def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:

@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from ..paths import published_dir, runs_dir
 from ..reading import COUNT, SCORE, read_frame, require_columns
 from . import figures
-from .results import HISTORY
+from .results3 import HISTORY
 from .runs import read_history
 
 FAILED = 1.1  # times the final validation loss of its network's median seed, and above

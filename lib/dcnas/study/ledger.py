@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
-from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_unet, results, results4
+from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_unet, results4
+from . import results3 as results
 from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table
 from .compare import Scores
 from .figures import COLOURS

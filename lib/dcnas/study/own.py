@@ -35,7 +35,7 @@ from ..paths import shown, write_atomic
 from ..shipped import Network, load_network
 from ..training import evaluate
 from . import figures, plots_own, plots_search, report
-from .results import ship_run
+from .results3 import ship_run
 from .results4 import Searched, card_of, derivation_row, read_runs, read_search
 from .runs import bank_noisy, folder_of, to_csv
 from .section4 import Derivation, Search, Training

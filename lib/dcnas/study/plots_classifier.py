@@ -15,7 +15,8 @@ from ..boxes import BOX_SIZE
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, UNETS, VARIANTS, UNet, build_classifier, count_flops
-from . import figures, paper, results
+from . import figures, paper
+from . import results3 as results
 from .claims import COUNTED, TIMED, latency_difference
 from .compare import LATENCIES, Scores, claim_rows, contrast, difference, latency_table, mean_score, mean_scores
 from .experiments import table_6_variants, tables_1_and_6

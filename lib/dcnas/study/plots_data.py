@@ -20,7 +20,8 @@ from ..data.two_digits import IMAGE_SIZE, SPLITS, TwoDigits, generate
 from ..errors import InputError
 from ..models import UNETS, UNet, count_flops
 from ..training.metrics import psnr, ssim
-from . import figures, paper, results
+from . import figures, paper
+from . import results3 as results
 from .claims import NOT_REPRODUCED, REPRODUCED, judge
 from .compare import NOISY, REDUCED, TABLE_2, Scores, contrast, difference, mean_score
 from .experiments import denoiser

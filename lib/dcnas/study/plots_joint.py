@@ -16,7 +16,7 @@ from . import compare, figures, paper
 from .claims import TIMED, latency_difference
 from .compare import NOISY, Scores, claim_rows, combine, contrast, difference, mean_score, mean_scores
 from .figures import picture
-from .results import per_image, pictures
+from .results3 import per_image, pictures
 from .runs import SAMPLES
 from .stats import Interval, bootstrap
 

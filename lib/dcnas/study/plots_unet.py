@@ -18,7 +18,7 @@ from . import compare, figures, paper
 from . import experiments as lists
 from .claims import COUNTED
 from .compare import BASELINE, NOISY, REDUCED, TABLE_2, Scores, Weights, claim_rows, combine, contrast, difference, unet_label
-from .results import pictures
+from .results3 import pictures
 from .runs import SAMPLE_SIGMAS
 from .stats import Interval
 

@@ -24,10 +24,10 @@ from ..nas.networks import IMAGE_CHANNELS
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import latency_dir, published_dir, runs_dir, weights_dir, write_atomic
 from ..reading import read_frame, read_json, read_record
-from . import results as results3
+from . import results3
 from . import section4 as lists
 from .experiments import FORMAT
-from .results import PUBLISHED_SCALES, archive, merge_histories, merge_rows, merge_tensors, of_best_scale, read_results_file
+from .results3 import PUBLISHED_SCALES, archive, merge_histories, merge_rows, merge_tensors, of_best_scale, read_results_file
 from .runs import AGAIN, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of

@@ -32,8 +32,8 @@ from . import results4
 from . import section4 as lists
 from .compare import Scores
 from .experiments import FORMAT, Named
-from .results import PUBLISHED_SCALES, merge_tensors, read_results_file
-from .results import per_image as stored_per_image
+from .results3 import PUBLISHED_SCALES, merge_tensors, read_results_file
+from .results3 import per_image as stored_per_image
 from .runs import (
     SAMPLE_SIGMAS,
     SAMPLES,

@@ -13,7 +13,7 @@ from .figures import provenance_line
 from .ledger import STRICTER
 from .plots_classifier import TABLE_1
 from .plots_nas import CLEAN
-from .results import per_image, results
+from .results3 import per_image, results
 from .stats import Interval
 
 BEGIN, END = "<!-- results: begin (written by `dcnas readme`) -->", "<!-- results: end -->"

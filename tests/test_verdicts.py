@@ -154,5 +154,5 @@ def test_widened_seeds_keep_their_mean_and_what_images_differ_in():
     by_seed = {seed: IMAGES + seed for seed in range(3)}
     found = widened(by_seed)
     assert sum(found.values()) / 3 == pytest.approx(IMAGES + 1)
-    assert found[2] - found[0] == pytest.approx(2 * 4.303 / 1.96 * 1.5**0.5)
+    assert found[2] - found[0] == pytest.approx(2 * 4.30265 / 1.96 * 1.5**0.5)
     assert widened({0: IMAGES})[0] is IMAGES

@@ -12,7 +12,6 @@ import pytest
 from test_plots_nas import search
 
 from dcnas.study import ledger, paper, plots_classifier, plots_nas, plots_unet
-from dcnas.study import stats as study_stats
 from dcnas.study.compare import BASELINE, REDUCED
 from dcnas.study.plots_nas import LEARNED, REMOVED
 from dcnas.study.stats import bootstrap, of_few, over_sigmas, ratio_of_spreads, widened

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cycler import cycler
 from IPython.display import Image as Picture
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -40,6 +42,7 @@ STYLE = {
 }  # fmt: skip
 
 
+STYLE["axes.prop_cycle"] = cycler(color=PALETTE)  # seaborn takes its colours from here
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
 
 
@@ -148,7 +151,10 @@ def show(thing: Figure | pd.DataFrame, name: str, scale: str):
     if isinstance(thing, pd.DataFrame):
         save_table(thing, name, scale)
         return thing
-    return Picture(filename=str(save_figure(getattr(thing, "figure", thing), name, scale)))
+    figure = getattr(thing, "figure", thing)  # seaborn's grids have one
+    path = save_figure(figure, name, scale)
+    plt.close(figure)  # or the cell would display a figure of seaborn's twice
+    return Picture(filename=str(path))
 
 
 def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:

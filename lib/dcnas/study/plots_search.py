@@ -18,8 +18,8 @@ from ..latency.table import Table
 from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
 from ..nas.networks import DROPPED_SHARE, dropped_level, encoder_levels, shares
 from ..nas.recorder import LEAD, TAIL, Verdict, healthy
-from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
-from . import figures, paper
+from ..nas.space import ENCODER_STAGES, Architecture, Space, log_size
+from . import figures
 from .figures import COLOURS, PALETTE
 from .results4 import Searched
 from .runs import bank_noisy
@@ -29,19 +29,6 @@ FIXED = "0.85"
 
 
 # ---- Table 7 and the look-up table
-
-
-def table_7() -> pd.DataFrame:
-    """The operators and the spaces they belong to, ours beside the paper's Table 7."""
-    theirs = paper.table("table7_operators").set_index("name")
-    rows = []
-    for operator in OPERATORS:
-        row = {"name": operator.name, "kernel": operator.kernel, "expansion": operator.expansion, "SE": operator.se}
-        row |= {f"in the space of {n}": operator in Space(n).candidates for n in (4, 6, 8)}
-        paper_row = theirs.loc[operator.name]
-        same = [paper_row["kernel"], paper_row["expansion"], paper_row["se"], *(paper_row[f"in_{n}"] for n in (4, 6, 8))]
-        rows.append(row | {"verdict": "match" if list(row.values())[1:] == same else "no match"})
-    return pd.DataFrame(rows).set_index("name")
 
 
 def space_table(resolution: int, classes: int) -> pd.DataFrame:
@@ -145,38 +132,6 @@ def clock_table(latency: pd.DataFrame) -> pd.DataFrame:
         "unsynchronised_ms": "mean, not synchronised (ms)",
     }  # fmt: skip
     return table.rename(columns=names).rename_axis("network")
-
-
-def costs_table(table: Table, space: Space) -> pd.DataFrame:
-    """Latency in ms of every operator at its starting width in every layer, before the correction."""
-    rows = {
-        layer.name: {o.name: round(table.part_ms(key_of(layer, o), o.start_hidden(layer.in_channels)), 3) for o in space.candidates}
-        for layer in space.layers
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-
-
-def costs_figure(table: Table, space: Space) -> Figure:
-    """`costs_table` as lines, a line per operator."""
-    costs = costs_table(table, space)
-    figure, axes = figures.new_figure(11, 4.6)
-    for n, name in enumerate(costs):
-        axes.plot(range(len(costs)), costs[name], label=name, **figures.style(n))
-    labels = [name.replace("stage", "").replace("block", "") for name in costs.index]
-    axes.set_xticks(range(len(costs)), labels)
-    axes.set(xlabel="layer (stage.block)", ylabel="latency of the block (ms)")
-    axes.set_ylim(bottom=0)
-    axes.legend(ncols=2)
-    return figures.note(figure, table_text(table))
-
-
-def costs_text(costs: pd.DataFrame) -> str:
-    """What kernel, expansion and squeeze-and-excitation cost, as ratios of sums over all layers."""
-    total = costs.sum()
-    pairs = {"kernel 5 instead of 3": ("MB-k5-e3", "MB-k3-e3"), "expansion 6 instead of 3": ("MB-k3-e6", "MB-k3-e3"),
-             "squeeze-and-excitation": ("MB-k3-e3-se", "MB-k3-e3")}  # fmt: skip
-    parts = [f"{what} costs {total[a] / total[b]:.2f} times as much" for what, (a, b) in pairs.items()]
-    return f"Summed over all layers: {'; '.join(parts)}."
 
 
 def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) -> Figure:
@@ -520,28 +475,6 @@ def decoder_text(spaces: dict[str, Space]) -> str:
         f'"mb 3-lay" does without one level. The paper does not say which; there it saves {100 * DROPPED_SHARE:.0f}% of the '
         f"decoder's time, so the level whose share comes nearest to that is dropped here: {parts}."
     )
-
-
-def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:
-    """How often each operator stands in each of several networks, in % of their layers."""
-    table = {}
-    for name, architecture in architectures.items():
-        chosen = [choice.operator for choice in architecture.choices if choice is not None]
-        table[name] = {operator.name: round(100 * np.mean([c == operator for c in chosen]), 0) for operator in OPERATORS}
-    return pd.DataFrame(table).T.rename_axis("network")
-
-
-def shares_text(architectures: dict[str, Architecture]) -> str:
-    """How often networks of the larger spaces take operators of the smallest, beside what chance would give, by target."""
-    small, lines = set(Space(4).candidates), []
-    for name, architecture in architectures.items():
-        space = architecture.space
-        if space.operators == 4:
-            continue
-        chosen = [choice.operator in small for choice in architecture.choices if choice is not None]
-        chance = len(small & set(space.candidates)) / space.operators
-        lines.append(f"- {name}: {100 * np.mean(chosen):.0f}% of the layers, by chance {100 * chance:.0f}%.")
-    return "Operators of the smallest space (without squeeze-and-excitation) in networks of the larger ones:\n\n" + "\n".join(lines)
 
 
 def step_table(steps: pd.DataFrame) -> pd.DataFrame:

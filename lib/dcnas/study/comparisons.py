@@ -25,6 +25,11 @@ COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no trainin
 B_LINE = [f"UNet b={b} d=4 m=2 c=2" for b in (4, 8, 16, 32, 64)]
 LEVELS = {"all": SIGMAS, "noisy": NOISY, "above 0.2": SIGMAS[3:], "0": SIGMAS[:1]}
 GROUPS = {"figure_3": ("figure_3", "figure_3_mbconv")}  # read together
+TABLES = {  # of the paper, and the column of names
+    "tables_1_and_6": ("table1_6_classifiers", "model"), "figure_3": ("table2_unet", "model"),
+    "table_3": ("table3_dcnet", "model"), "table_8": ("table8_beta", "beta"),
+    "table_4": ("table4_dnas", "model"), "table_5": ("table5_dcnas", "ours"),
+}
 TERM = re.compile(r"(?:^|\s)([+-]?) ?(?:([\d.]+) \* )?(equal\()?([^;|/]+?)\)?(?=$| [+-] )")
 Effect = tuple[Interval, int | None, dict]  # the effect; seeds, None if counted or timed; what the row's text has in braces
 
@@ -233,10 +238,7 @@ def paper_number(row) -> float | None:
     """The paper's number for the same comparison: from the rows of its tables, under the names that the networks have there."""
     if row.paper in ("", "0", "0.8"):
         return float(row.paper) if row.paper else None
-    name, index = {
-        "tables_1_and_6": ("table1_6_classifiers", "model"), "figure_3": ("table2_unet", "model"), "table_3": ("table3_dcnet", "model"),
-        "table_8": ("table8_beta", "beta"), "table_4": ("table4_dnas", "model"), "table_5": ("table5_dcnas", "ours"),
-    }[row.group]  # fmt: skip
+    name, index = TABLES[row.group]
     table = paper(name, index)
     if row.group == "table_3":
         table.index = table.index + " " + table.pop("type")

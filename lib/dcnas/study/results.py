@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ..data.noise import SIGMAS
 from ..nas.space import Architecture
 from ..paths import paper_dir
 from . import histories, results3, results4, section2
-from .stats import Interval, Scores
+from .stats import Interval, Scores, means
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class Results:
     def seeds(self) -> pd.Series:
         """How many seeds each network was trained with."""
         return self.rows.groupby("label", sort=False)["seed"].nunique()
+
+    @property
+    def networks(self) -> pd.DataFrame:
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
+        columns = {
+            "seeds": networks["seed"].nunique(),
+            "FLOPs (M)": networks["flops"].mean().div(1e6).round(1),
+            "parameters (M)": networks["parameters"].mean().div(1e6).round(2),
+            "latency (ms)": networks["latency_ms"].mean().round(2),
+        }
+        return pd.DataFrame(columns).rename_axis("network")
 
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
@@ -95,6 +108,13 @@ def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
 def paper(name: str, index: str = "model") -> pd.DataFrame:
     """One of the paper's tables in data/paper, such as "table3_dcnet"."""
     return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
+
+
+def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
+    """A row per network with its mean score, such as "PSNR (dB)", and the bounds of its 95% interval."""
+    levels = means(scores, dict.fromkeys(label for label, _ in scores), sigmas)
+    rows = {label: (round(level.mean, decimals), level.bounds(decimals)) for label, level in levels.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[name, f"{name}, 95%"])
 
 
 def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cycler import cycler
 from IPython.display import Image as Picture
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -41,8 +42,8 @@ STYLE = {
 }  # fmt: skip
 
 
+STYLE["axes.prop_cycle"] = cycler(color=PALETTE)  # seaborn takes its colours from here
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
-sns.set_palette(PALETTE)
 pd.options.display.max_colwidth = None  # tables show claims and comparisons whole
 pd.options.display.max_rows = 100
 
@@ -157,9 +158,10 @@ def show(thing: Figure | pd.DataFrame, name: str, scale: str):
     if isinstance(thing, pd.DataFrame):
         save_table(thing, name, scale)
         return thing
-    figure = getattr(thing, "figure", thing)
-    plt.close(figure)  # else Jupyter would show one of seaborn's twice
-    return Picture(filename=str(save_figure(figure, name, scale)))
+    figure = getattr(thing, "figure", thing)  # seaborn's grids have one
+    path = save_figure(figure, name, scale)
+    plt.close(figure)  # or the cell would display a figure of seaborn's twice
+    return Picture(filename=str(path))
 
 
 def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:

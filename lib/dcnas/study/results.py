@@ -47,6 +47,13 @@ class Results:
         }
         return pd.DataFrame(columns).rename_axis("network")
 
+    @property
+    def training(self) -> pd.DataFrame:
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
+        seen = self.rows[["scale", "data", "classes", "resolution", "set_images", "images"]].drop_duplicates()
+        names = {"resolution": "pixels", "set_images": "training images", "images": "images seen by a network"}
+        return seen.assign(epochs=(seen["images"] / seen["set_images"]).round(1)).rename(columns=names).set_index("scale")
+
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
         if metric in self.compared:
@@ -113,8 +120,8 @@ def paper(name: str, index: str = "model") -> pd.DataFrame:
 def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
     """A row per network with its mean score, such as "PSNR (dB)", and the bounds of its 95% interval."""
     levels = means(scores, dict.fromkeys(label for label, _ in scores), sigmas)
-    rows = {label: (round(level.mean, decimals), level.bounds(decimals)) for label, level in levels.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[name, f"{name}, 95%"])
+    rows = [(round(level.mean, decimals), level.bounds(decimals)) for level in levels.values()]
+    return pd.DataFrame(rows, pd.Index(list(levels)), [name, f"{name}, 95%"])
 
 
 def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False) -> pd.DataFrame:

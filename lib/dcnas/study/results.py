@@ -88,6 +88,12 @@ def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> R
     return Results(results3.gather(groups, scale, device))
 
 
+def lengths(group: str) -> dict[str, Results]:
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    parts = map(Results, results3.published_lengths(group))
+    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
+
+
 def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
     """The searches of a group such as "beta_searches", in its order."""
     listed = results4.searches(group, scale, device=device)

@@ -6,15 +6,19 @@ runs' folder. Rows say how well each network does at each noise level, `scores` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from ..data.noise import SIGMAS
+from ..data.two_digits import cached
 from ..nas.space import Architecture
 from ..paths import paper_dir
+from ..training import evaluate
 from . import histories, results3, results4, section2
-from .stats import Interval, Scores, means
+from .runs import bank_noisy
+from .stats import Interval, Scores, contrast, means
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class Results:
         read = {"section2_per_image": section2.samples, "section3_per_image": results3.samples}
         return read.get(self.archive, results4.samples)(self.rows)
 
+    def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
+        """A test image of Section 3, (96, 96) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
+        return results3.pictures(self.rows, index, sigma)
+
     @property
     def history(self) -> pd.DataFrame:
         """Loss curves: a row per run and validation, with the images seen till then; empty where none are published."""
@@ -97,6 +105,12 @@ def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> R
         rows = pd.concat([results4.results(name, scale, device=device) for name in groups])
         return Results(rows.drop_duplicates(["run", "sigma"], ignore_index=True), "section4_per_image")
     return Results(results3.gather(groups, scale, device))
+
+
+def lengths(group: str) -> dict[str, Results]:
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    parts = map(Results, results3.published_lengths(group))
+    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
 
 def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
@@ -135,7 +149,7 @@ def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool
         interval = value if isinstance(value, Interval) else Interval(value, value, value)
         row = {"network": name, "ours": round(interval.mean, decimals)}
         if not exact:
-            row["95% interval"] = interval.bounds(decimals)
+            row["95% interval"] = interval.bounds(decimals) if isinstance(value, Interval) else "exact"
         number = theirs.get(name)
         row["paper"] = number
         row["difference"] = None if number is None else round(interval.mean - number, decimals)
@@ -143,3 +157,29 @@ def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool
         row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
         rows.append(row)
     return pd.DataFrame(rows).set_index("network")
+
+
+def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparison") -> pd.DataFrame:
+    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
+    rows = {}
+    for part, (weights, sigmas) in parts.items():
+        if pair := contrast(scores, weights, sigmas):
+            effect, seeds = pair
+            side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
+            rows[part] = [round(effect.mean, 2), effect.bounds(), seeds, side + " (one seed)" * (seeds == 1)]
+    columns = ["effect", "95% interval", "seeds", "interval is"]
+    return pd.DataFrame(list(rows.values()), pd.Index(list(rows)), columns).rename_axis(name)
+
+
+@lru_cache(maxsize=4)
+def _noisy_input(images: int) -> dict[str, np.ndarray]:
+    data = cached("test", images)
+    noisy = bank_noisy(data.images)
+    scores = evaluate(lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, noisy, SIGMAS)
+    return {metric: values.numpy() for metric, values in scores.items()}
+
+
+def with_noisy_input(scores: Scores, metric: str) -> Scores:
+    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that every network meets."""
+    noisy = _noisy_input(next(iter(scores.values())).shape[1])[metric]
+    return scores | {("noisy input", seed): noisy for _, seed in scores}

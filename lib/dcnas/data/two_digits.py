@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import BOX_SIZE
 from ..errors import require_choice, require_whole
+from ..models.crops import BOX_SIZE
 from ..seed import derive
 from .mnist import Mnist, load_mnist
 

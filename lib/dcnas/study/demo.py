@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from ..apply import COUNT, Outcome, Scene, apply, file_scene, said, study_scene
+from ..data.pictures import as_uint8
+from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scene, study_scene
+from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
-from ..pictures import as_uint8
-from ..shipped import Network, load_network, names
 from .explore import Panel
 from .figures import COLOURS, new_figure, note, picture, square, style
 from .picture_drop import PictureDrop
@@ -72,7 +72,7 @@ def strip(scene: Scene, network: Network, outcome: Outcome) -> bytes:
         whole.paste(Image.fromarray(pixels).convert("RGB").resize(size, smooth), (n * (size[0] + GAP), 0))
     if scene.boxes is not None:
         draw, scale = ImageDraw.Draw(whole), size[0] / width
-        answers = said(outcome.own, network.classes) if network.of_digits and outcome.own is not None else []
+        answers = best_classes(outcome.own, network.classes) if network.of_digits and outcome.own is not None else []
         for k, box in enumerate(scene.boxes[0].tolist()):
             _mark(draw, 0, box, scale, scene.labels[k], COLOURS["blue"])
             if answers and outcome.denoised is not None:
@@ -116,7 +116,7 @@ def verdicts(scene: Scene, network: Network, outcome: Outcome) -> list[dict]:
         return []
     truths = scene.labels if network.of_digits == (scene.boxes is not None) else ()
     rows = []
-    pairs = zip(said(outcome.before, network.classes), said(outcome.after, network.classes), strict=True)
+    pairs = zip(best_classes(outcome.before, network.classes), best_classes(outcome.after, network.classes), strict=True)
     for k, (first, second) in enumerate(pairs):
         truth = truths[k] if k < len(truths) and truths[k] in network.classes else None
         rows.append({

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ..boxes import BOX_SIZE
 from ..data.mnist import load_mnist
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, SPLITS, TwoDigits, generate
 from ..errors import InputError
 from ..models import UNETS, UNet, count_flops
+from ..models.crops import BOX_SIZE
 from ..training.metrics import psnr, ssim
 from . import figures, paper
 from . import results3 as results

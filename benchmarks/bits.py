@@ -39,7 +39,7 @@ def digest(*parts: object) -> str:
 
 
 def data_sets() -> None:
-    print("mnist", digest(*asdict(load_mnist(progress=False)).values()))
+    print("mnist", digest(*asdict(load_mnist()).values()))
     for split in SPLITS:
         print("two digits", split, digest(*asdict(generate(split, 200)).values()))
     for name, sides in SETS.items():

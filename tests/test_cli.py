@@ -332,7 +332,6 @@ HEAVY = {
     "seaborn",
     "pandas",
     "torchmetrics",
-    "torchvision",
     "IPython",
     "jupyter",
 }

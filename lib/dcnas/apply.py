@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .data.images import SUFFIXES, evaluation_images, load_images
+from .data.images import evaluation_images, load_images
 from .data.noise import NoiseBank, check_sigma
+from .data.photographs import SUFFIXES
 from .data.two_digits import cached
 from .errors import InputError, require_choice
 from .pictures import as_float, in_tiles, read_picture

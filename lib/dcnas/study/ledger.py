@@ -5,9 +5,9 @@ about: `Assumptions` changes the scores before any claim looks at them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,15 @@ from matplotlib.lines import Line2D
 
 from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
-from . import figures, paper, plots_classifier, plots_joint, plots_nas, plots_unet, results4
-from . import results3 as results
-from .claims import COUNTED, NOT_REPRODUCED, REPRODUCED, TIMED, UNDECIDED, judge, overall, verdict_table
-from .compare import Scores
+from . import figures, paper, results3, results4
+from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdict_table
+from .comparisons import COUNTED, TIMED, Evidence, asked, compared
 from .figures import COLOURS
 from .section4_runs import differs
-from .stats import widened
+from .stats import Scores, widened
 from .timing import latencies
 
-SIGMA = 0.8  # of Figure 3's claims
+NOISY_GROUPS = ("tables_1_and_6", "figure_3", "table_3", "table_4", "table_5")  # judged on noisy images
 DECIBEL = 10 / np.log(10)
 VERDICT_LOOK = {REPRODUCED: ("green", "o"), NOT_REPRODUCED: ("red", "X"), UNDECIDED: ("orange", "s")}
 
@@ -61,6 +60,10 @@ class Assumptions:
             scores = {key: np.concatenate([values[1:].mean(0, keepdims=True), values[1:]]) for key, values in scores.items()}
         return self.spread(scores)
 
+    def change(self, scores: Scores, metric: str, clean: bool) -> Scores:
+        """What `Evidence` takes: without noise, neither what noise is nor what means are over matters."""
+        return self.spread(scores) if clean else self.apply(scores, metric)
+
     def spread(self, scores: Scores) -> Scores:
         """The scores of as many seeds, and those as far apart, as these assumptions have it."""
         if self.seeds is not None:
@@ -93,13 +96,9 @@ def twins_of(rows: pd.DataFrame, among: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_twins(found: list[dict], instead: list[dict]) -> list[dict]:
-    """Comparisons `found`, those of scores marked `clipped` or not: like ones in `instead`, made of twins alone, replace them.
-
-    What is counted or timed has no `seeds` and is the same with any noise.
-    """
+    """Comparisons `found`, where those marked `clipped` or not give way to like ones in `instead`, made of twins alone."""
     of_twins = {(row["claim"], row["comparison"]): row | {"clipped": True} for row in instead if "seeds" in row}
-    plain = [row | {"clipped": False} if "seeds" in row else row for row in found]
-    return [of_twins.get((row["claim"], row["comparison"]), row) for row in plain]
+    return [of_twins.get((row["claim"], row["comparison"]), row) if "clipped" in row else row for row in found]
 
 
 def clipped_text(rows: Sequence[dict]) -> str:
@@ -113,67 +112,37 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
 
     That is the `scale` of the results, what is `assumed` where the paper is silent, and on noisy images whether they are `clipped`.
     """
-    texts = paper.assumed()
-
-    def based(found: list[dict], rows: pd.DataFrame, timed: pd.DataFrame) -> list[dict]:
-        facts = {name: _listed(rows[name]) for name in ("batch", "data", "resolution") if name in rows}
-        facts |= {"box": BOX_SIZE, "image": IMAGE_SIZE, "timed_on": _listed(timed["device"]) or "no device"}
-        facts |= {"training": differs(rows["scale"].iloc[0])}
-        words = {clipped: replace(assumptions, clipped=clipped).words | facts for clipped in (False, True)}
-        return [
-            {"scale": rows["scale"].iloc[0], "assumed": texts[row["claim"]].format(**words[row.get("clipped", False)])} | row
-            for row in found
-        ]
-
-    def judged(make: Callable[..., list[dict]], rows: pd.DataFrame, *metrics: str, section=results) -> list[dict]:
-        """What `make` finds in the scores on noisy images, of clipped twins where that is assumed."""
-
-        def made(rows: pd.DataFrame) -> list[dict]:
-            return make(*(assumptions.apply(section.per_image(rows, metric), metric) for metric in metrics))
-
-        twins = rows[:0]
-        if assumptions.clipped and scale == "published":
-            twins = twins_of(rows, section.published())
-        elif assumptions.clipped and section is results:  # Section 4 has none to train
-            twins = twins_of(rows, results.results("clipping_check", scale, device=device))
-        timed = latencies(32) if section is results else results4.latencies(scale)
-        return based(with_twins(made(rows), made(twins)), rows, timed)
-
-    found = judged(_classifier_claims, results.results("tables_1_and_6", scale, device=device), "accuracy")
-    rows = results.gather(["figure_3", "figure_3_mbconv"], scale, device)
-    found += judged(lambda psnr: plots_unet.unet_claims(rows, psnr, SIGMA), rows, "psnr")
-    found += judged(plots_joint.joint_claims, results.results("table_3", scale, device=device), "psnr", "accuracy")
-
-    # Section 4.1 judges without noise, so what noise is and what means are over does not matter there
-    def accuracy_of(rows: pd.DataFrame) -> Scores:
-        return assumptions.spread(results4.per_image(rows, "accuracy"))
-
-    rows4, searched = results4.results("table_8", scale, device=device), results4.searches("beta_searches", scale, device=device)
-    timed, accuracy = results4.latencies(scale), accuracy_of(rows4)
-    found += based(plots_nas.beta_claims(plots_nas.table_8(searched, rows4, accuracy), accuracy, searched), rows4, timed)
-    rows4 = results4.results("figure_6", scale, device=device)
-    found += based(plots_nas.operator_claims(accuracy_of(rows4)), rows4, timed)
-    rows4 = results4.results("figure_7", scale, device=device)
-    derived = results4.derived(scale, device=device)
-    found += based(plots_nas.classifier_claims(rows4, accuracy_of(rows4), derived), rows4, timed)
-
-    for group, claims_of, metrics in (
-        ("table_4", plots_nas.denoiser_claims, ("psnr", "ssim")), ("table_5", plots_nas.joint_claims, ("psnr", "ssim", "accuracy")),
-    ):  # fmt: skip
-        rows4 = results4.results(group, scale, device=device)
-        found += judged(partial(claims_of, rows4), rows4, *metrics, section=results4)
-    return sorted(found, key=lambda row: row["claim"])
+    evidence = Evidence(scale, device=device, change=assumptions.change)
+    noisy = sorted({claim for claim, group in asked()[["claim", "group"]].to_numpy() if group in NOISY_GROUPS})
+    rows = [row | {"clipped": False} if row["claim"] in noisy and "seeds" in row else row for row in compared(evidence=evidence)]
+    if assumptions.clipped:
+        among = results4.published() if scale == "published" else pd.DataFrame(columns=["label", "scale"])
+        check = results3.published() if scale == "published" else results3.results("clipping_check", scale, device=device)
+        there = pd.concat([check, among])
+        twins = Evidence(scale, device=device, change=assumptions.change, select=lambda rows: twins_of(rows, there))
+        rows = with_twins(rows, compared(noisy, twins))
+    texts, facts = paper.assumed(), cache(partial(_facts, evidence))
+    for row in rows:
+        words = replace(assumptions, clipped=row.get("clipped", False)).words | facts(row["group"])
+        row.setdefault("scale", facts(row["group"])["scale"])
+        row["assumed"] = texts[row["claim"]].format(**words)
+    return sorted(rows, key=lambda row: row["claim"])
 
 
-def _classifier_claims(accuracy: Scores) -> list[dict]:
-    return plots_classifier.claims_of_table_1(accuracy) + plots_classifier.claims_of_table_6(accuracy)
+def _facts(evidence: Evidence, group: str) -> dict:
+    """What the texts of assumptions name of a group's results."""
+    rows = evidence.results_of(group).rows
+    timed = latencies(32) if evidence.results_of(group).archive == "section3_per_image" else results4.latencies(evidence.scale)
+    facts = {name: _listed(rows[name]) for name in ("batch", "data", "resolution") if name in rows}
+    facts |= {"box": BOX_SIZE, "image": IMAGE_SIZE, "timed_on": _listed(timed["device"]) or "no device"}
+    return facts | {"scale": rows["scale"].iloc[0], "training": differs(rows["scale"].iloc[0])}
 
 
 def by_evidence(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """Claims that more evidence has moved: the verdicts on two seeds, or on classifiers trained for less, and on all, `rows`."""
     columns = {"two seeds of each network": verdicts(comparisons(scale, Assumptions(seeds=2), device=device))}
-    for part in results.published_lengths("tables_1_and_6")[:-1] if scale == "published" else ():
-        shorter = verdicts(_classifier_claims(results.per_image(part, "accuracy")))
+    for part in results3.published_lengths("tables_1_and_6")[:-1] if scale == "published" else ():
+        shorter = verdicts(compared(["C01", "C02", "C03", "C04", "C05"], Evidence(scale, select=lambda _, part=part: part)))
         columns[f"classifiers after {part['images'].iloc[0]:,} images"] = shorter.replace("no results", "")
     table = pd.DataFrame(columns | {"all": verdicts(rows)})
     return table[[len({*line} - {""}) > 1 for line in table.to_numpy()]]
@@ -255,7 +224,7 @@ def _scales(rows: Sequence[dict]) -> str:
 
 def few_seeds(scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """The networks with fewer seeds than others, and how long a training of theirs takes, in minutes."""
-    sections = (results.results("section3", scale, device=device), results4.results("trainings", scale, device=device))
+    sections = (results3.results("section3", scale, device=device), results4.results("trainings", scale, device=device))
     rows = pd.concat([part[["label", "seed", "train_s"]] for part in sections]).drop_duplicates(["label", "seed"])
     found = rows.groupby("label", sort=False).agg(seeds=("seed", "size"), minutes=("train_s", lambda s: round(s.mean() / 60, 1)))
     return found[found["seeds"] < found["seeds"].max()].rename_axis("network").rename(columns={"minutes": "a training (minutes)"})

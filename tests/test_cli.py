@@ -333,7 +333,6 @@ HEAVY = {
     "seaborn",
     "pandas",
     "torchmetrics",
-    "torchvision",
     "IPython",
     "jupyter",
 }

@@ -252,7 +252,7 @@ def lut_validate(
     c = corrected.correction
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
     if c.error_pct > TABLE_LIMIT_PCT:
-        print(f"It does not predict whole networks: a search refuses an error above {TABLE_LIMIT_PCT:g}%. Build it again on a quieter machine.")
+        print(f"A search refuses an error above {TABLE_LIMIT_PCT:g}%: build the table again on a quieter machine.")
 
 
 for command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):

@@ -4,21 +4,25 @@ All numbers are those of `dcnas.apply`, and so of `dcnas denoise` and `dcnas cla
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import anywidget
 import ipywidgets as W
 import numpy as np
+import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..apply import COUNT, Outcome, Scene, apply, file_scene, said, study_scene
+from ..data.images import evaluation_images
 from ..errors import InputError
 from ..shipped import Network, load_network, names
 from .figures import COLOURS, new_figure, picture
+from .results4 import images_of_scale
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
@@ -63,33 +67,33 @@ class Pictures:
             self.marks.pop().remove()
 
 
-def outputs(
-    samples: Mapping[str, np.ndarray], clean: np.ndarray, noisy: Callable, sigmas: Sequence[float]
-) -> Panel:
+def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
     """A test image at a noise level: clean, noisy, and by each network; below, a part of each.
 
-    `samples`: label to outputs, uint8 (sigmas, images, C, H, W). `clean`: uint8 (images, C, H, W).
-    `noisy(ids, sigma)` gives noisy ones.
+    `samples`: label to the outputs that are kept, uint8 (SAMPLE_SIGMAS, SAMPLES, C, H, W).
     """
-    count, part = len(samples) + 2, slice(clean.shape[-1] // 4, 7 * clean.shape[-1] // 12)
+    images, side = images_of_scale(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
+    views, _ = evaluation_images(images, "test", side, SAMPLES)
+    noisy, part, count = bank_noisy(views), slice(side // 4, 7 * side // 12), len(samples) + 2
     shown = Pictures(count, rows=2, height=3.4)
 
     def draw(image: int, sigma: float) -> tuple[Figure, str]:
-        images = {"clean": clean[image] / 255, "noisy": noisy(range(image, image + 1), sigma)[0]}
-        images |= {label: arrays[sigmas.index(sigma), image] / 255 for label, arrays in samples.items()}
-        for n, (name, pixels) in enumerate(images.items()):
+        row = {"clean": views[image] / 255, "noisy": noisy(range(image, image + 1), sigma)[0]}
+        row |= {
+            label: arrays[SAMPLE_SIGMAS.index(sigma), image] / 255 for label, arrays in samples.items()
+        }
+        for n, (name, pixels) in enumerate(row.items()):
             shown.show(n, pixels, name.replace(" ", "\n", 1))
             shown.show(n + count, np.asarray(pixels)[:, part, part])
         return (
             shown.figure,
-            f"Test image {image}, σ = {sigma:g}: {', '.join(images)}; below, a part of each.",
+            f"Test image {image}, σ = {sigma:g}: {', '.join(row)}; below, a part of each.",
         )
 
-    last = next(iter(samples.values())).shape[1] - 1
     return Panel(
         draw,
-        image=W.IntSlider(0, 0, last, description="test image", **WIDE),
-        sigma=W.SelectionSlider(options=sigmas, value=0.4, description="noise σ", **WIDE),
+        image=W.IntSlider(0, 0, SAMPLES - 1, description="test image", **WIDE),
+        sigma=W.SelectionSlider(options=SAMPLE_SIGMAS, value=0.4, description="noise σ", **WIDE),
     )
 
 

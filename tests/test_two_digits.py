@@ -10,7 +10,6 @@ from dcnas.data import two_digits
 from dcnas.data.mnist import load_mnist
 from dcnas.data.two_digits import SPLITS, generate
 from dcnas.errors import InputError
-from dcnas.models.crops import BOX_SIZE
 
 FIELDS = ("images", "boxes", "labels", "digits")
 SHA256 = {  # of the first 16 images of each split with their boxes, labels and digits

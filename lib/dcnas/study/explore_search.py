@@ -17,7 +17,7 @@ from ..latency.table import Table
 from ..nas.derive import frontier
 from ..nas.lut import predicted_ms
 from ..nas.space import Space
-from . import plots_search, results4
+from . import nas_figures, plots_search, results4
 from .explore import Drawn, Panel
 from .figures import PALETTE, Backdrop, columns, enlarged, new_figure
 from .runs import SAMPLE_SIGMAS, SAMPLES
@@ -59,7 +59,7 @@ def target(
 
     @cache
     def still(search: str) -> tuple[Backdrop, float, Axes, dict[int, float]]:
-        figure, [(axes, places)] = plots_search.network_frame(searches[search][0], "", network)
+        figure, [(axes, places)] = nas_figures.network_frame(searches[search][0], "", network)
         title = figure.suptitle(network, fontsize=12)
         figure.draw_without_rendering()  # finds a place for the title, which changes
         figure.set_layout_engine("none")
@@ -71,7 +71,7 @@ def target(
         best = solved[search].best(target_ms)
         backdrop, height, axes, places = still(search)
         figure = backdrop.below()
-        plots_search.draw_blocks(figure, axes, places, best)
+        nas_figures.draw_blocks(figure, axes, places, best)
         latency_ms = predicted_ms(found, best, network)
         figure.suptitle(f"{network} for {target_ms:.2f} ms, {latency_ms:.2f} ms by the table", y=height, fontsize=12)
         likelihood = sum(a[space.candidates.index(c.operator)] for a, c in zip(log_alphas, best.choices, strict=True))

@@ -43,6 +43,8 @@ STYLE = {
 
 
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
+pd.options.display.max_colwidth = None  # tables show claims and comparisons whole
+pd.options.display.max_rows = 100
 
 
 def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, layout: str = "constrained", **options):
@@ -119,13 +121,18 @@ def square(axes, left: float, top: float, size: float, colour: str, text: str = 
     axes.text(left + 1, top + 1, text, color=colour, fontsize=fontsize, fontweight="bold", va="top")
 
 
-def note(figure: Figure, text: str) -> Figure:
-    """Write a text below the figure."""
+def note(figure: Figure | sns.FacetGrid, text: str, legend_columns: int = 4) -> Figure:
+    """Write a text below a figure, or below a grid of seaborn's, whose legend goes above its panels."""
+    if isinstance(figure, sns.FacetGrid):
+        if figure.legend is not None:
+            sns.move_legend(figure, "outside upper center", ncols=legend_columns, title="", frameon=False)
+        figure = figure.figure
+        figure.set_layout_engine("constrained")
     figure.supxlabel(text, fontsize=9.5, color="0.3", wrap=True)
     return figure
 
 
-def caption(figure: Figure, rows: pd.DataFrame, text: str = "") -> Figure:
+def caption(figure: Figure | sns.FacetGrid, rows: pd.DataFrame, text: str = "") -> Figure:
     """Write below the figure which scale, how many seeds and training images it shows, and what its intervals leave out."""
     if "95%" in text and rows.groupby("label")["seed"].nunique().min() == 1:
         text += " Of one seed: over images alone."
@@ -159,9 +166,10 @@ def show(thing: Figure | pd.DataFrame, name: str, scale: str):
     if isinstance(thing, pd.DataFrame):
         save_table(thing, name, scale)
         return thing
-    figure = getattr(thing, "figure", thing)
-    plt.close(figure)  # seaborn's are pyplot's, which the notebook would display a second time
-    return Picture(filename=str(save_figure(figure, name, scale)))
+    figure = getattr(thing, "figure", thing)  # seaborn's grids have one
+    path = save_figure(figure, name, scale)
+    plt.close(figure)  # or the cell would display a figure of seaborn's twice
+    return Picture(filename=str(path))
 
 
 def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:

@@ -18,7 +18,7 @@ from ..paths import paper_dir
 from ..training import evaluate
 from . import histories, results3, results4, section2
 from .runs import bank_noisy
-from .stats import Interval, Scores, contrast
+from .stats import Interval, Scores, contrast, means
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,25 @@ class Results:
     def seeds(self) -> pd.Series:
         """How many seeds each network was trained with."""
         return self.rows.groupby("label", sort=False)["seed"].nunique()
+
+    @property
+    def networks(self) -> pd.DataFrame:
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
+        columns = {
+            "seeds": networks["seed"].nunique(),
+            "FLOPs (M)": networks["flops"].mean().div(1e6).round(1),
+            "parameters (M)": networks["parameters"].mean().div(1e6).round(2),
+            "latency (ms)": networks["latency_ms"].mean().round(2),
+        }
+        return pd.DataFrame(columns).rename_axis("network")
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
+        seen = self.rows[["scale", "data", "classes", "resolution", "set_images", "images"]].drop_duplicates()
+        names = {"resolution": "pixels", "set_images": "training images", "images": "images seen by a network"}
+        return seen.assign(epochs=(seen["images"] / seen["set_images"]).round(1)).rename(columns=names).set_index("scale")
 
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
@@ -110,6 +129,13 @@ def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
 def paper(name: str, index: str = "model") -> pd.DataFrame:
     """One of the paper's tables in data/paper, such as "table3_dcnet"."""
     return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
+
+
+def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
+    """A row per network with its mean score, such as "PSNR (dB)", and the bounds of its 95% interval."""
+    levels = means(scores, dict.fromkeys(label for label, _ in scores), sigmas)
+    rows = [(round(level.mean, decimals), level.bounds(decimals)) for level in levels.values()]
+    return pd.DataFrame(rows, pd.Index(list(levels)), [name, f"{name}, 95%"])
 
 
 def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False) -> pd.DataFrame:

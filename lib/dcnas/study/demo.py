@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ..apply import COUNT, Outcome, Scene, apply, file_scene, said, study_scene
 from ..data.images import evaluation_images
+from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scene, study_scene
+from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
-from ..shipped import Network, load_network, names
 from .figures import COLOURS, new_figure, picture
 from .results4 import images_of_scale
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
@@ -190,7 +190,7 @@ def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
 
 def words(network: Network, probabilities: Tensor) -> str:
     """The label of each object and its probability."""
-    return ", ".join(f"{label} ({100 * p:.0f}%)" for label, p in said(probabilities, network.classes))
+    return ", ".join(f"{label} ({100 * p:.0f}%)" for label, p in best_classes(probabilities, network.classes))
 
 
 def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ from ..nas.networks import IMAGE_CHANNELS, build_network
 from ..nas.space import Architecture, from_record, load_architecture, save_architecture
 from ..paths import shown, write_atomic
 from ..training import evaluate
-from . import figures, plots_own, plots_search, report
+from . import figures, nas_figures, plots_own, plots_search, report
 from .results3 import ship_run
 from .results4 import Searched, card_of, derivation_row, read_runs, read_search
 from .runs import bank_noisy, folder_of, to_csv
@@ -95,7 +95,7 @@ def write_search(folder: Path, search: Search, derivation: Derivation | None, ta
             (folder / name).unlink(missing_ok=True)
     save_architecture(architecture, folder / ARCHITECTURE)
     write_atomic(folder / "search.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
-    _write_figure(plots_search.architecture_figure(architecture, network, network, table), folder / "architecture.png")
+    _write_figure(nas_figures.architecture_figure(architecture, network, network, table), folder / "architecture.png")
     _write_figure(_curves(found), folder / "search.png")
     write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
     report.write(folder)
@@ -185,7 +185,7 @@ def _write_drawing(folder: Path, network: Network, record: dict | None) -> None:
         (folder / DRAWING).unlink(missing_ok=True)
         return
     architecture, decoder = from_record(card["architecture"]), card.get("decoder", "conv")
-    figure = plots_search.architecture_figure(architecture, report.network_text(card), network.kind, decoder=decoder)
+    figure = nas_figures.architecture_figure(architecture, report.network_text(card), network.kind, decoder=decoder)
     _write_figure(figure, folder / DRAWING)
 
 

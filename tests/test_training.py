@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from dcnas.boxes import crop_boxes
 from dcnas.models import Classifier, DnCNN, Integrated, UNet
+from dcnas.models.crops import crop_boxes
 from dcnas.seed import generator, set_seed
 from dcnas.training import (
     Batch,

@@ -30,10 +30,10 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..paths import downloads_dir
-from ..pictures import DEEP_GREY, open_picture, upright
 from ..seed import generator
 from .noise import degrade
 from .photographs import TINY_SIDE, Photograph, first_of, photographs
+from .pictures import DEEP_GREY, open_picture, upright
 
 PARTS = ("weights", "alphas", "test")
 TEST_SHARE, ALPHA_SHARE = 0.2, 0.2  # of a class, where a set has no test part of its own; of the rest

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import BOX_SIZE
+from ..models.crops import BOX_SIZE
 from ..seed import derive
 from .mnist import Mnist, load_mnist
 

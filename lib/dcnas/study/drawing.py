@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, Classifier, UNet, count_parameters
+from ..models.crops import BOX_SIZE
 from .figures import COLOURS, new_figure
 
 CLASSES = 10

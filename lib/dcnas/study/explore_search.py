@@ -17,10 +17,9 @@ from ..latency.table import Table
 from ..nas.derive import frontier
 from ..nas.lut import predicted_ms
 from ..nas.space import Space
-from . import nas_figures, plots_search
+from . import nas_figures, plots_search, results4
 from .explore import Drawn, Panel
-from .figures import PALETTE, Backdrop, columns, new_figure
-from .results4 import samples
+from .figures import PALETTE, Backdrop, columns, enlarged, new_figure
 from .runs import SAMPLE_SIGMAS, SAMPLES
 
 
@@ -92,14 +91,14 @@ def target(
 
 def outputs(rows: pd.DataFrame) -> Panel:
     """What the networks whose images are kept make of a test image at a noise level."""
-    return pictures(rows, samples(rows))
+    return pictures(rows, results4.samples(rows))
 
 
 def pictures(rows: pd.DataFrame, found: dict[str, np.ndarray]) -> Panel:
     """The same for outputs that were read already, as `results4.samples` gives them."""
 
     def draw(image: int, sigma: float) -> Drawn:
-        return nas_figures.pictures_figure(rows, found, image, sigma), f"test image {image}, σ = {sigma:g}"
+        return enlarged(results4.pictures(rows, found, image, sigma)), f"test image {image}, σ = {sigma:g}"
 
     controls = {
         "image": W.IntSlider(0, 0, SAMPLES - 1, description="image"),

@@ -1,19 +1,15 @@
-"""Figures of several of Section 4's notebooks: networks drawn from their architectures, denoised images."""
+"""Drawings of Section 4's networks (Figure 8), made from their architectures."""
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ..data.images import evaluation_images
 from ..latency.table import Table
 from ..nas.lut import predicted_ms
 from ..nas.networks import dropped_level, encoder_levels
 from ..nas.space import ENCODER_STAGES, Architecture, Space
-from .figures import COLOURS, caption, new_figure, note, picture, square
-from .results4 import images_of_scale
-from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
+from .figures import COLOURS, new_figure, note
 
 KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
 FIXED = "0.85"
@@ -138,25 +134,3 @@ def _draw_decoder(axes: Axes, space: Space, ends: dict[int, float], decoder: str
     blocks = {"conv": "two blocks", "mb 1-op": "one MBConv block"}.get(decoder, "two MBConv blocks")
     text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
     axes.text(deepest, -1.6, text, va="center", fontsize=9)
-
-
-def pictures_figure(
-    rows: pd.DataFrame, outputs: dict[str, np.ndarray], index: int, sigma: float
-) -> Figure:
-    """A test image: clean, noisy, and outputs as in `Results.samples`; below, a part of each enlarged."""
-    data = images_of_scale(rows["scale"].iloc[0])
-    views, _ = evaluation_images(data, "test", int(rows["resolution"].iloc[0]), SAMPLES)
-    shown = {"clean": views[index] / 255, "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0]}
-    pictures = {name: image.permute(1, 2, 0).numpy().clip(0, 1) for name, image in shown.items()}
-    for label, images in outputs.items():
-        pictures[label] = images[SAMPLE_SIGMAS.index(sigma), index].transpose(1, 2, 0) / 255
-    height = 5.6 if len(pictures) < 5 else 4.4
-    figure, grid = new_figure(min(13, 3 * len(pictures)), height, 2, len(pictures))
-    corner, zoom = views.shape[-1] // 4, views.shape[-1] // 3
-    part = slice(corner, corner + zoom)
-    for axes, below, letter, (name, image) in zip(*grid, "abcdefghij", pictures.items()):
-        picture(axes, image, f"{letter}: {name}".replace(", ", ",\n"))
-        square(axes, corner, corner, zoom, "red")
-        picture(below, image[part, part])
-    of_seed_0 = rows[rows["label"].isin([*pictures]) & (rows["seed"] == 0)]
-    return caption(figure, of_seed_0 if len(of_seed_0) else rows, f"Test image {index}, σ = {sigma:g}.")

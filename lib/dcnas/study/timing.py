@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
 from ..latency.measure import Latency, check_device, device_name, measure_many, measure_pair
+from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, shown, write_atomic
 from ..reading import read_frame
 from . import experiments as lists

@@ -71,8 +71,10 @@ class Results:
         return read.get(self.archive, results4.samples)(self.rows)
 
     def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
-        """A test image of Section 3, (96, 96) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
-        return results3.pictures(self.rows, index, sigma)
+        """A test image, (H, W[, 3]) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
+        if self.archive == "section3_per_image":
+            return results3.pictures(self.rows, index, sigma)
+        return results4.pictures(self.rows, self.samples, index, sigma)
 
     @property
     def history(self) -> pd.DataFrame:

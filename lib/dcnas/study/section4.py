@@ -17,7 +17,7 @@ from ..data.photographs import identity_of
 from ..errors import InputError, require_choice, require_whole
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
-from ..nas.search import SearchSettings, check_target, latency_range_ms
+from ..nas.settings import SearchSettings, check_target, latency_range_ms
 from ..nas.space import STRIDES, Architecture, Space, strides_for
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .experiments import Named

@@ -144,7 +144,7 @@ def readme() -> None:
 @app.command()
 def latency(
     device: Device = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Visits to each network, interleaved; 10 for Section 3, else 30.")] = None,
     section: Annotated[int, typer.Option(help="3; 4 for what was derived, at the table's conditions; 2 for BM3D and others.")] = 3,
     scale: Annotated[str, typer.Option(help="Of Sections 2 and 4: laptop, gpu or paper.")] = "laptop",
@@ -200,14 +200,14 @@ TableFile = Annotated[Path, typer.Argument(help="The table's JSON file.")]
 def lut_build(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     resolution: Resolution = 64,
-    batch: Annotated[int, typer.Option(help="Images in a forward pass; the paper's is 32, an edge device's 1.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a forward pass; the paper's is 32, an edge device's 1.")] = 32,
     device: Device = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses if not given.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")] = None,
     width: Annotated[float, typer.Option(help="Multiplier of all channels of the space.")] = 1.0,
     stem_stride: Annotated[
         int | None, typer.Option(min=1, max=2, help="Of the first stem: 1 for images of up to 64 pixels and 2 above if not given.")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Visits to each of the networks that the blocks are timed in.")] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Visits to each of the networks that the blocks are timed in.")] = 12,
 ) -> None:
     """Time every operator of the search space on this device, inside whole networks. Leave the machine alone meanwhile.
 
@@ -230,7 +230,7 @@ def lut_build(
 def lut_validate(
     file: TableFile,
     networks: Annotated[int, typer.Option(min=30, help="Random whole networks to measure.")] = 60,
-    rounds: Annotated[int, typer.Option(help="Visits to each network, interleaved.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Visits to each network, interleaved.")] = 10,
     device: Device = "cpu",
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""

@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from ..errors import InputError, in_file
-from ..models.blocks import MOST_CLASSES
 from ..paths import write_atomic
 
 FORMAT = 1  # of architecture files
@@ -25,6 +24,7 @@ STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
 # pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8,
 # 8, 4 and 4
 SMALL = 64
+MOST_CLASSES = 2**15
 COUNTS = (4, 6, 8)  # how many operators a space may have
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte

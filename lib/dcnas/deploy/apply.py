@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.images import SUFFIXES, evaluation_images, load_images
+from ..data.images import evaluation_images, load_images
 from ..data.noise import NoiseBank
+from ..data.photographs import SUFFIXES
 from ..data.pictures import as_float, in_tiles, read_picture
 from ..data.two_digits import cached
 from ..errors import InputError

@@ -23,7 +23,8 @@ from nbconvert import HTMLExporter
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from ..data.images import ImageSet, evaluation_images, identity_of, load_images, set_named
+from ..data.images import ImageSet, evaluation_images, load_images
+from ..data.photographs import identity_of, set_named
 from ..data.noise import SIGMAS
 from ..deploy.weights import Network, card_path, load_network
 from ..errors import InputError, in_file

@@ -44,12 +44,12 @@ from ..paths import published_dir, weights_dir
 from ..training.metrics import psnr, ssim
 from . import drawing, timing
 from . import results3 as results
-from .compare import REDUCED
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
 from .figures import COLOURS, Backdrop, columns, new_figure
 from .runs import bank_noisy, folder_of, is_complete, read_tensors
 from .scales import SCALES
 
+REDUCED = "UNet b=8 d=4 m=1.5 c=2"
 SHOWN = 16  # test images that can be chosen
 CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
 JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")

@@ -278,35 +278,6 @@ def test_the_queue_runs_derivations_alone(small):
     assert queue.waves([search("smoke", 0, "test")], jobs=3) == [([search("smoke", 0, "test")], 3)]
 
 
-# a reader's own table and images
-
-
-def own(tmp_path, **changes):
-    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
-    table = replace(table, conditions=replace(table.conditions, **changes))
-    table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "own.json")
-    return tmp_path / "own.json"
-
-
-def test_bad_input_is_told_in_one_sentence_before_anything_runs(small, tmp_path):
-    images = section4.SCALES4["smoke"].data
-    with pytest.raises(InputError, match="operators is 10, but one of 4, 6, 8 was expected"):
-        run(section4.own_search(own(tmp_path), images, 10.0, operators=10))
-    with pytest.raises(InputError, match=r"target_ms is 1000, but this space and table reach .* ms"):
-        run(section4.own_search(own(tmp_path), images, 1000.0))
-    with pytest.raises(InputError, match="never validated"):
-        path = own(tmp_path)
-        linear_table(Space(8, 32, 2, 0.25)).save(path)
-        results4.table_at(section4.own_search(path, images, 5.0), measured=False)
-    with pytest.raises(InputError, match="median error is 1.0%, but at most 0.5% was expected"):
-        results4.table_at(section4.own_search(own(tmp_path), images, 2.0), measured=True, limit_pct=0.5)
-    with pytest.raises(InputError, match="the look-up table is for another one, but this machine has"):
-        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 2.0), measured=True)
-    architecture = section4_runs.random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(0))
-    with pytest.raises(InputError, match="the architecture is for 3 classes, but folder:.* has 2"):
-        run(section4.own_training(architecture, "C-NAS", images))
-
-
 # publication
 
 

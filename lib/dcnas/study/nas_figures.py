@@ -96,7 +96,8 @@ def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[in
     if network != "C-NAS":
         _draw_decoder(axes, space, ends, decoder)
     bottom = -0.2 if network == "C-NAS" else -2.6
-    axes.set(xlim=(-0.3, x + 1.2), ylim=(bottom, 9.2), ylabel="expansion rate", yticks=range(0, 9, 2))
+    right = x + (4.8 if network == "D-NAS" else 1.2)  # room for the text beside the decoder
+    axes.set(xlim=(-0.3, right), ylim=(bottom, 9.6), ylabel="expansion rate", yticks=range(0, 9, 2))
     axes.set_xticks(*zip(*ticks), fontsize=9)
     axes.grid(False, axis="x")
     looks = {

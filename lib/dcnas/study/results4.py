@@ -31,7 +31,7 @@ from .results3 import PUBLISHED_SCALES, archive, merge_histories, merge_rows, me
 from .runs import AGAIN, SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import TABLE_LIMIT_PCT, architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
+from .section4_runs import architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -298,14 +298,6 @@ def pictures(rows: pd.DataFrame, outputs: dict[str, np.ndarray], index: int, sig
 def table_of(scale: str) -> Table:
     """The look-up table of a scale; of the published results' scale at `published`."""
     return lists.obtain_table(published_scale() if scale == "published" else scale)
-
-
-def table_at(found: Search, *, measured: bool, limit_pct: float = TABLE_LIMIT_PCT) -> Table:
-    """The look-up table of a search; `InputError` if its error is above the limit or, to be `measured`, its device is not here."""
-    table = load_table(lists.table_file(found)).require_accuracy(limit_pct)
-    if measured:
-        device_named(table.conditions.device)
-    return table
 
 
 def validation_of(scale: str) -> pd.DataFrame:

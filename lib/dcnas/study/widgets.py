@@ -215,8 +215,8 @@ def table(measured: Table, space: Space) -> Panel:
         place, points = space.layers[layer - 1], []
         for operator, line in zip(space.candidates, lines):
             curve = measured.curves[key_of(place, operator)]
-            ends = operator.least_hidden(place.in_channels), operator.most_hidden(place.in_channels)
-            own = [(x, ms) for x, ms in zip(curve.hidden, curve.median_ms) if ends[0] <= x <= ends[1]]
+            low, high = operator.hidden_range(place.in_channels)
+            own = [(x, ms) for x, ms in zip(curve.hidden, curve.median_ms) if low <= x <= high]
             line.set_data(*np.transpose(own))
             points += own
         (_, least_ms), (width, most_ms) = np.min(points, 0), np.max(points, 0)

@@ -1,5 +1,6 @@
 """Drawings of searched networks show what they are given."""
 
+
 import numpy as np
 import pandas as pd
 import pytest

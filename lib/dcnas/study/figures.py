@@ -1,7 +1,6 @@
-"""Style, captions and files of all figures and tables, and the drawing that several of them share. The plots themselves are in
-the modules `plots_...`, one for each section of the paper, drawings of networks in `drawing`.
+"""Style, captions and files of all figures and tables, and the drawing that several notebooks share.
 
-Figures are plain `matplotlib.figure.Figure` objects, never pyplot's: widgets draw in a second thread.
+Figures of `new_figure` are plain `matplotlib.figure.Figure` objects, seaborn's grids are pyplot's: `show` takes both.
 """
 
 import io

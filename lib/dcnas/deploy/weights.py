@@ -213,11 +213,11 @@ def load_network(name: str) -> Network:
                 f"weights is {name!r}, but one of {', '.join(known)} or a .safetensors file was expected{hint}."
             )
         path = weights_dir() / f"{name}.safetensors"
-    return _load(path.resolve(), path.stat().st_mtime_ns)
+    return _load(path.resolve(), path.stat().st_mtime_ns, card_path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path, _changed: int) -> Network:
+def _load(path: Path, *_changed: int) -> Network:
     card = read_card(card_path(path))
     # no weights are drawn: torch's stream may be in use in another thread
     with in_file(path), torch.device("meta"):

@@ -71,8 +71,10 @@ class Results:
         return read.get(self.archive, results4.samples)(self.rows)
 
     def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
-        """A test image of Section 3, (96, 96) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
-        return results3.pictures(self.rows, index, sigma)
+        """A test image, (H, W[, 3]) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
+        if self.archive == "section3_per_image":
+            return results3.pictures(self.rows, index, sigma)
+        return results4.pictures(self.rows, self.samples, index, sigma)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -163,7 +165,7 @@ def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparis
     """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
     rows = {}
     for part, (weights, sigmas) in parts.items():
-        if pair := contrast(scores, weights, sigmas):
+        if weights and (pair := contrast(scores, weights, sigmas)):
             effect, seeds = pair
             side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
             rows[part] = [round(effect.mean, 2), effect.bounds(), seeds, side + " (one seed)" * (seeds == 1)]

@@ -28,10 +28,10 @@ from . import results3
 from . import section4 as lists
 from .experiments import FORMAT
 from .results3 import PUBLISHED_SCALES, archive, merge_histories, merge_rows, merge_tensors, of_best_scale, read_results_file
-from .runs import AGAIN, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
+from .runs import AGAIN, SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, needs, obtain, read_metrics, read_tensors
 from .scales import SCALES
 from .section4 import Derivation, Search, Training, images_of
-from .section4_runs import TABLE_LIMIT_PCT, architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
+from .section4_runs import architecture_of, build_of, derive, latencies_by_table, published_architectures, unet_of
 
 GROUPS: dict[str, Callable[[str], list[Training]]] = {
     name: getattr(lists, name)
@@ -284,17 +284,20 @@ def samples(rows: pd.DataFrame, shown: Sequence[str] = SHOWN, published_as: str 
     }
 
 
+def pictures(rows: pd.DataFrame, outputs: dict[str, np.ndarray], index: int, sigma: float) -> dict[str, np.ndarray]:
+    """Test image `index` as (H, W, 3) of 0 to 1: "clean", "noisy", and by label the `outputs`, which `samples` gave."""
+    require_choice("sample", index, range(SAMPLES))
+    require_choice("sigma of the sample", sigma, SAMPLE_SIGMAS)
+    networks = rows.dropna(subset="network").iloc[0]
+    views, _ = evaluation_images(images_of_scale(networks["scale"]), "test", int(networks["resolution"]), SAMPLES)
+    images = {"clean": views[index] / 255, "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0]}
+    images |= {label: output[SAMPLE_SIGMAS.index(sigma), index] / 255 for label, output in outputs.items()}
+    return {name: np.moveaxis(np.asarray(image), 0, -1).clip(0, 1) for name, image in images.items()}
+
+
 def table_of(scale: str) -> Table:
     """The look-up table of a scale; of the published results' scale at `published`."""
     return lists.obtain_table(published_scale() if scale == "published" else scale)
-
-
-def table_at(found: Search, *, measured: bool, limit_pct: float = TABLE_LIMIT_PCT) -> Table:
-    """The look-up table of a search; `InputError` if its error is above the limit or, to be `measured`, its device is not here."""
-    table = load_table(lists.table_file(found)).require_accuracy(limit_pct)
-    if measured:
-        device_named(table.conditions.device)
-    return table
 
 
 def validation_of(scale: str) -> pd.DataFrame:

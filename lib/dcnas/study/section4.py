@@ -4,7 +4,6 @@ A search ends in an architecture fitted to its target by the look-up table. A de
 where it misses, which must not happen while anything trains. A training takes what was derived. `section4_runs` carries them out.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import ClassVar
 from filelock import FileLock
 
 from ..data.images import ImageSet, load_images
-from ..data.photographs import identity_of
-from ..errors import InputError, require_choice, require_whole
+from ..errors import InputError, require_choice
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
-from ..nas.settings import SearchSettings, check_target, latency_range_ms
-from ..nas.space import STRIDES, Architecture, Space, strides_for
+from ..nas.settings import SearchSettings, latency_range_ms
+from ..nas.space import STRIDES, Space, strides_for
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .experiments import Named
 
@@ -309,49 +307,6 @@ def training(scale: str, seed: int, label: str, network: str, **changes) -> Trai
         s.optimiser, s.schedule, s.precision, s.eval_images, **regular,
     )  # fmt: skip
     return replace(found, **changes)
-
-
-def _digest(*contents: bytes) -> str:
-    """Eight hex digits that change with what a reader brings, so that a run on other tables or images is another run."""
-    return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
-
-
-def own_search(
-    table: Path, data: str, target: float, *, operators: int = 4, seed: int = 0, epochs: int | None = None,
-    steps_per_epoch: int | None = None, batch: int | None = None, alpha_lr: float | None = None,
-    temperature_decay: float | None = None, **changes,
-) -> Search:  # fmt: skip
-    """A search on a reader's own table and images; sizes of minutes where they are not given.
-
-    `InputError` for settings that no search can have, such as a target out of reach, before any image is read.
-    """
-    s, known = scale4(OWN), load_table(table)
-    c, digest = known.conditions, _digest(Path(table).read_bytes(), identity_of(data).encode())
-    epochs = s.epochs if epochs is None else require_whole("epochs", epochs, 2)
-    weight_epochs = max(1, epochs // 5)
-    found = Search(
-        f"own search, {digest}", "own", seed, data, c.resolution, c.width, None, batch or s.search_batch, operators, target,
-        str(Path(table).resolve()), epochs, weight_epochs, s.steps_per_epoch if steps_per_epoch is None else steps_per_epoch,
-        s.alpha_lr if alpha_lr is None else alpha_lr,
-        TEMPERATURE_FALL ** (1 / (epochs - weight_epochs)) if temperature_decay is None else temperature_decay,
-        strides=c.strides, **changes,
-    )  # fmt: skip
-    check_target(Space(operators, c.resolution, 2, c.width, c.strides), known, found.settings)
-    return found
-
-
-def own_training(
-    architecture: Architecture, network: str, data: str, *, seed: int = 0, steps: int | None = None, batch: int | None = None,
-    **changes,
-) -> Training:  # fmt: skip
-    """A training of an architecture on a reader's own images; sizes of minutes where they are not given."""
-    s = scale4(OWN)
-    steps = s.train_steps if steps is None else require_whole("steps", steps)
-    label = f"own {network}, {_digest(identity_of(data).encode())}"
-    found = training(OWN, seed, label, network, architecture=architecture.to_json())
-    resolution = architecture.space.resolution
-    found = replace(found, scale="own", data=data, resolution=resolution, batch=batch or found.batch, **changes)
-    return replace(found, steps=steps, epoch_steps=max(1, steps // 8))
 
 
 def _seeds(scale: str) -> range:

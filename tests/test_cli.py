@@ -271,7 +271,7 @@ def test_as_a_module():
     assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith("dcnas: group is 'tiny'")
 
 
-HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn pandas torchmetrics torchvision IPython jupyter".split())
+HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn pandas torchmetrics IPython jupyter".split())
 
 
 def test_the_queue_needs_little():

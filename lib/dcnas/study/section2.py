@@ -30,7 +30,6 @@ from ..training import checkpoint as checkpoints
 from ..training import evaluate, summarise
 from . import results4
 from . import section4 as lists
-from .compare import Scores
 from .experiments import FORMAT, Named
 from .results3 import PUBLISHED_SCALES, merge_tensors, read_results_file
 from .results3 import per_image as stored_per_image
@@ -49,6 +48,7 @@ from .runs import (
 )
 from .scales import SCALES
 from .section4_runs import build_of
+from .stats import Scores
 
 IMAGES = 50  # of the test set: BM3D takes a second for an image of 64 x 64 pixels
 SIGMA = 0.4  # at which BM3D is timed

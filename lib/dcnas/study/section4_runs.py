@@ -24,7 +24,8 @@ from ..nas.derive import fit_widths, repair
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
 from ..nas.random_search import run_random_search
-from ..nas.search import SearchSettings, run_search
+from ..nas.search import run_search
+from ..nas.settings import SearchSettings
 from ..nas.space import Architecture, Space, from_record, load_architecture, random_architecture, save_architecture, widened
 from ..paths import published_dir, write_atomic
 from ..reading import read_record

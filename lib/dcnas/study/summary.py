@@ -9,12 +9,10 @@ from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
 from ..reading import read_frame
-from . import paper, results4
-from .compare import TABLE_2, contrast, difference, flops_by_label, mean_score
 from .figures import provenance_line
 from .ledger import STRICTER
-from .results3 import per_image, results
-from .stats import Interval
+from .results import paper, results
+from .stats import Interval, contrast, means
 
 BEGIN, END = "<!-- results: begin (written by `dcnas readme`) -->", "<!-- results: end -->"
 
@@ -28,48 +26,64 @@ def _row(quantity: str, theirs: float, ours: Interval, decimals: int, where: str
 
 def summary_rows() -> list[dict]:
     """All lines of the table, in the paper's order."""
-    lines, theirs = [], paper.networks()
-    accuracy = per_image(results("tables_1_and_6", "published"), "accuracy")
+    return [*classifier_rows(), *denoiser_rows(), *joint_rows(), *section4_rows()]
+
+
+def classifier_rows() -> list[dict]:
+    """Table 1: accuracies."""
+    theirs = paper("table1_6_classifiers")["accuracy_pct"]
+    labels = ["Conv-L", "MB1-S", "MB2.5-M", "MB4-L"]
+    ours = means(results("tables_1_and_6", "published").scores("accuracy"), labels)
     link = "[03_1](notebooks/03_1_efficient_classification.ipynb)"
-    for label in ("Conv-L", "MB1-S", "MB2.5-M", "MB4-L"):
-        quantity = f"{label}: accuracy, mean of 11 noise levels (%)"
-        lines.append(_row(quantity, theirs["accuracy_pct"][label], mean_score(accuracy, label), 1, link))
-    rows = results("table_2", "published")
-    psnr = per_image(rows, "psnr")
-    link = "[03_2](notebooks/03_2_efficient_denoising.ipynb)"
-    for name, label in TABLE_2.items():
-        flops = flops_by_label(rows)[label] / 1e6
-        lines.append(_row(f"{name}: FLOPs (M)", theirs["flops_m"][name], Interval(flops, flops, flops), 1, link))
+    quantity = "accuracy, mean of 11 noise levels (%)"
+    return [_row(f"{label}: {quantity}", theirs[label], ours[label], 1, link) for label in labels]
+
+
+def denoiser_rows() -> list[dict]:
+    """Table 2: FLOPs and PSNR."""
+    printed, nets = paper("table2_unet").query("metric == 'PSNR'"), results("table_2", "published")
+    psnr, flops = nets.scores("psnr"), nets.rows.groupby("label")["flops"].first() / 1e6
+    link, lines = "[03_2](notebooks/03_2_efficient_denoising.ipynb)", []
+    for name, label in (("UNet Baseline", "UNet b=32 d=4 m=2 c=2"), ("UNet Reduced", "UNet b=8 d=4 m=1.5 c=2")):
+        exact = Interval(flops[label], flops[label], flops[label])
+        lines.append(_row(f"{name}: FLOPs (M)", printed["flops_m"][name], exact, 1, link))
         for sigma in (0.2, 0.8):
-            quality = paper.unet_quality(name, "PSNR")[sigma]
-            lines.append(_row(f"{name}: PSNR at σ = {sigma} (dB)", quality, mean_score(psnr, label, (sigma,)), 1, link))
-    rows = results("table_3", "published")
-    psnr, accuracy = per_image(rows, "psnr"), per_image(rows, "accuracy")
+            theirs, ours = printed[f"sigma_{sigma}"][name], means(psnr, [label], [sigma])[label]
+            lines.append(_row(f"{name}: PSNR at σ = {sigma} (dB)", theirs, ours, 1, link))
+    return lines
+
+
+def joint_rows() -> list[dict]:
+    """Table 3: PSNR and accuracy."""
+    nets, printed, lines = results("table_3", "published"), paper("table3_dcnet"), []
+    printed.index = printed.index + " " + printed["type"]
     link = "[03_3](notebooks/03_3_joint_dcnet.ipynb)"
-    for label, line in theirs[theirs["ssim"].notna()].iterrows():
-        if ours := mean_score(psnr, label):
-            found = [_row(f"{label}: PSNR, mean of 11 (dB)", line["psnr"], ours, 1, link)]
-            found.append(_row(f"{label}: accuracy, mean of 11 (%)", line["accuracy_pct"], mean_score(accuracy, label), 1, link))
-            alone = rows.loc[rows["label"] == label, "seed"].nunique() == 1
-            lines += [row | {"ours": row["ours"] + " ¹" * alone} for row in found]
-    return [*lines, *section4_rows()]
+    columns = {"psnr": ("psnr", "PSNR, mean of 11 (dB)"), "accuracy": ("accuracy_pct", "accuracy, mean of 11 (%)")}
+    ours = {metric: means(nets.scores(metric), nets.labels) for metric in columns}
+    for label in printed.index.intersection(nets.labels, sort=False):
+        for metric, (column, text) in columns.items():
+            row = _row(f"{label}: {text}", printed[column][label], ours[metric][label], 1, link)
+            lines.append(row | {"ours": row["ours"] + " ¹" * int(nets.seeds[label] == 1)})
+    return lines
 
 
 def section4_rows() -> list[dict]:
     """Differences between networks of Section 4, at equal latency where the paper's have equal latency."""
-    beta = paper.table("table8_beta").groupby("beta")["accuracy_pct"].mean()
-    denoisers, joint = (paper.table(name).set_index("model") for name in ("table4_dnas", "table5_dcnas"))
-    rows = {group: results4.results(group, "published") for group in ("table_8", "table_4", "table_5")}
+    beta = paper("table8_beta", "beta")["accuracy_pct"].groupby("beta").mean()
+    denoisers, joint = paper("table4_dnas"), paper("table5_dcnas")
+    nets = {group: results(group, "published") for group in ("table_8", "table_4", "table_5")}
     unet, tail = (
-        next(label for label in rows[group]["label"] if re.fullmatch(f"{prefix} b=[0-9]+", label))
+        next(label for label in nets[group].labels if re.fullmatch(f"{prefix} b=[0-9]+", label))
         for group, prefix in (("table_4", "UNet"), ("table_5", "DC-Net_tail"))  # about as fast as the searched one
     )
     c, d, dc = (
-        f"[{name[:n]}](notebooks/{name}.ipynb)" for name, n in (("C_learned_beta", 1), ("04_2_d_nas", 4), ("04_3_dc_nas", 4))
+        f"[{name[:n]}](notebooks/{name}.ipynb)"
+        for name, n in (("C_learned_beta", 1), ("04_2_d_nas", 4), ("04_3_dc_nas", 4))
     )
+    removed, learned = "C-NAS S, beta removed", "C-NAS S, beta learned"
     gain = denoisers["psnr"]["D-NAS S"] - denoisers["psnr"]["UNet Reduced"]
     effects = [
-        ("table_8", "accuracy", "C-NAS S, beta removed", "C-NAS S, beta learned", beta["removed"] - beta["learned"], (0.0,), c),
+        ("table_8", "accuracy", removed, learned, beta["removed"] - beta["learned"], (0.0,), c),
         ("table_4", "psnr", "D-NAS S", unet, gain, SIGMAS, d),
     ]
     for a, b, other in (("DC-NAS L", "DC-NAS_seq L", "DC-NAS_seq L"), ("DC-NAS S", tail, "DC-Net_tail")):
@@ -77,11 +91,10 @@ def section4_rows() -> list[dict]:
             effects.append(("table_5", metric, a, b, joint[column][a] - joint[column][other], SIGMAS, dc))
     lines = []
     for group, metric, a, b, theirs, sigmas, link in effects:
-        scores = results4.per_image(rows[group], metric)
-        if found := contrast(scores, difference(a, b), sigmas):
+        if pair := contrast(nets[group].scores(metric), {a: 1.0, b: -1.0}, sigmas):
             what = {"psnr": "PSNR (dB)", "accuracy": "accuracy (points)"}[metric]
-            line = _row(f"{a} minus {b}: {what}", theirs, found[0], 1, link)
-            lines.append(line | {"ours": line["ours"] + " ¹" * (found[1] == 1)})
+            line = _row(f"{a} minus {b}: {what}", theirs, pair[0], 1, link)
+            lines.append(line | {"ours": line["ours"] + " ¹" * (pair[1] == 1)})
     return lines
 
 
@@ -106,8 +119,8 @@ def summary_markdown() -> str:
     lines = summary_rows()
     head = list(lines[0])
     table = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(line.values())} |" for line in lines)]
-    notes = {name: provenance_line(results(group, "published")) for name, group in _SOURCES.items()}
-    notes["Section 4"] = f"{provenance_line(results4.results('trainings', 'published'))} Photographs of solar cells."
+    notes = {name: provenance_line(results(group, "published").rows) for name, group in _SOURCES.items()}
+    notes["Section 4"] = f"{provenance_line(results('trainings', 'published').rows)} Photographs of solar cells."
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
     brackets = (
         "In brackets: 95% bootstrap intervals over test images and seeds, too narrow where three seeds differ more than images do "

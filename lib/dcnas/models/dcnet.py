@@ -6,6 +6,7 @@ global max pooling and a linear layer.
 """
 
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from ..boxes import crop_boxes, crop_features
 from ..errors import require_choice, require_whole
@@ -50,3 +51,17 @@ def build_dcnet(joining: str, size: str) -> Integrated | Sequential:
     require_choice("joining", joining, JOINING)
     unet = UNet(**UNETS[require_choice("size", size, UNETS)])
     return Integrated(unet) if joining == "integrated" else Sequential(unet, build_classifier("MB2.5-M"))
+
+
+class EncoderClassifier(nn.Module):
+    """A control of Section 3.3: Integrated's encoder and head on the digit's noisy square alone, (B, 1, 32, 32) to logits."""
+
+    def __init__(self, unet: UNet):
+        super().__init__()
+        joint = Integrated(unet)
+        self.encoder, self.head = joint.unet.down, joint.head
+
+    def forward(self, crops: Tensor) -> Tensor:
+        for i, level in enumerate(self.encoder):
+            crops = level(max_pool2d(crops, 2) if i else crops)
+        return self.head(crops.amax((-2, -1)))

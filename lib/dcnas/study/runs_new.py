@@ -33,7 +33,7 @@ from ..training import checkpoint as checkpoints
 from ..training.loop import AT_ONCE
 from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
 from .filters import BM3D
-from .latencies import TABLE_LIMIT_PCT, derive, table_of, target_ms
+from .derivation import TABLE_LIMIT_PCT, derive, table_of, target_ms
 from .presets import Derivation, Filter, Named, Run, Search, images_of, runs
 from .store import (
     architecture_of,

@@ -25,7 +25,7 @@ from ..paths import latency_dir, runs_dir, write_atomic
 from .derivation import latencies_by_table, obtain_table, table_path
 from .filters import BM3D
 from .presets import Derivation, Run, filters, images_of, runs
-from .runs_new import bank_noisy, network_of
+from .runs import bank_noisy, network_of
 from .store import is_complete, is_published
 
 BATCHES = (1, 32)

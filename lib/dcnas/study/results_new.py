@@ -28,7 +28,7 @@ from ..paths import paper_dir, published_dir, runs_dir
 from . import latencies, presets
 from .derivation import derive, obtain_table, table_path
 from .presets import PUBLISHED_SCALES, SCALES, SECTION_3, SECTION_4, Derivation, Filter, Named, Run, Search, images_of
-from .runs_new import needs, network_of, obtain
+from .runs import needs, network_of, obtain
 from .stats import Interval, Scores
 from .store import architecture_of, folder_of, is_complete, read_rows
 

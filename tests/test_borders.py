@@ -13,16 +13,16 @@ import pytest
 import torch
 from made_up import linear_table, start_architecture
 
-from dcnas import shipped
+from dcnas.data.pictures import read_picture
+from dcnas.deploy import weights
 from dcnas.errors import InputError
 from dcnas.latency.table import load_table
 from dcnas.nas.space import Space, load_architecture
 from dcnas.paths import weights_dir
-from dcnas.pictures import read_picture
 
 SPACE = Space(4, 32, 3, 0.25)
 CARD = weights_dir() / "unet-b8-d4-m1.5-c2.card.json"
-READERS = {"table": load_table, "architecture": load_architecture, "card": shipped.read_card}
+READERS = {"table": load_table, "architecture": load_architecture, "card": weights.read_card}
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_no_pickle_is_read(tmp_path):
     for data in (pickle.dumps(Canary(canary)), packed.getvalue()):
         path = tmp_path / "weights.safetensors"
         path.write_bytes(data)
-        shipped.card_path(path).write_text(CARD.read_text())
-        for read in (lambda path: shipped.load_network(str(path)), load_table, load_architecture):
+        weights.card_path(path).write_text(CARD.read_text())
+        for read in (lambda path: weights.load_network(str(path)), load_table, load_architecture):
             with pytest.raises(InputError):
                 read(path)
         with pytest.raises(InputError):
@@ -116,13 +116,14 @@ def png(side: int) -> bytes:
 THROUGH_A_NETWORK = """
 import resource, sys
 import torch
-from dcnas import apply, cli, shipped
+from dcnas import cli
+from dcnas.deploy import apply, weights
 
 def denoise(path):
     cli.app(["denoise", path, sys.argv[1], "--weights", "dc-nas-s-solar", "--sigma", "0.2"], standalone_mode=False)
 
 denoise(sys.argv[2])
-shipped.Network.denoise = lambda self, images: torch.full_like(images, 0.5)  # takes time, but no memory for each pixel
+weights.Network.denoise = lambda self, images: torch.full_like(images, 0.5)  # takes time, but no memory for each pixel
 apply.ssim_in_parts = lambda *_, **__: torch.ones(())
 denoise(sys.argv[3])
 print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

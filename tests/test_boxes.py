@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcnas.boxes import BOX_SIZE, crop_boxes, crop_features, crop_squares
+from dcnas.models.crops import BOX_SIZE, crop_boxes, crop_features, crop_squares
 
 
 def boxes_at(*corners: tuple[int, int]) -> torch.Tensor:

@@ -12,7 +12,8 @@ import torch
 from made_up import linear_table
 from PIL import Image
 
-from dcnas import cli, pictures
+from dcnas import cli
+from dcnas.data import pictures
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study import runs, section4
@@ -332,7 +333,6 @@ HEAVY = {
     "seaborn",
     "pandas",
     "torchmetrics",
-    "torchvision",
     "IPython",
     "jupyter",
 }

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcnas import apply
-from dcnas.shipped import load_network, names
+from dcnas.deploy import apply
+from dcnas.deploy.weights import load_network, names
 from dcnas.study import demo
 
 pytestmark = pytest.mark.usefixtures("one_thread")

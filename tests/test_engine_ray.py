@@ -80,7 +80,7 @@ def machines(tmp_path_factory):
 @pytest.fixture
 def mnist():
     try:
-        load_mnist(progress=False)
+        load_mnist()
     except (InputError, OSError) as error:
         pytest.skip(f"needs MNIST: {error}")
 

@@ -85,7 +85,7 @@ def test_the_figure_names_the_seeds_that_failed_and_drops_none():
 def project(tmp_path, monkeypatch) -> Path:
     """A project of its own, whose scale laptop has two runs in Section 3, both complete."""
     try:
-        load_mnist(progress=False)
+        load_mnist()
     except (InputError, OSError) as error:
         pytest.skip(f"needs MNIST: {error}")
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(downloads_dir()))

@@ -55,7 +55,7 @@ def study(tmp_path: Path, place: str) -> tuple[Path, list[str], dict]:
 @pytest.mark.slow
 def test_a_notebook_killed_in_the_middle_goes_on(tmp_path):
     try:
-        load_mnist(progress=False)
+        load_mnist()
     except (InputError, OSError) as error:
         pytest.skip(f"needs MNIST: {error}")
     project, command, environment = study(tmp_path, "killed")

@@ -184,5 +184,5 @@ class TestForm:
         assert counts in (list(range(1, len(counts) + 1)), [None] * len(counts))
 
     def test_has_short_cells(self, path):
-        long = [cell.source.splitlines()[0] for cell in code_cells(path) if len(cell.source.splitlines()) > 20]
+        long = [cell.source.splitlines()[0] for cell in code_cells(path) if len(cell.source.splitlines()) > 25]
         assert not long

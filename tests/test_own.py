@@ -12,7 +12,7 @@ from PIL import Image
 from test_section4 import own as own_table
 from test_section4 import small  # noqa: F401, a fixture
 
-from dcnas import cli, shipped
+from dcnas import cli
 from dcnas.errors import InputError
 from dcnas.nas.space import Space, load_architecture, random_architecture
 from dcnas.study import own, section4, section4_runs
@@ -52,7 +52,7 @@ def test_the_whole_way(way, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert images_in(out / "report.html") == 4 and "Not trained yet" not in page and "95% bootstrap" in page
     model = section4_runs.build_network("DC-NAS", load_architecture(out / "architecture.json"))
-    model.load_state_dict(shipped.load_file(out / "weights.safetensors"))
+    model.load_state_dict(load_file(out / "weights.safetensors"))
 
     before = (out / "metrics.csv").read_text()
     way("evaluate", out)

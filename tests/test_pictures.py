@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dcnas import pictures
+from dcnas.data import pictures
+from dcnas.data.pictures import in_tiles, png_of, read_picture, square_of, with_channels
 from dcnas.errors import InputError
 from dcnas.models import UNet
-from dcnas.pictures import in_tiles, png_of, read_picture, square_of, with_channels
 
 RAMP = np.tile(np.linspace(0, 255, 40), (20, 1)).astype(np.uint8)
 

@@ -62,7 +62,7 @@ QUICK = {
 @pytest.fixture(autouse=True, scope="module")
 def mnist():
     try:
-        return load_mnist(progress=False)
+        return load_mnist()
     except (InputError, OSError) as error:
         pytest.skip(f"needs MNIST: {error}")
 

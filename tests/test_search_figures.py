@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from made_up import linear_table, start_architecture
 
-from dcnas.latency.table import Correction
 from dcnas.nas.networks import DECODERS
 from dcnas.nas.recorder import alpha_rows
 from dcnas.nas.space import Architecture, Space, random_architecture
@@ -30,32 +29,6 @@ def texts(figure) -> str:
     found = [t.get_text() for axes in figure.axes for t in [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]]
     found.append(figure.get_suptitle())
     return "\n".join(found)
-
-
-def test_table_7_is_the_paper_s():
-    assert (plots_search.table_7()["verdict"] == "match").all() and len(plots_search.table_7()) == 8
-
-
-def test_space_sizes_grow_with_operators():
-    sizes = plots_search.space_table(224, 100)["architectures with hidden widths"].map(float)
-    assert sizes.is_monotonic_increasing and sizes.iloc[0] > 1e50
-
-
-def test_the_table_is_described_with_its_validation():
-    assert "Validated: no" in plots_search.table_text(TABLE)
-    assert "median error 2.5%" in plots_search.table_text(TABLE.with_correction(Correction(1, 0, 2.5)))
-
-
-def validation() -> pd.DataFrame:
-    measured = np.linspace(10, 20, 8)
-    half = ["fit", "test"] * 4
-    return pd.DataFrame(dict(predicted_ms=0.8 * measured, corrected_ms=measured, measured_ms=measured, half=half))
-
-
-def test_validation_shows_both_readings():
-    table = plots_search.validation_table(validation())
-    assert table["bias (%)"].tolist() == [-20.0, 0.0] and table["Spearman"].tolist() == [1.0, 1.0]
-    assert "measured latency (ms)" in texts(plots_search.validation_figure(validation(), ""))
 
 
 @pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq"])
@@ -124,11 +97,6 @@ def test_the_decoder_s_dropped_level_is_named():
     table = plots_search.decoder_table({"the paper's": Space(4, 224, 100)})
     assert [("dropped" in cell) for cell in table["the paper's"]] == [False, True, False, False]
     assert "23% in the paper's." in plots_search.decoder_text({"the paper's": Space(4, 224, 100)})
-
-
-def test_operators_are_counted():
-    table = plots_search.share_of_operators({"one": start_architecture(SPACE, 3)})
-    assert table.loc["one", "MB-k5-e6"] == 100 and table.loc["one"].sum() == 100
 
 
 # widgets

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from dcnas.boxes import crop_boxes
 from dcnas.errors import InputError
 from dcnas.models import Classifier, Integrated, UNet
+from dcnas.models.crops import crop_boxes
 from dcnas.seed import generator, set_seed
 from dcnas.training import (
     Batch,

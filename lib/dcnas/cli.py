@@ -234,7 +234,7 @@ def lut_validate(
     device: Device = "cpu",
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
-    from .latency.table import AGAIN, load_table
+    from .latency.table import load_table
     from .nas.lut import table_errors, validate_table
     from .nas.space import Space
     from .paths import shown, write_atomic
@@ -252,7 +252,7 @@ def lut_validate(
     c = corrected.correction
     print(f"measured = {c.scale:.3f} x sum + {c.offset_ms:.2f} ms; wrote {shown(file)} and {shown(found)}")
     if c.error_pct > TABLE_LIMIT_PCT:
-        print(f"It does not predict whole networks: a search refuses an error above {TABLE_LIMIT_PCT:g}%. {AGAIN}")
+        print(f"A search refuses an error above {TABLE_LIMIT_PCT:g}%: build the table again on a quieter machine.")
 
 
 for command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):
@@ -267,7 +267,7 @@ Source = Annotated[str, typer.Argument(help="A picture, a folder of pictures, or
 @app.command()
 def weights() -> None:
     """List the trained networks that ship with the study: what they were trained on, and how well they do."""
-    from .shipped import load_network, names
+    from .deploy.weights import load_network, names
 
     for name in names():
         card = load_network(name).card
@@ -288,10 +288,10 @@ def denoise(
     weights: Weights = "dc-net-reduced-integrated", sigma: Sigma = 0.0,
 ) -> None:  # fmt: skip
     """Denoise pictures of any size with a trained network. Unreadable files are named and left out."""
-    from .apply import row_of
+    from .data.pictures import png_of
+    from .deploy.apply import row_of
+    from .deploy.weights import load_network
     from .paths import shown, write_atomic
-    from .pictures import png_of
-    from .shipped import load_network
 
     network = load_network(weights)
     if not network.denoises:
@@ -312,9 +312,9 @@ def classify(
     out: Annotated[Path | None, typer.Option(help="A CSV file for the results.")] = None,
 ) -> None:  # fmt: skip
     """Say what pictures show, with a trained network. Unreadable files are named and left out."""
-    from .apply import row_of
+    from .deploy.apply import row_of
+    from .deploy.weights import load_network
     from .paths import shown
-    from .shipped import load_network
 
     network = load_network(weights)
     if not network.classes:
@@ -328,8 +328,8 @@ def _outcomes(source: str, network, sigma: float):
     """Scene and outcome of every picture of a source, with a progress bar; unreadable ones are named on stderr."""
     from tqdm.auto import tqdm
 
-    from .apply import apply, scenes_of
     from .data.noise import check_sigma
+    from .deploy.apply import apply, scenes_of
 
     check_sigma(sigma)
     scenes, skipped = scenes_of(source), 0

@@ -51,7 +51,7 @@ def search(
     """
     import torch
 
-    from .data.images import set_named
+    from .data.photographs import set_named
     from .latency.table import load_table
     from .paths import shown
     from .study import own
@@ -131,7 +131,7 @@ def train(
     """
     import torch
 
-    from .data.images import set_named
+    from .data.photographs import set_named
     from .nas.networks import DECODERS, NETWORKS
     from .paths import shown
     from .study import own
@@ -156,7 +156,7 @@ def evaluate(folder: Folder, data: OwnData = None) -> None:
 
     The report shows the former; metrics on another set go to a file of their own, metrics-NAME.csv, and nothing else changes.
     """
-    from .data.images import set_named
+    from .data.photographs import set_named
     from .paths import shown
     from .study import own
 
@@ -177,7 +177,7 @@ def export(
     threads: Threads = None,
 ) -> None:
     """Export a trained network for a board, check it in ONNX Runtime against PyTorch, and time both at batch 1."""
-    from .data.images import set_named
+    from .data.photographs import set_named
     from .paths import shown
     from .study import own
 

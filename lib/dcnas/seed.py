@@ -10,12 +10,9 @@ import random
 import numpy as np
 import torch
 
-from .errors import require_whole
-
 
 def set_seed(seed: int) -> None:
     """Seed Python, numpy and torch (all devices). Weights are initialised from this; see `derive` for data."""
-    require_whole("seed", seed, 0)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that still draw from numpy's global stream)
     torch.manual_seed(seed)

@@ -1,54 +1,45 @@
-"""Additive white Gaussian noise: the paper's degradation, y = x + n with n ~ N(0, sigma^2) (Sections 2 and 3).
+"""Additive white Gaussian noise: the paper's degradation, y = x + n with n ~ N(0, sigma^2) (Sections 2
+and 3).
 
-Images are floats in [0, 1]. The paper trains and tests on eleven sigmas evenly spaced on [0, 1]. It does not say whether the
-noisy image is clipped to [0, 1]; `clip` is an option and unclipped is the default (the paper's PSNR at high noise is closer to it).
+Images are floats in [0, 1]. The paper trains and tests on eleven sigmas evenly spaced on [0, 1]. It does
+not say whether the noisy image is clipped to [0, 1]; `clip` is an option and unclipped is the default
+(the paper's PSNR at high noise is closer to it).
 """
+
+import math
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, is_finite, spelled
+from ..errors import InputError
 from ..seed import derive
 
 SIGMAS: tuple[float, ...] = tuple(i / 10 for i in range(11))
 
 
-def check_sigma(sigma: float | Tensor) -> None:
-    """Raise `InputError` unless every sigma is finite and not negative."""
-    values = sigma.reshape(-1).tolist() if isinstance(sigma, Tensor) else [sigma]
-    for value in values:
-        if not is_finite(value) or value < 0:
-            raise InputError(f"sigma is {spelled(value)}, but a finite noise level of at least 0 was expected.")
+def check_sigma(sigma: float) -> None:
+    """Raise `InputError` unless a noise level that a user gives is finite and not negative."""
+    if not 0 <= sigma < math.inf:
+        raise InputError(f"sigma is {sigma}, but a finite noise level of at least 0 was expected.")
 
 
 def sample_sigmas(count: int, generator: torch.Generator) -> Tensor:
-    """`count` noise levels drawn uniformly from `SIGMAS`, float32 of shape (count,), on the generator's device."""
+    """`count` noise levels drawn uniformly from `SIGMAS`, float32 of shape (count,), on the generator's
+    device."""
     index = torch.randint(len(SIGMAS), (count,), generator=generator, device=generator.device)
     return index / 10
 
 
 def degrade(images: Tensor, sigma: float | Tensor, noise: Tensor, *, clip: bool = False) -> Tensor:
-    """images + sigma * noise. `sigma` is one number or one per image (B,). Nothing is checked: the inner loop calls it."""
+    """images + sigma * noise. `sigma` is one number or one per image (B,)."""
     scale = sigma.view(-1, 1, 1, 1) if isinstance(sigma, Tensor) and sigma.dim() else sigma
     noisy = images + scale * noise
     return noisy.clamp_(0, 1) if clip else noisy
 
 
-def add_noise(images: Tensor, sigma: float | Tensor, generator: torch.Generator | None = None, *, clip: bool = False) -> Tensor:
-    """Noisy copies of `images` (B, C, H, W) in [0, 1].
-
-    `sigma` is a standard deviation in the units of the image, or a tensor (B,) with one for each image.
-    Raises `InputError` if a sigma is negative or not finite.
-    """
-    check_sigma(sigma)
-    if isinstance(sigma, Tensor) and sigma.dim() and sigma.numel() != len(images):
-        raise InputError(f"sigma has {sigma.numel()} values for {len(images)} images, but one per image was expected.")
-    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return degrade(images, sigma if isinstance(sigma, Tensor) else float(sigma), noise, clip=clip)
-
-
 class NoiseBank:
-    """The noise of evaluation, keyed by (image, sigma, seed): every model sees the same noise on the same image.
+    """The noise of evaluation, keyed by (image, sigma, seed): every model sees the same noise on the
+    same image.
 
     No two images or noise levels share a pattern. Drawn on the CPU, so a GPU evaluates on the same bits.
     """
@@ -62,5 +53,7 @@ class NoiseBank:
         out = torch.empty(len(image_ids), *shape)
         base = derive("noise bank", self.seed, f"{float(sigma):.6f}")
         for row, image in zip(out, image_ids, strict=True):
-            row.normal_(generator=self._generator.manual_seed((base + image * 0x9E3779B97F4A7C15) % 2**63))
+            row.normal_(
+                generator=self._generator.manual_seed((base + image * 0x9E3779B97F4A7C15) % 2**63)
+            )
         return out

@@ -1,11 +1,14 @@
-"""The paper's synthetic set: two MNIST digits on a grey background (Section 3, "Dataset & settings"; Figure 4a).
+"""The paper's synthetic set: two MNIST digits on a grey background (Section 3, "Dataset & settings";
+Figure 4a).
 
-Recovered where the paper is silent: 96 x 96 pixels, one channel; a digit's box is its 28 x 28 MNIST image in the middle of a
-32 x 32 square, and the classifier sees that square. Train and validation digits come from different MNIST training images, test
-digits from the MNIST test images, so no digit is ever in two splits.
+Recovered where the paper is silent: 96 x 96 pixels, one channel; a digit's box is its 28 x 28 MNIST
+image in the middle of a 32 x 32 square, and the classifier sees that square. Train and validation digits
+come from different MNIST training images, test digits from the MNIST test images, so no digit is ever in
+two splits.
 
-Image i depends on (seed, split, i) alone: a smaller set is the beginning of a larger one. Only the raw 64-bit stream of PCG64
-is used, whose bits numpy guarantees, and integer arithmetic: the same bits on every machine.
+Image i depends on (seed, split, i) alone: a smaller set is the beginning of a larger one. Only the raw
+64-bit stream of PCG64 is used, whose bits numpy guarantees, and integer arithmetic: the same bits on
+every machine.
 """
 
 from dataclasses import dataclass
@@ -15,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import BOX_SIZE
-from ..errors import require_choice, require_whole
+from ..models.crops import BOX_SIZE
 from ..seed import derive
 from .mnist import Mnist, load_mnist
 
@@ -34,8 +36,9 @@ _GREYS = (26, 76)  # 0.1 and 0.3 of 255
 class TwoDigits:
     """N images of one split.
 
-    images uint8 (N, 1, 96, 96); boxes int64 (N, 2, 4) as left, top, right, bottom in pixels, right and bottom excluded;
-    labels int64 (N, 2); digits int64 (N, 2), the rows of MNIST that were drawn (test: of its test part).
+    images uint8 (N, 1, 96, 96); boxes int64 (N, 2, 4) as left, top, right, bottom in pixels, right and
+    bottom excluded; labels int64 (N, 2); digits int64 (N, 2), the rows of MNIST that were drawn (test:
+    of its test part).
     """
 
     images: Tensor
@@ -57,7 +60,9 @@ def _below(raw: np.ndarray, limit: int) -> np.ndarray:
 
 def _places(raw: np.ndarray) -> np.ndarray:
     """The first of the tried pairs of places that do not overlap: (N, 2 digits, 2) as top, left."""
-    pairs = np.stack([_below(raw, _PLACES), _below(raw << np.uint64(32), _PLACES)], -1).reshape(len(raw), _TRIES, 2, 2)
+    pairs = np.stack([_below(raw, _PLACES), _below(raw << np.uint64(32), _PLACES)], -1).reshape(
+        len(raw), _TRIES, 2, 2
+    )
     fits = (np.abs(pairs[:, :, 0] - pairs[:, :, 1]) >= BOX_SIZE).any(-1)
     first = pairs[np.arange(len(raw)), fits.argmax(1)]
     first[~fits.any(1)] = [[0, 0], [_PLACES - 1, _PLACES - 1]]
@@ -65,15 +70,13 @@ def _places(raw: np.ndarray) -> np.ndarray:
 
 
 def generate(split: str, size: int, seed: int = 0, mnist: Mnist | None = None) -> TwoDigits:
-    """`size` images of `split` ("train", "validation" or "test").
-
-    Raises `InputError` for an unknown split, a size below 1 or a negative seed.
-    """
-    require_choice("split", split, SPLITS)
-    require_whole("size", size)
-    require_whole("seed", seed, 0)
+    """`size` images of `split` ("train", "validation" or "test")."""
     mnist = mnist or load_mnist()
-    source, labels = (mnist.test_images, mnist.test_labels) if split == "test" else (mnist.train_images, mnist.train_labels)
+    source, labels = (
+        (mnist.test_images, mnist.test_labels)
+        if split == "test"
+        else (mnist.train_images, mnist.train_labels)
+    )
     first = len(source) - VALIDATION_DIGITS if split == "validation" else 0
     count = len(source) - VALIDATION_DIGITS if split == "train" else len(source) - first
 
@@ -88,7 +91,9 @@ def generate(split: str, size: int, seed: int = 0, mnist: Mnist | None = None) -
         ink = source[digits[:, k]].astype(np.uint16)
         grey = greys[:, None, None].astype(np.uint16)
         patches = ((grey * (255 - ink) + 255 * ink + 127) // 255).astype(np.uint8)
-        for image, (top, left), patch in zip(images[:, 0], corners[:, k] + _MARGIN, patches, strict=True):
+        for image, (top, left), patch in zip(
+            images[:, 0], corners[:, k] + _MARGIN, patches, strict=True
+        ):
             image[top : top + 28, left : left + 28] = patch
 
     boxes = np.concatenate([corners[..., ::-1], corners[..., ::-1] + BOX_SIZE], -1)

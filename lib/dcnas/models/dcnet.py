@@ -8,10 +8,10 @@ global max pooling and a linear layer.
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from ..boxes import crop_boxes, crop_features
 from ..errors import require_choice, require_whole
 from .blocks import MOST_CLASSES
 from .classifier import build_classifier
+from .crops import crop_boxes, crop_features
 from .unet import UNet
 
 JOINING = ("integrated", "sequential")

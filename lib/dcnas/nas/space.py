@@ -1,7 +1,9 @@
-"""The search space of Section 4.1 and Appendix B, written once, as data; TF-NAS's [16] stages, strides and activations.
+"""The search space of Section 4.1 and Appendix B, written once, as data; TF-NAS's [16] stages, strides
+and activations.
 
-Supernet, derived networks, keys of the look-up table, FLOPs and drawings all follow from a `Space` and an `Architecture`.
-A "layer" is a searchable MBConv block, an "operator" one of its candidates, its "hidden width" the channels after the expansion.
+Supernet, derived networks, keys of the look-up table, FLOPs and drawings all follow from a `Space` and
+an `Architecture`. A "layer" is a searchable MBConv block, an "operator" one of its candidates, its
+"hidden width" the channels after the expansion.
 """
 
 import json
@@ -9,17 +11,21 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
-from ..errors import InputError, require_choice, require_finite, require_whole, spelled
+from pydantic import BaseModel, Field
+
+from ..errors import InputError, in_file
 from ..models.blocks import MOST_CLASSES
-from ..paths import shown, write_atomic
-from ..reading import read_json
+from ..paths import write_atomic
 
 FORMAT = 1  # of architecture files
 STEM_CHANNELS, SECOND_CHANNELS, SECOND_SE, HEAD_CHANNELS = 32, 16, 8, 1280
 STRIDE = 32  # of the whole network at the paper's strides: five halvings
 STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
-SMALL = 64  # pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8, 8, 4 and 4
+# pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8,
+# 8, 4 and 4
+SMALL = 64
 COUNTS = (4, 6, 8)  # how many operators a space may have
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
@@ -55,7 +61,9 @@ class Operator:
 
 
 # in the order of Table 7: the first four, six and eight are its three spaces
-OPERATORS = tuple(Operator(kernel, expansion, se) for se in (False, True) for kernel in (3, 5) for expansion in (3, 6))
+OPERATORS = tuple(
+    Operator(kernel, expansion, se) for se in (False, True) for kernel in (3, 5) for expansion in (3, 6)
+)
 
 
 @dataclass(frozen=True)
@@ -68,15 +76,21 @@ class Stage:
 
 
 STAGES = (
-    Stage(24, 2, "relu"), Stage(40, 3, "swish"), Stage(80, 4, "swish"), Stage(112, 4, "swish"),
-    Stage(192, 4, "swish"), Stage(320, 1, "swish"),
-)  # fmt: skip
+    Stage(24, 2, "relu"),
+    Stage(40, 3, "swish"),
+    Stage(80, 4, "swish"),
+    Stage(112, 4, "swish"),
+    Stage(192, 4, "swish"),
+    Stage(320, 1, "swish"),
+)
 ENCODER_STAGES = 4  # "the first six stages": both stems and these (Section 4.2)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a searchable block stands: what every operator in that place has in common. `size` is that of its input map."""
+    """Where a searchable block stands: what every operator in that place has in common. `size` is that
+    of its input map.
+    """
 
     stage: int  # 0 to 5
     block: int
@@ -96,39 +110,34 @@ class Layer:
 
 
 def strides_for(resolution: int, stem: int | None = None) -> tuple[int, ...]:
-    """The paper's strides, or for small images those of a first stem without stride; with `stem`, its stride."""
+    """The paper's strides, or for small images those of a first stem without stride; with `stem`, its
+    stride.
+    """
     return (stem or (1 if resolution <= SMALL else STRIDES[0]), *STRIDES[1:])
-
-
-def check_strides(strides) -> tuple[int, ...]:
-    """Strides of the first stem and the six stages as a tuple; `InputError` unless each is 1 or 2."""
-    if not isinstance(strides, list | tuple) or len(strides) != len(STRIDES) or not all(s in (1, 2) for s in strides):
-        raise InputError(f"strides are {spelled(strides)}, but {len(STRIDES)} numbers of 1 or 2 were expected.")
-    return tuple(int(s) for s in strides)
 
 
 @dataclass(frozen=True)
 class Space:
     """What can be searched: how many operators, for which input and how many classes.
 
-    `width` multiplies all channels (Table 4's "upscaled", and small studies); results are multiples of 4, at least 8.
-    `strides` are those of the first stem and of the six stages.
+    `width` multiplies all channels (Table 4's "upscaled", and small studies); results are multiples of
+    4, at least 8. `strides` are those of the first stem and of the six stages.
     """
 
-    operators: int = 4
-    resolution: int = 224  # pixels, height and width
-    classes: int = 100
-    width: float = 1.0
-    strides: tuple[int, ...] = STRIDES
+    operators: Literal[COUNTS] = 4
+    resolution: Annotated[int, Field(ge=STRIDE, le=MOST_RESOLUTION)] = 224  # pixels, height and width
+    classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)] = 100
+    width: Annotated[float, Field(gt=0, le=MOST_WIDTH)] = 1.0
+    strides: Annotated[
+        tuple[Literal[1, 2], ...], Field(min_length=len(STRIDES), max_length=len(STRIDES))
+    ] = STRIDES
 
     def __post_init__(self):
-        object.__setattr__(self, "strides", check_strides(self.strides))
-        require_choice("operators", require_whole("operators", self.operators), COUNTS)
-        require_whole("classes", self.classes, 2, MOST_CLASSES)
-        require_finite("width", self.width, 0, MOST_WIDTH)
-        total = math.prod(self.strides)
-        if require_whole("resolution", self.resolution, STRIDE, MOST_RESOLUTION) % total:
-            raise InputError(f"resolution is {self.resolution}, but a multiple of {total} pixels was expected.")
+        if self.resolution % math.prod(self.strides):
+            multiple = math.prod(self.strides)
+            raise InputError(
+                f"resolution is {self.resolution}, but a multiple of {multiple} pixels was expected."
+            )
 
     @property
     def candidates(self) -> tuple[Operator, ...]:
@@ -152,7 +161,10 @@ class Space:
     @cached_property
     def stages(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the layers of each stage."""
-        return tuple(tuple(i for i, layer in enumerate(self.layers) if layer.stage == s) for s in range(len(STAGES)))
+        return tuple(
+            tuple(i for i, layer in enumerate(self.layers) if layer.stage == s)
+            for s in range(len(STAGES))
+        )
 
 
 @dataclass(frozen=True)
@@ -165,38 +177,30 @@ class Choice:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of a space: a choice for each layer; None leaves the layer out (only last ones of a stage, with learned beta)."""
+    """A network of a space: a choice for each layer; None leaves the layer out (only last ones of a
+    stage, with learned beta).
+    """
 
     space: Space
     choices: tuple[Choice | None, ...]
-
-    def __post_init__(self):
-        layers = self.space.layers
-        if len(self.choices) != len(layers):
-            raise InputError(f"the architecture has {len(self.choices)} layers, but the space has {len(layers)}.")
-        for layer, choice in zip(layers, self.choices, strict=True):
-            if choice is None:
-                if layer.block == 0:
-                    raise InputError(f"{layer.name} is left out, but the first block of a stage is always there.")
-                continue
-            require_choice(f"the operator of {layer.name}", choice.operator, OPERATORS)
-            low, high = choice.operator.least_hidden(layer.in_channels), choice.operator.most_hidden(layer.in_channels)
-            if not low <= require_whole(f"the hidden width of {layer.name}", choice.hidden) <= high:
-                raise InputError(f"the hidden width of {layer.name} is {choice.hidden}, but {low} to {high} were expected.")
-        for stage in self.space.stages:
-            present = [self.choices[i] is not None for i in stage]
-            if present != sorted(present, reverse=True):
-                raise InputError(f"stage {layers[stage[0]].stage + 1} leaves out a block before its last one.")
 
     def to_json(self) -> str:
         """The file that rebuilds the network."""
         space = self.space
         layers = [
-            None if choice is None else {"layer": layer.name, "operator": choice.operator.name, "hidden": choice.hidden}
+            None
+            if choice is None
+            else {"layer": layer.name, "operator": choice.operator.name, "hidden": choice.hidden}
             for layer, choice in zip(space.layers, self.choices, strict=True)
         ]
-        head = {"operators": space.operators, "resolution": space.resolution, "classes": space.classes, "width": space.width}
-        head |= {"strides": space.strides} if space.strides != STRIDES else {}  # files without them are of the paper's
+        head = {
+            "operators": space.operators,
+            "resolution": space.resolution,
+            "classes": space.classes,
+            "width": space.width,
+        }
+        # files without them are of the paper's
+        head |= {"strides": space.strides} if space.strides != STRIDES else {}
         lines = ",\n  ".join(json.dumps(layer) for layer in layers)
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 
@@ -215,10 +219,15 @@ def widened(architecture: Architecture, width: float) -> Architecture:
     """The same operators and expansion rates in a space whose channels are `width` times as wide."""
     space = replace(architecture.space, width=width)
     found = []
-    for before, layer, choice in zip(architecture.space.layers, space.layers, architecture.choices, strict=True):
+    for before, layer, choice in zip(
+        architecture.space.layers, space.layers, architecture.choices, strict=True
+    ):
         if choice is not None:
             hidden = round(choice.hidden / before.in_channels * layer.in_channels)
-            low, high = choice.operator.least_hidden(layer.in_channels), choice.operator.most_hidden(layer.in_channels)
+            low, high = (
+                choice.operator.least_hidden(layer.in_channels),
+                choice.operator.most_hidden(layer.in_channels),
+            )
             choice = Choice(choice.operator, min(max(hidden, low), high))
         found.append(choice)
     return Architecture(space, tuple(found))
@@ -229,37 +238,63 @@ def save_architecture(architecture: Architecture, path: Path) -> Path:
     return write_atomic(path, architecture.to_json())
 
 
+class _Block(BaseModel):
+    operator: Literal[tuple(operator.name for operator in OPERATORS)]
+    hidden: int
+
+
+class _File(BaseModel):
+    """What an architecture's JSON file must hold."""
+
+    format: Literal[FORMAT]
+    space: Space
+    layers: list[_Block | None]
+
+
 def load_architecture(path: Path) -> Architecture:
     """The architecture of a JSON file; `InputError` that says what is wrong with any other file."""
-    try:
-        return from_record(read_json(path))
-    except InputError as error:
-        raise InputError(f"{shown(path)} is not an architecture of this study: {error}") from None
+    with in_file(path):
+        return _architecture(_File.model_validate_json(Path(path).read_bytes()))
 
 
 def from_record(record: dict) -> Architecture:
-    """An architecture from what `to_json` wrote; `InputError` that says what is wrong with any other record."""
-    try:
-        if record["format"] != FORMAT:
-            raise InputError(f"its format is {spelled(record['format'])}, but {FORMAT} was expected.")
-        space = Space(**record["space"])
-        names = {operator.name: operator for operator in OPERATORS}
-        choices = []
-        for entry in record["layers"]:
-            if entry is None:
-                choices.append(None)
-            else:
-                choices.append(Choice(names[require_choice("operator", entry["operator"], names)], entry["hidden"]))
-        return Architecture(space, tuple(choices))
-    except (KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"it is no record of an architecture ({type(error).__name__}: {reason}).") from None
+    """An architecture from what `to_json` wrote, as a dict; a ValueError for any other dict."""
+    return _architecture(_File.model_validate(record))
+
+
+def _architecture(file: _File) -> Architecture:
+    by_name, layers = {operator.name: operator for operator in OPERATORS}, file.space.layers
+    if len(file.layers) != len(layers):
+        raise InputError(f"it has {len(file.layers)} layers, but its space has {len(layers)}.")
+    choices = []
+    for layer, block in zip(layers, file.layers, strict=True):
+        if block is None:
+            choices.append(None)
+            continue
+        operator = by_name[block.operator]
+        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        if not low <= block.hidden <= high:
+            raise InputError(
+                f"the hidden width of {layer.name} is {block.hidden}, but {low} to {high} were expected."
+            )
+        if layer.block and choices[-1] is None:
+            raise InputError(f"{layer.name} is there, but the block before it is left out.")
+        choices.append(Choice(operator, block.hidden))
+    for stage in file.space.stages:
+        if choices[stage[0]] is None:
+            raise InputError(
+                f"{layers[stage[0]].name} is left out, but the first block of a stage is always there."
+            )
+    return Architecture(file.space, tuple(choices))
 
 
 def log_size(space: Space) -> float:
     """Decimal logarithm of the number of architectures, widths included: how large the space is."""
     sizes = [
-        sum(o.most_hidden(layer.in_channels) - o.least_hidden(layer.in_channels) + 1 for o in space.candidates)
+        sum(
+            o.most_hidden(layer.in_channels) - o.least_hidden(layer.in_channels) + 1
+            for o in space.candidates
+        )
         for layer in space.layers
     ]
     return sum(map(math.log10, sizes))

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError, require_choice, require_whole
 from ..models import CLASSIFIERS, JOINING, Classifier, UNet, count_parameters
+from ..models.crops import BOX_SIZE
 from ..models.unet import UNET_EXPANSION
 from .figures import COLOURS, new_figure
 

@@ -33,14 +33,14 @@ from matplotlib.patches import Patch, Rectangle, StepPatch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..boxes import BOX_SIZE
 from ..data.noise import check_sigma
 from ..data.two_digits import IMAGE_SIZE, cached
+from ..deploy.weights import full
 from ..errors import InputError, require_choice
 from ..latency.measure import measure
 from ..models import CLASSIFIERS, UNETS, Classifier, UNet
+from ..models.crops import BOX_SIZE
 from ..paths import published_dir, weights_dir
-from ..shipped import full
 from ..training.metrics import psnr, ssim
 from . import drawing, timing
 from . import results3 as results

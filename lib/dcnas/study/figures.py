@@ -12,7 +12,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cycler import cycler
 from IPython.display import Image as Picture
+from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ from PIL import Image
 
 from ..paths import figures_dir, write_atomic
 from .scales import SCALES
-from .stats import Interval
+from .stats import SIGMAS, Interval, Scores, means
 
 DPI = 110
 # Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart in grey as well
@@ -36,11 +38,13 @@ LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, 
 STYLE = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 9,
     "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8,
-    "lines.markersize": 6, "legend.frameon": False, "image.cmap": "gray",
+    "lines.markersize": 6, "legend.frameon": False, "image.cmap": "gray", "axes.prop_cycle": cycler(color=PALETTE),
 }  # fmt: skip
 
 
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
+pd.options.display.max_colwidth = None  # tables show claims and comparisons whole
+pd.options.display.max_rows = 100
 
 
 def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, layout: str = "constrained", **options):
@@ -96,6 +100,15 @@ def band(axes, x: Sequence[float], intervals: Sequence[Interval], *, alpha: floa
     axes.fill_between(x, lows, highs, color=look["color"], alpha=alpha, linewidth=0)
 
 
+def curves(axes, scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS) -> None:
+    """The mean score of each network that has results against sigma, with bands of 95% over images and seeds."""
+    for i, label in enumerate(labels):
+        levels = [means(scores, [label], [sigma]).get(label) for sigma in sigmas]
+        if all(levels):
+            band(axes, sigmas, levels, **style(i), markersize=5, label=label)
+    axes.set(xlabel="noise level σ", xticks=np.linspace(0, 1, 6))
+
+
 def picture(axes, image: np.ndarray, title: str = "", limits: tuple[float, float] = (0, 1), cmap: str = "gray"):
     """An image (H, W) without ticks, its values shown from the first of `limits` to the second."""
     axes.set(xticks=[], yticks=[], title=title)
@@ -108,13 +121,18 @@ def square(axes, left: float, top: float, size: float, colour: str, text: str = 
     axes.text(left + 1, top + 1, text, color=colour, fontsize=fontsize, fontweight="bold", va="top")
 
 
-def note(figure: Figure, text: str) -> Figure:
-    """Write a text below the figure."""
+def note(figure: Figure | sns.FacetGrid, text: str, legend_columns: int = 4) -> Figure:
+    """Write a text below a figure, or below a grid of seaborn's, whose legend goes above its panels."""
+    if isinstance(figure, sns.FacetGrid):
+        if figure.legend is not None:
+            sns.move_legend(figure, "outside upper center", ncols=legend_columns, title="", frameon=False)
+        figure = figure.figure
+        figure.set_layout_engine("constrained")
     figure.supxlabel(text, fontsize=9.5, color="0.3", wrap=True)
     return figure
 
 
-def caption(figure: Figure, rows: pd.DataFrame, text: str = "") -> Figure:
+def caption(figure: Figure | sns.FacetGrid, rows: pd.DataFrame, text: str = "") -> Figure:
     """Write below the figure which scale, how many seeds and training images it shows, and what its intervals leave out."""
     if "95%" in text and rows.groupby("label")["seed"].nunique().min() == 1:
         text += " Of one seed: over images alone."
@@ -148,7 +166,10 @@ def show(thing: Figure | pd.DataFrame, name: str, scale: str):
     if isinstance(thing, pd.DataFrame):
         save_table(thing, name, scale)
         return thing
-    return Picture(filename=str(save_figure(getattr(thing, "figure", thing), name, scale)))
+    figure = getattr(thing, "figure", thing)  # seaborn's grids have one
+    path = save_figure(figure, name, scale)
+    plt.close(figure)  # or the cell would display a figure of seaborn's twice
+    return Picture(filename=str(path))
 
 
 def save_table(frame: pd.DataFrame, name: str, scale: str) -> Path:

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
+from ..models.crops import BOX_SIZE
 from . import figures, paper, results3, results4
 from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdict_table
 from .comparisons import COUNTED, TIMED, Evidence, asked, compared

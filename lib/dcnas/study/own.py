@@ -20,11 +20,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import export, reading
+from .. import reading
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
+from ..deploy.weights import Network, load_network
 from ..errors import InputError, spelled
+from ..latency.measure import measure_many
 from ..latency.table import Table
 from ..models import count_parameters
 from ..models.flops import count_flops
@@ -32,7 +34,6 @@ from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, build_network
 from ..nas.space import Architecture, from_record, load_architecture, save_architecture
 from ..paths import shown, write_atomic
-from ..shipped import Network, load_network
 from ..training import evaluate
 from . import figures, plots_own, plots_search, report
 from .results3 import ship_run
@@ -236,6 +237,8 @@ def source(name: str, data: str | None) -> tuple[Network, str, Path]:
 
 def write_export(network: Network, data: str, path: Path, *, int8: bool = False, threads: int | None = None) -> dict:
     """The network as an ONNX file (and `-int8` beside it), compared and timed; what was found, also in a JSON file beside it."""
+    from ..deploy import export  # needs packages of the extra `export`
+
     if int8 and network.of_digits:
         raise InputError(f"int8 is for networks of Section 4, but {network.name} is of Section 3.")
     size = IMAGE_SIZE if network.of_digits else network.card["resolution"]
@@ -250,7 +253,10 @@ def write_export(network: Network, data: str, path: Path, *, int8: bool = False,
         files["ONNX Runtime, int8"] = path.with_name(f"{path.stem}-int8.onnx")
         export.quantise(path, files["ONNX Runtime, int8"], real)
         found["int8_cost"] = _cost(network, export.Session(files["ONNX Runtime, int8"], threads), images, size)
-    times = export.timed(network, files, size=size, threads=threads)
+    inputs = export.example(network, 1, size, size)
+    models = {"PyTorch": (network.model, inputs)}
+    models |= {name: (export.Session(path, threads), inputs) for name, path in files.items()}
+    times = measure_many(models, rounds=20, warmup=3, passes=5, threads=threads)
     found |= {"size_px": size, "threads": times["PyTorch"].threads, "device": times["PyTorch"].device}
     found["latency_ms"] = {name: {"median": t.median_ms, "q25": t.q25_ms, "q75": t.q75_ms} for name, t in times.items()}
     found["mib"] = {file.name: file.stat().st_size / 2**20 for file in files.values()}
@@ -265,7 +271,7 @@ def _noisy_training_images(images: ImageSet, size: int) -> Tensor:
     return torch.cat([noisy(range(n, n + 1), n / max(1, len(views) - 1)) for n in range(len(views))])
 
 
-def _cost(network: Network, session: export.Session, images: ImageSet, size: int) -> list[dict]:
+def _cost(network: Network, session: Callable, images: ImageSet, size: int) -> list[dict]:
     """What 8 bits cost at each noise level: PSNR (dB) and accuracy (points), quantised minus float, with 95% intervals."""
     before = per_image(network.answer, images, size)
     after = per_image(lambda x: _with_classes(session(x)), images, size)

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ..boxes import BOX_SIZE
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, UNETS, VARIANTS, UNet, build_classifier, count_flops
+from ..models.crops import BOX_SIZE
 from . import figures, paper
 from . import results3 as results
 from .claims import COUNTED, TIMED, latency_difference

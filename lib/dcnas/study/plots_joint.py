@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..boxes import BOX_SIZE
 from ..data.noise import SIGMAS
 from ..data.two_digits import cached
 from ..models import JOINING, UNETS
+from ..models.crops import BOX_SIZE
 from . import compare, figures, paper
 from .claims import TIMED, latency_difference
 from .compare import NOISY, Scores, claim_rows, combine, contrast, difference, mean_score, mean_scores

@@ -112,17 +112,6 @@ def predictions_text(predictions: pd.DataFrame) -> str:
     )
 
 
-def latency_text(latency: pd.DataFrame) -> str:
-    """In which milliseconds latencies of networks are given, and how far that is from the clock's."""
-    slow = latency["slowdown"]
-    span = f"{slow.min():.2f}" if slow.min() == slow.max() else f"{slow.min():.2f} to {slow.max():.2f}"
-    return (
-        "Latencies of networks are given in the table's milliseconds, in which targets are: every measurement has eight reference "
-        "networks in it, and what the clock says is divided by how many times as long these take as the table says "
-        f"(here {span})."
-    )
-
-
 def same_latency_rows(
     rows: pd.DataFrame, claim: str, a: str, b: str, theirs: Sequence[float], within_pct: float = 5.0
 ) -> list[dict]:  # fmt: skip

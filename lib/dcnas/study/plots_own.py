@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..data.images import ImageSet, evaluation_images
-from ..shipped import Network
+from ..deploy.weights import Network
 from ..training.metrics import psnr
 from . import figures
 from .figures import COLOURS

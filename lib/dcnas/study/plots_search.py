@@ -13,170 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..data.images import ImageSet, evaluation_images
 from ..latency.table import Table
-from ..nas.lut import TFNAS_ENTRIES, key_of, predicted_ms, table_errors
+from ..nas.lut import key_of, predicted_ms
 from ..nas.networks import DROPPED_SHARE, dropped_level, encoder_levels, shares
 from ..nas.recorder import LEAD, TAIL, Verdict, healthy
-from ..nas.space import ENCODER_STAGES, OPERATORS, Architecture, Space, log_size
-from . import figures, paper
+from ..nas.space import ENCODER_STAGES, Architecture, Space
+from . import figures
 from .figures import COLOURS, PALETTE
 from .results4 import Searched
-from .runs import bank_noisy
 
 KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
 FIXED = "0.85"
 
 
 # ---- Table 7 and the look-up table
-
-
-def table_7() -> pd.DataFrame:
-    """The operators and the spaces they belong to, ours beside the paper's Table 7."""
-    theirs = paper.table("table7_operators").set_index("name")
-    rows = []
-    for operator in OPERATORS:
-        row = {"name": operator.name, "kernel": operator.kernel, "expansion": operator.expansion, "SE": operator.se}
-        row |= {f"in the space of {n}": operator in Space(n).candidates for n in (4, 6, 8)}
-        paper_row = theirs.loc[operator.name]
-        same = [paper_row["kernel"], paper_row["expansion"], paper_row["se"], *(paper_row[f"in_{n}"] for n in (4, 6, 8))]
-        rows.append(row | {"verdict": "match" if list(row.values())[1:] == same else "no match"})
-    return pd.DataFrame(rows).set_index("name")
-
-
-def space_table(resolution: int, classes: int) -> pd.DataFrame:
-    """How large the spaces of 4, 6 and 8 operators are."""
-    rows = []
-    for n in (4, 6, 8):
-        space = Space(n, resolution, classes)
-        rows.append({
-            "operators": n, "layers": len(space.layers), "choices of operators": f"{n ** len(space.layers):.1e}",
-            "architectures with hidden widths": f"1e{log_size(space):.0f}",
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("operators")
-
-
-def layers_table(resolution: int, classes: int) -> pd.DataFrame:
-    """The searchable places of the space, stage by stage."""
-    rows = []
-    space = Space(4, resolution, classes)
-    for number, stage in enumerate(space.stages, 1):
-        first, last = space.layers[stage[0]], space.layers[stage[-1]]
-        rows.append({
-            "stage": number, "blocks": len(stage), "channels in": first.in_channels, "channels out": last.out_channels,
-            "stride": first.stride, "activation": first.activation, "input (px)": first.size,
-            "part of": "encoder" if number <= ENCODER_STAGES else "classification branch",
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("stage")
-
-
-def images_figure(data: ImageSet, sigmas: Sequence[float] = (0.0, 0.2, 0.5, 1.0)) -> Figure:
-    """An image of each of the first four classes, at several noise levels."""
-    resolution = min(data.side, 128)
-    views, labels = evaluation_images(data, "test", resolution)
-    rows = [int((labels[:, 0] == n).nonzero()[0, 0]) for n in range(min(4, len(data.classes)))]
-    noisy = bank_noisy(views[rows])
-    figure, grid = figures.new_figure(2.1 * len(rows) + 0.6, 2.1 * len(sigmas), len(sigmas), len(rows), squeeze=False)
-    for line, sigma in zip(grid, sigmas, strict=True):
-        for n, (axes, image) in enumerate(zip(line, noisy(range(len(rows)), sigma), strict=True)):
-            figures.picture(axes, image.permute(1, 2, 0).numpy().clip(0, 1), data.classes[n] if sigma == sigmas[0] else "")
-        line[0].set_ylabel(f"σ = {sigma:g}")
-    return figures.note(figure, f"Test images of {data.name}, {resolution} px.")
-
-
-def table_text(table: Table) -> str:
-    """What a look-up table holds and how it was measured, in two sentences."""
-    c, share, error = table.conditions, 100 * table.entries / TFNAS_ENTRIES, table.correction.error_pct
-    return (
-        f"{table.entries} latencies in milliseconds ({share:.1f}% of the {TFNAS_ENTRIES:,} entries that TF-NAS lists for the same "
-        f"space), measured on {c.device} with {c.threads} threads, batch {c.batch}, {c.resolution} pixels, "
-        f"PyTorch {c.torch_version}, on {c.date}. Validated: {'no' if error is None else f'median error {error:.1f}%'}."
-    )
-
-
-def validation_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Errors of the table against whole networks: as summed, and corrected on the half that the correction has not seen."""
-    parts = {
-        "sum of the parts, all networks": table_errors(frame, "predicted_ms"),
-        "corrected, networks held out": table_errors(frame[frame["half"] == "test"], "corrected_ms"),
-    }
-    names = {
-        "bias_pct": "bias (%)", "mape_pct": "mean abs. error (%)", "median_pct": "median abs. error (%)",
-        "max_pct": "largest error (%)", "spearman": "Spearman",
-    }  # fmt: skip
-    return pd.DataFrame(parts).T.rename(columns=names).round(2).rename_axis("prediction")
-
-
-def validation_figure(frame: pd.DataFrame, text: str) -> Figure:
-    """Predicted against measured latency of whole networks, before and after the correction, and the errors."""
-    figure, (left, right) = figures.new_figure(10, 4.4, 1, 2)
-    for i, (column, name) in enumerate({"predicted_ms": "sum of the parts", "corrected_ms": "corrected"}.items()):
-        look = dict(color=PALETTE[i], marker=figures.MARKERS[i], linestyle="")
-        left.plot(frame["measured_ms"], frame[column], label=name, **look)
-        right.plot(frame["measured_ms"], 100 * (frame[column] / frame["measured_ms"] - 1), label=name, **look)
-    ends = [frame["measured_ms"].min(), frame["measured_ms"].max()]
-    left.plot(ends, ends, color="0.4", linewidth=1, label="exact")
-    right.axhline(0, color="0.4", linewidth=1)
-    left.set(xlabel="measured latency (ms)", ylabel="latency from the table (ms)")
-    right.set(xlabel="measured latency (ms)", ylabel="error (%)")
-    left.legend()
-    return figures.note(figure, text)
-
-
-def validation_text(frame: pd.DataFrame, table: Table) -> str:
-    """What the correction is, and how good the corrected table is on networks it has not seen."""
-    held_out, c = frame[frame["half"] == "test"], table.correction
-    errors = table_errors(held_out)
-    return (
-        f"Measured latency = {c.scale:.3f} x sum of the parts {c.offset_ms:+.2f} ms. On {len(held_out)} networks that the "
-        f"correction has not seen, the median absolute error is {errors['median_pct']:.1f}%, the largest {errors['max_pct']:.1f}%, "
-        f"and the rank correlation (Spearman) {errors['spearman']:.2f}. The quartiles of one network's own measurement are "
-        f"{100 * (frame['spread_ms'] / frame['measured_ms']).median():.1f}% of its latency apart."
-    )
-
-
-def clock_table(latency: pd.DataFrame) -> pd.DataFrame:
-    """The synchronised median of a few networks beside the mean without synchronising."""
-    shown = latency.drop_duplicates("label").set_index("label")
-    table = shown[["median_ms", "q25_ms", "q75_ms", "unsynchronised_ms"]].round(2)
-    table["ratio"] = (shown["unsynchronised_ms"] / shown["median_ms"]).round(3)
-    names = {
-        "median_ms": "median (ms)", "q25_ms": "lower quartile (ms)", "q75_ms": "upper quartile (ms)",
-        "unsynchronised_ms": "mean, not synchronised (ms)",
-    }  # fmt: skip
-    return table.rename(columns=names).rename_axis("network")
-
-
-def costs_table(table: Table, space: Space) -> pd.DataFrame:
-    """Latency in ms of every operator at its starting width in every layer, before the correction."""
-    rows = {
-        layer.name: {o.name: round(table.part_ms(key_of(layer, o), o.start_hidden(layer.in_channels)), 3) for o in space.candidates}
-        for layer in space.layers
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-
-
-def costs_figure(table: Table, space: Space) -> Figure:
-    """`costs_table` as lines, a line per operator."""
-    costs = costs_table(table, space)
-    figure, axes = figures.new_figure(11, 4.6)
-    for n, name in enumerate(costs):
-        axes.plot(range(len(costs)), costs[name], label=name, **figures.style(n))
-    labels = [name.replace("stage", "").replace("block", "") for name in costs.index]
-    axes.set_xticks(range(len(costs)), labels)
-    axes.set(xlabel="layer (stage.block)", ylabel="latency of the block (ms)")
-    axes.set_ylim(bottom=0)
-    axes.legend(ncols=2)
-    return figures.note(figure, table_text(table))
-
-
-def costs_text(costs: pd.DataFrame) -> str:
-    """What kernel, expansion and squeeze-and-excitation cost, as ratios of sums over all layers."""
-    total = costs.sum()
-    pairs = {"kernel 5 instead of 3": ("MB-k5-e3", "MB-k3-e3"), "expansion 6 instead of 3": ("MB-k3-e6", "MB-k3-e3"),
-             "squeeze-and-excitation": ("MB-k3-e3-se", "MB-k3-e3")}  # fmt: skip
-    parts = [f"{what} costs {total[a] / total[b]:.2f} times as much" for what, (a, b) in pairs.items()]
-    return f"Summed over all layers: {'; '.join(parts)}."
 
 
 def curves_figure(table: Table, space: Space, layers: Sequence[int], text: str) -> Figure:
@@ -520,28 +370,6 @@ def decoder_text(spaces: dict[str, Space]) -> str:
         f'"mb 3-lay" does without one level. The paper does not say which; there it saves {100 * DROPPED_SHARE:.0f}% of the '
         f"decoder's time, so the level whose share comes nearest to that is dropped here: {parts}."
     )
-
-
-def share_of_operators(architectures: dict[str, Architecture]) -> pd.DataFrame:
-    """How often each operator stands in each of several networks, in % of their layers."""
-    table = {}
-    for name, architecture in architectures.items():
-        chosen = [choice.operator for choice in architecture.choices if choice is not None]
-        table[name] = {operator.name: round(100 * np.mean([c == operator for c in chosen]), 0) for operator in OPERATORS}
-    return pd.DataFrame(table).T.rename_axis("network")
-
-
-def shares_text(architectures: dict[str, Architecture]) -> str:
-    """How often networks of the larger spaces take operators of the smallest, beside what chance would give, by target."""
-    small, lines = set(Space(4).candidates), []
-    for name, architecture in architectures.items():
-        space = architecture.space
-        if space.operators == 4:
-            continue
-        chosen = [choice.operator in small for choice in architecture.choices if choice is not None]
-        chance = len(small & set(space.candidates)) / space.operators
-        lines.append(f"- {name}: {100 * np.mean(chosen):.0f}% of the layers, by chance {100 * chance:.0f}%.")
-    return "Operators of the smallest space (without squeeze-and-excitation) in networks of the larger ones:\n\n" + "\n".join(lines)
 
 
 def step_table(steps: pd.DataFrame) -> pd.DataFrame:

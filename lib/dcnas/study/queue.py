@@ -82,7 +82,7 @@ def run_queue(
     experiments = [e for e in experiments if e.name not in published]
     with _engine(engine, address, device) as run_one_wave:
         if any(isinstance(e, Experiment) for e in experiments):
-            load_mnist(progress=progress)  # once, before the workers ask for it all together
+            load_mnist()  # once, before the workers ask for it all together
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         with tqdm(total=len(experiments), desc="queue", unit="run", disable=not progress, dynamic_ncols=True) as bar:
             for wave, at_once in waves(experiments, jobs):

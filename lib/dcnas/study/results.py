@@ -6,14 +6,19 @@ runs' folder. Rows say how well each network does at each noise level, `scores` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from ..data.noise import SIGMAS
+from ..data.two_digits import cached
 from ..nas.space import Architecture
 from ..paths import paper_dir
+from ..training import evaluate
 from . import histories, results3, results4, section2
-from .stats import Interval, Scores
+from .runs import bank_noisy
+from .stats import Interval, Scores, contrast, means
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,25 @@ class Results:
         """How many seeds each network was trained with."""
         return self.rows.groupby("label", sort=False)["seed"].nunique()
 
+    @property
+    def networks(self) -> pd.DataFrame:
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
+        columns = {
+            "seeds": networks["seed"].nunique(),
+            "FLOPs (M)": networks["flops"].mean().div(1e6).round(1),
+            "parameters (M)": networks["parameters"].mean().div(1e6).round(2),
+            "latency (ms)": networks["latency_ms"].mean().round(2),
+        }
+        return pd.DataFrame(columns).rename_axis("network")
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
+        seen = self.rows[["scale", "data", "classes", "resolution", "set_images", "images"]].drop_duplicates()
+        names = {"resolution": "pixels", "set_images": "training images", "images": "images seen by a network"}
+        return seen.assign(epochs=(seen["images"] / seen["set_images"]).round(1)).rename(columns=names).set_index("scale")
+
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
         if metric in self.compared:
@@ -45,6 +69,10 @@ class Results:
         """label to the outputs of seed 0 for the first test images: uint8 (sigmas, images, C, H, W)."""
         read = {"section2_per_image": section2.samples, "section3_per_image": results3.samples}
         return read.get(self.archive, results4.samples)(self.rows)
+
+    def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
+        """A test image of Section 3, (96, 96) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
+        return results3.pictures(self.rows, index, sigma)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -79,6 +107,12 @@ def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> R
     return Results(results3.gather(groups, scale, device))
 
 
+def lengths(group: str) -> dict[str, Results]:
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    parts = map(Results, results3.published_lengths(group))
+    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
+
+
 def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
     """The searches of a group such as "beta_searches", in its order."""
     listed = results4.searches(group, scale, device=device)
@@ -97,6 +131,13 @@ def paper(name: str, index: str = "model") -> pd.DataFrame:
     return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
 
 
+def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
+    """A row per network with its mean score, such as "PSNR (dB)", and the bounds of its 95% interval."""
+    levels = means(scores, dict.fromkeys(label for label, _ in scores), sigmas)
+    rows = [(round(level.mean, decimals), level.bounds(decimals)) for level in levels.values()]
+    return pd.DataFrame(rows, pd.Index(list(levels)), [name, f"{name}, 95%"])
+
+
 def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False) -> pd.DataFrame:
     """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference and a verdict.
 
@@ -108,7 +149,7 @@ def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool
         interval = value if isinstance(value, Interval) else Interval(value, value, value)
         row = {"network": name, "ours": round(interval.mean, decimals)}
         if not exact:
-            row["95% interval"] = interval.bounds(decimals)
+            row["95% interval"] = interval.bounds(decimals) if isinstance(value, Interval) else "exact"
         number = theirs.get(name)
         row["paper"] = number
         row["difference"] = None if number is None else round(interval.mean - number, decimals)
@@ -116,3 +157,29 @@ def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool
         row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
         rows.append(row)
     return pd.DataFrame(rows).set_index("network")
+
+
+def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparison") -> pd.DataFrame:
+    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
+    rows = {}
+    for part, (weights, sigmas) in parts.items():
+        if pair := contrast(scores, weights, sigmas):
+            effect, seeds = pair
+            side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
+            rows[part] = [round(effect.mean, 2), effect.bounds(), seeds, side + " (one seed)" * (seeds == 1)]
+    columns = ["effect", "95% interval", "seeds", "interval is"]
+    return pd.DataFrame(list(rows.values()), pd.Index(list(rows)), columns).rename_axis(name)
+
+
+@lru_cache(maxsize=4)
+def _noisy_input(images: int) -> dict[str, np.ndarray]:
+    data = cached("test", images)
+    noisy = bank_noisy(data.images)
+    scores = evaluate(lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, noisy, SIGMAS)
+    return {metric: values.numpy() for metric, values in scores.items()}
+
+
+def with_noisy_input(scores: Scores, metric: str) -> Scores:
+    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that every network meets."""
+    noisy = _noisy_input(next(iter(scores.values())).shape[1])[metric]
+    return scores | {("noisy input", seed): noisy for _, seed in scores}

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..boxes import BOX_SIZE
 from ..data.noise import SIGMAS
 from ..data.two_digits import IMAGE_SIZE, cached
+from ..deploy.weights import DIGITS, compact, metrics_of, ship
 from ..errors import InputError, require_choice, require_whole
 from ..models import count_flops
+from ..models.crops import BOX_SIZE
 from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
 from ..reading import COUNT, FLAG, NUMBER, SCORE, TEXT, one_of, read_frame, require_columns
-from ..shipped import DIGITS, compact, metrics_of, ship
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_history, read_metrics, read_tensors

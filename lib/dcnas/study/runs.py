@@ -25,12 +25,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import __version__
-from ..boxes import BOX_SIZE, crop_boxes, crop_squares
 from ..data.noise import SIGMAS, NoiseBank, degrade, sample_sigmas
 from ..data.two_digits import TwoDigits, cached
 from ..errors import InputError
 from ..latency.measure import check_device, device_name
 from ..models import count_parameters
+from ..models.crops import BOX_SIZE, crop_boxes, crop_squares
 from ..paths import published_dir, root, runs_dir, shown, write_atomic
 from ..reading import numbers, read_record, read_rows
 from ..seed import generator, set_seed

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from filelock import FileLock
 
-from ..data.images import ImageSet, identity_of, load_images
+from ..data.images import ImageSet, load_images
+from ..data.photographs import identity_of
 from ..errors import InputError, require_choice, require_whole
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table

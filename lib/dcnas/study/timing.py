@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..boxes import BOX_SIZE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
 from ..latency.measure import Latency, check_device, device_name, measure_many, measure_pair
+from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, shown, write_atomic
 from ..reading import read_frame
 from . import experiments as lists
@@ -110,3 +110,15 @@ def pair_passes(a: str, b: str) -> pd.DataFrame:
     if files and (frame.groupby(["a", "b"]).size().nunique() > 1 or set(PAIRS) - set(zip(frame["a"], frame["b"]))):
         raise InputError(f"{shown(files[0])} has not all its rounds: it was cut short; measure it anew.")
     return frame[(frame["a"] == a) & (frame["b"] == b)]
+
+
+def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
+    """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that of `reference`."""
+    ours, single = (latencies(batch).reindex(theirs.index) for batch in (32, 1))
+    table = pd.DataFrame({
+        "batch 32 (ms)": ours["median_ms"], "batch 1 (ms)": single["median_ms"], "paper, batch 32 (ms)": theirs,
+    })  # fmt: skip
+    relative = (table / table.loc[reference]).rename(columns=lambda name: name.replace("(ms)", "(relative)"))
+    spread = ours[["q25_ms", "q75_ms", "unsynchronised_ms"]]
+    spread.columns = ["25% of passes (ms)", "75% of passes (ms)", "unsynchronised mean (ms)"]
+    return table[["batch 32 (ms)"]].join(spread).join(table.iloc[:, 1:]).round(3).join(relative.round(2)).rename_axis("network")

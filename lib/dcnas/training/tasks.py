@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..boxes import crop_boxes
+from ..models.crops import crop_boxes
 from .losses import charbonnier, joint_loss
 
 TASKS = ("classify", "denoise", "joint")

@@ -1,6 +1,8 @@
-"""Pictures that people bring: read whatever their size, mode and state, and taken through a network in tiles without seams.
+"""Pictures that people bring: read whatever their size, mode and state, and taken through a network in
+tiles without seams.
 
-The promise of the paper's introduction, a noisy picture made clear and named, tried on a picture of one's own.
+The promise of the paper's introduction, a noisy picture made clear and named, tried on a picture of
+one's own.
 """
 
 import io
@@ -15,12 +17,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .errors import InputError
+from ..errors import InputError
 
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 8 bits
 ORIENTATION = 0x0112  # of EXIF
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # no other parser sees a file: Pillow's EPS starts Ghostscript
-MOST_PIXELS = 50_000_000  # of a file; decoding takes up to 24 bytes each, so that a small file cannot fill the memory
+# no other parser sees a file: Pillow's EPS starts Ghostscript
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+# of a file; decoding takes up to 24 bytes each, so that a small file cannot fill the memory
+MOST_PIXELS = 50_000_000
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
 STRIP = 256  # rows of a picture that are converted at a time
 
@@ -41,16 +45,21 @@ class Picture:
 def open_picture(data: bytes) -> Image.Image:
     """The picture in the bytes of a file, not yet decoded.
 
-    `InputError`, to be put after the file's name, for what is none of `FORMATS` or larger than `MOST_PIXELS`.
+    `InputError`, to be put after the file's name, for what is none of `FORMATS` or larger than
+    `MOST_PIXELS`.
     """
     try:
         with warnings.catch_warnings():  # Pillow's own, lower limit
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise InputError("is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can).") from None
+        raise InputError(
+            "is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can)."
+        ) from None
     except Image.DecompressionBombError:
-        raise InputError(f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most.") from None
+        raise InputError(
+            f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most."
+        ) from None
     if opened.width * opened.height > MOST_PIXELS:
         size = f"{opened.width} x {opened.height} pixels"
         raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
@@ -58,7 +67,9 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
-    """An opened picture turned as EXIF says, with 8 bits, grey or in colour (as it is, if `grey` is None), and what was done."""
+    """An opened picture turned as EXIF says, with 8 bits, grey or in colour (as it is, if `grey` is
+    None), and what was done.
+    """
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"The first of {image.n_frames} frames is taken.")
@@ -83,7 +94,8 @@ def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, 
 def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
     """The picture in the bytes of a file. One larger than `most_side` is scaled to it, with a note.
 
-    `InputError`, to be put after the file's name, for what is no picture, cut short or larger than `MOST_PIXELS`.
+    `InputError`, to be put after the file's name, for what is no picture, cut short or larger than
+    `MOST_PIXELS`.
     """
     if not data:
         raise InputError("is empty.")
@@ -112,7 +124,8 @@ def as_float(pixels: Tensor) -> Tensor:
 def as_uint8(image: Tensor) -> np.ndarray:
     """(1 or 3, H, W) in any range, limited to [0, 1], as uint8 (H, W) or (H, W, 3)."""
     pixels = torch.empty(*image.shape[1:], len(image), dtype=torch.uint8)
-    for rows, out in zip(image.detach().split(STRIP, 1), pixels.split(STRIP), strict=True):  # whole, it would take three copies
+    # whole, it would take three copies
+    for rows, out in zip(image.detach().split(STRIP, 1), pixels.split(STRIP), strict=True):
         out.copy_((rows.clamp(0, 1) * 255).round().permute(1, 2, 0))
     return (pixels[..., 0] if len(image) == 1 else pixels).numpy()
 
@@ -138,32 +151,44 @@ def square_of(image: Tensor, side: int) -> Tensor:
     size = min(image.shape[-2:])
     top, left = (image.shape[-2] - size) // 2, (image.shape[-1] - size) // 2
     square = image[None, :, top : top + size, left : left + size]
-    return F.interpolate(square, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+    return F.interpolate(
+        square, size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )[0]
 
 
 # ---- tiles
 
 
 def in_tiles(
-    network: Callable[[Tensor], Tensor], images: Tensor, tile: int = 256, overlap: int = 64, batch: int = 4, *,
-    overwrite: bool = False, progress: bool = False,
-) -> Tensor:  # fmt: skip
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    tile: int = 256,
+    overlap: int = 64,
+    batch: int = 4,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Tensor:
     """`network` on images (B, C, H, W) of any size, its output of the same shape.
 
-    What fits a tile goes through whole, its edges mirrored up to a multiple of 32. What is larger goes in tiles that overlap and
-    fade into each other, so that no seam shows; memory beside the result then depends on the tile and the width alone.
-    `overwrite` lets what is larger be replaced by the result, for a picture of which the memory holds no second copy.
+    What fits a tile goes through whole, its edges mirrored up to a multiple of 32. What is larger goes
+    in tiles that overlap and fade into each other, so that no seam shows; memory beside the result then
+    depends on the tile and the width alone. `overwrite` lets what is larger be replaced by the result,
+    for a picture of which the memory holds no second copy.
     """
     height, width = images.shape[-2:]
     if max(height, width) <= tile:
         return network(_padded(images))[..., :height, :width]
     result = images if overwrite else torch.empty_like(images)
-    places = [(top, left) for top in _starts(height, tile, overlap) for left in _starts(width, tile, overlap)]
+    places = [
+        (top, left) for top in _starts(height, tile, overlap) for left in _starts(width, tile, overlap)
+    ]
     fade = _fade(min(tile, height), overlap)[:, None] * _fade(min(tile, width), overlap)
     total = len(images) * len(places)
     with tqdm(total=total, desc="tiles", unit="tile", disable=not progress, leave=False, delay=2) as bar:
         for image, out in zip(images, result, strict=True):
-            band, done = image.new_zeros(len(image) + 1, len(fade), width), 0  # sums of tiles and of weights, from row `done` on
+            # sums of tiles and of weights, from row `done` on
+            band, done = image.new_zeros(len(image) + 1, len(fade), width), 0
             for first in range(0, len(places), batch):
                 some = places[first : first + batch]
                 cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])
@@ -195,7 +220,9 @@ def _fade(length: int, overlap: int) -> Tensor:
 
 
 def _padded(images: Tensor) -> Tensor:
-    """Images mirrored at their lower and right edges up to multiples of `STRIDE`; repeated where they are too small for that."""
+    """Images mirrored at their lower and right edges up to multiples of `STRIDE`; repeated where they
+    are too small for that.
+    """
     height, width = images.shape[-2:]
     below, right = -height % STRIDE, -width % STRIDE
     if not (below or right):

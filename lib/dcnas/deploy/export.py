@@ -1,0 +1,205 @@
+"""A trained network as one ONNX file for a board: batch norm folded, and checked against PyTorch in ONNX
+Runtime.
+
+The input `noisy` is (batch, channels, rows, columns) in [0, 1], rows and columns multiples of 32; for
+the joint networks of Section 3 there are `boxes` as well. Outputs are `denoised` and `logits`, or the
+one that the network gives.
+"""
+
+import copy
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..data.pictures import STRIDE
+from ..errors import InputError
+from ..models.crops import BOX_SIZE
+from ..models.dcnet import JOINING
+from ..paths import shown
+from .weights import Network
+
+TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
+OPSET = 18
+try:  # of the extra `export`
+    import onnx
+    import onnxruntime
+    import onnxscript  # noqa: F401, PyTorch's exporter is written in it
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+except ImportError as error:
+    raise InputError(
+        f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what export needs."
+    ) from error
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy for inference in which each batch norm is part of the convolution before it."""
+    model = copy.deepcopy(model).eval()
+    for chain in model.modules():
+        parts = list(chain.named_children()) if isinstance(chain, nn.Sequential) else []
+        for (name, conv), (after, norm) in zip(parts, parts[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(chain, name, fuse_conv_bn_eval(conv, norm))
+                setattr(chain, after, nn.Identity())
+    return model
+
+
+class Session(nn.Module):
+    """An ONNX file in ONNX Runtime, as a module: tensors in, (denoised, logits) out, None for what the
+    network lacks.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None):
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __deepcopy__(self, memo: dict) -> "Session":
+        return self  # a session has no copies, and keeps nothing between calls
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        feed = {
+            node.name: x.contiguous().numpy()
+            for node, x in zip(self.session.get_inputs(), inputs, strict=True)
+        }
+        outputs = dict(zip(self.names, map(torch.from_numpy, self.session.run(None, feed)), strict=True))
+        return outputs.get("denoised"), outputs.get("logits")
+
+
+class _Outputs(nn.Module):
+    """A network without the outputs that it does not give, which the exporter would not take."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(*inputs)
+        return (outputs,) if isinstance(outputs, Tensor) else tuple(x for x in outputs if x is not None)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A place beside `path` for a file that takes its name once it is sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        yield part
+        os.replace(part, path)
+
+
+def example(network: Network, batch: int = 2, rows: int = 64, columns: int = 96) -> tuple[Tensor, ...]:
+    """Random inputs of a network; those that take boxes have a batch of 1."""
+    images = torch.rand(
+        batch, network.channels, rows, columns, generator=torch.Generator().manual_seed(0)
+    )
+    return (
+        (images[:1], torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]))
+        if network.kind in JOINING
+        else (images,)
+    )
+
+
+def outputs(network: Network, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """(denoised, logits) of the network in PyTorch, as `Session` gives them."""
+    with torch.inference_mode():
+        result = network.model(*inputs)
+    return (result, None) if isinstance(result, Tensor) else result
+
+
+def difference(network: Network, session: Session, inputs: Iterable[tuple[Tensor, ...]]) -> float:
+    """The largest absolute difference of an output from PyTorch's, over several inputs."""
+    pairs = [
+        pair
+        for x in inputs
+        for pair in zip(outputs(network, *x), session(*x), strict=True)
+        if pair[0] is not None
+    ]
+    return max((ours - theirs).abs().max().item() for ours, theirs in pairs)
+
+
+def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> float:
+    """Write the network to one ONNX file; the largest difference from PyTorch on random images and on
+    `images` (B, C, H, W).
+
+    Batch and size are dynamic; for the joint networks of Section 3 the batch is 1. `InputError` and no
+    file if an output differs by more than 1e-4. The exporter's own `verify` compares the folded network
+    at one size, and only logs.
+    """
+    inputs = example(network)
+    names = [
+        name
+        for name, x in zip(("denoised", "logits"), outputs(network, *inputs), strict=True)
+        if x is not None
+    ]
+    rows, columns = (STRIDE * torch.export.Dim(name, min=1, max=256) for name in ("rows", "columns"))
+    shapes: list[dict] = [{2: rows, 3: columns}]
+    if len(inputs) == 1:
+        shapes[0][0] = torch.export.Dim("batch", min=1)
+    else:
+        shapes.append({1: torch.export.Dim("digits", min=1)})
+    with _unfinished(path) as part:
+        with warnings.catch_warnings():  # of the exporter about itself
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Outputs(folded(network.model)),
+                inputs,
+                part,
+                input_names=["noisy", "boxes"][: len(inputs)],
+                output_names=names,
+                opset_version=OPSET,
+                dynamic_shapes=(tuple(shapes),),
+                external_data=False,
+                verbose=False,
+            )
+        trials = [inputs, example(network, 1, 64, 64), example(network, 3, 32, 128)]
+        if images is not None:
+            trials.append((images if len(inputs) == 1 else images[:1], *inputs[1:]))
+        largest = difference(network, Session(part), trials)
+        if not largest <= TOLERANCE:
+            reason = f"ONNX Runtime differs from PyTorch by {largest:.2g}, above {TOLERANCE:g}"
+            raise InputError(f"{shown(path)} was not written: {reason}.")
+    return largest
+
+
+def quantise(path: Path, out: Path, images: Tensor) -> None:
+    """An 8-bit copy (weights per channel, activations per tensor) of an ONNX file, calibrated on images
+    (N, C, H, W).
+
+    The last convolution, which paints the image, stays in float: 256 levels of its sum would be seen.
+    """
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter(images.split(8))
+
+        def get_next(self) -> dict | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"noisy": batch.numpy()}
+
+    painter = [node.name for node in onnx.load(path).graph.node if "denoised" in node.output]
+    with _unfinished(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(part),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            nodes_to_exclude=painter,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )

@@ -6,12 +6,27 @@
 from torch import nn
 
 from .errors import InputError
-from .models import CLASSIFIERS, JOINING, VARIANTS, EncoderClassifier, Integrated, Sequential, UNet, build_classifier
+from .models import (
+    CLASSIFIERS,
+    JOINING,
+    VARIANTS,
+    EncoderClassifier,
+    Integrated,
+    Sequential,
+    UNet,
+    build_classifier,
+)
 from .nas.networks import MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
 from .nas.space import Architecture, from_record, widened
 
 TORCHVISION = ("ResNet-18", "MobileNetV2")
-ON_DIGITS = ("unet", *JOINING, "encoder", *CLASSIFIERS, *VARIANTS)  # grey; the others take three channels
+ON_DIGITS = (
+    "unet",
+    *JOINING,
+    "encoder",
+    *CLASSIFIERS,
+    *VARIANTS,
+)  # grey; the others take three channels
 KINDS = (*ON_DIGITS, *NETWORKS, *MANUAL, *TORCHVISION)
 
 
@@ -34,7 +49,10 @@ def build(net: dict, classes: int = 10, architecture: Architecture | None = None
     if kind in ON_DIGITS:
         return build_classifier(kind)
     if kind in TORCHVISION:
-        from torchvision.models import mobilenet_v2, resnet18  # here, because they take a second to import
+        from torchvision.models import (
+            mobilenet_v2,
+            resnet18,
+        )  # here, because they take a second to import
 
         return OnlyClassifies((resnet18 if kind == "ResNet-18" else mobilenet_v2)(num_classes=classes))
     if architecture is None and "architecture" in net:

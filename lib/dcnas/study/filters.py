@@ -22,17 +22,25 @@ class BM3D(nn.Module):
         self.sigma, self.grey = sigma, grey
 
     def forward(self, noisy: Tensor) -> Tensor:
-        return noisy.clone() if self.sigma == 0 else torch.stack([self._one(image) for image in noisy.cpu()])
+        return (
+            noisy.clone()
+            if self.sigma == 0
+            else torch.stack([self._one(image) for image in noisy.cpu()])
+        )
 
     def _one(self, image: Tensor) -> Tensor:
         try:
             import bm3d  # here: it is not free for all uses, so not everyone has it
         except ImportError:
-            raise InputError("BM3D needs the package bm3d: `.venv/bin/python -m pip install bm3d`.") from None
+            raise InputError(
+                "BM3D needs the package bm3d: `.venv/bin/python -m pip install bm3d`."
+            ) from None
         sigma = self.sigma / len(image) ** 0.5 if self.grey else self.sigma
         profile = "vn" if sigma > STRONG else "np"
         if self.grey:
             cleaned = bm3d.bm3d(image.mean(0).numpy(), sigma, profile)
-            return torch.from_numpy(np.asarray(cleaned, np.float32).reshape(image.shape[1:])).expand_as(image)
+            return torch.from_numpy(np.asarray(cleaned, np.float32).reshape(image.shape[1:])).expand_as(
+                image
+            )
         cleaned = bm3d.bm3d_rgb(image.permute(1, 2, 0).numpy(), sigma, profile)
         return torch.from_numpy(np.asarray(cleaned, np.float32)).permute(2, 0, 1)

@@ -15,16 +15,23 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..boxes import BOX_SIZE
 from ..data.images import evaluation_images
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
-from ..latency.measure import check_device, device_name, device_named, measure_many, measure_pair, median_error
+from ..latency.measure import (
+    check_device,
+    device_name,
+    device_named,
+    measure_many,
+    measure_pair,
+    median_error,
+)
 from ..latency.table import load_table
+from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, runs_dir, write_atomic
 from .derivation import latencies_by_table, obtain_table, table_path
 from .filters import BM3D
-from .presets import Derivation, Run, filters, images_of, runs
+from .presets import Run, filters, images_of, runs
 from .runs import bank_noisy, network_of
 from .store import is_complete, is_published
 
@@ -67,16 +74,24 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
             rows += [{"label": label} | latency.as_row() for label, latency in measured.items()]
         frames = []
         for a, b in tqdm(PAIRS, desc="pairs"):
-            models = {label: (network_of(networks[label]), inputs_of(networks[label], 32)) for label in (a, b)}
+            models = {
+                label: (network_of(networks[label]), inputs_of(networks[label], 32)) for label in (a, b)
+            }
             times = measure_pair(models, 20 * rounds, threads, device)
-            frames.append(pd.DataFrame({"a": a, "b": b, "round": range(20 * rounds), "a_ms": times[a], "b_ms": times[b]}))
+            frames.append(
+                pd.DataFrame(
+                    {"a": a, "b": b, "round": range(20 * rounds), "a_ms": times[a], "b_ms": times[b]}
+                )
+            )
     if not on_gpu:  # a call returns when its work is done, so the mean is that reading
         rows = [row | {"unsynchronised_ms": row["mean_ms"]} for row in rows]
     words = "".join(ch if ch.isalnum() else " " for ch in device_name(device).lower()).split()
     name = f"{'-'.join(words)}-{threads or torch.get_num_threads()}threads.csv"
     text = pd.concat(frames).to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(latency_dir() / f"pairs-{name}", text)
-    return write_atomic(latency_dir() / f"section3-{name}", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return write_atomic(
+        latency_dir() / f"section3-{name}", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    )
 
 
 def section_3(batch: int = 32) -> pd.DataFrame:
@@ -96,7 +111,11 @@ def pair_passes(a: str, b: str) -> pd.DataFrame:
 
 def latency_path(section: str, scale: str) -> Path:
     """Where the latencies of a section's networks lie."""
-    return runs_dir() / f"latency-{section}.csv" if scale == "smoke" else latency_dir() / f"{section}-{scale}.csv"
+    return (
+        runs_dir() / f"latency-{section}.csv"
+        if scale == "smoke"
+        else latency_dir() / f"{section}-{scale}.csv"
+    )
 
 
 def network_key(kind: str, source: str | None, decoder: str, b, large: bool, upscaled: float) -> str:
@@ -107,7 +126,14 @@ def network_key(kind: str, source: str | None, decoder: str, b, large: bool, ups
 
 def _key(run: Run) -> str:
     source, net = run.source and run.source.name, run.net
-    return network_key(net["kind"], source, net.get("decoder", "conv"), run.unet.get("b"), run.unet.get("d") == 5, net.get("upscaled", 1.0))
+    return network_key(
+        net["kind"],
+        source,
+        net.get("decoder", "conv"),
+        run.unet.get("b"),
+        run.unet.get("d") == 5,
+        net.get("upscaled", 1.0),
+    )
 
 
 def _known(run: Run) -> bool:
@@ -115,7 +141,12 @@ def _known(run: Run) -> bool:
 
 
 def measure_section4(
-    scale: str, listed: Sequence[Run] | None = None, *, rounds: int = 30, passes: int = 1, progress: bool = False
+    scale: str,
+    listed: Sequence[Run] | None = None,
+    *,
+    rounds: int = 30,
+    passes: int = 1,
+    progress: bool = False,
 ) -> Path:
     """Measure networks (all that can be built, if none are given) together, interleaved, under the look-up table's conditions.
 
@@ -123,32 +154,53 @@ def measure_section4(
     """
     path, table = latency_path("section4", scale), obtain_table(scale, progress=False)
     device = device_named(table.conditions.device)
-    listed = [run for run in (runs("section4", scale) if listed is None else listed) if isinstance(run, Run) and _known(run)]
+    listed = [
+        run
+        for run in (runs("section4", scale) if listed is None else listed)
+        if isinstance(run, Run) and _known(run)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["label", "seed", "network", "device"])
-        known = known[known["device"] == table.conditions.device]  # nothing of another one may stay beside what is measured now
+        known = (
+            pd.read_csv(path)
+            if path.exists()
+            else pd.DataFrame(columns=["label", "seed", "network", "device"])
+        )
+        known = known[
+            known["device"] == table.conditions.device
+        ]  # nothing of another one may stay beside what is measured now
         wanted = [run for run in listed if _key(run) not in set(known["network"])]
         if not wanted:
             return path
         with torch.random.fork_rng():
             models = {key: network_of(run) for key, run in {_key(run): run for run in wanted}.items()}
-        measured, slowdown = latencies_by_table(models, table, rounds=rounds, passes=passes, progress=progress)
-        head = [{"label": run.label, "seed": run.seed, "network": _key(run), "slowdown": slowdown} for run in wanted]
+        measured, slowdown = latencies_by_table(
+            models, table, rounds=rounds, passes=passes, progress=progress
+        )
+        head = [
+            {"label": run.label, "seed": run.seed, "network": _key(run), "slowdown": slowdown}
+            for run in wanted
+        ]
         rows = pd.DataFrame([row | measured[row["network"]].as_row() for row in head])
         if device.type == "cpu":  # a call returns when its work is done, so the mean is that reading
             rows["unsynchronised_ms"] = rows["mean_ms"]
         replaced = set(zip(rows["label"], rows["seed"], strict=True))
         known = known[[key not in replaced for key in zip(known["label"], known["seed"], strict=True)]]
         frames = [frame for frame in (known, rows) if len(frame)]
-        return write_atomic(path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
+        return write_atomic(
+            path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n")
+        )
 
 
 def section_4(scale: str) -> pd.DataFrame:
     """The measured latencies of all networks of a scale, a row per network and seed; at scale smoke measured where none are."""
     path = latency_path("section4", scale)
     if scale == "smoke" and not path.exists():
-        measure_section4(scale, [run for run in runs("section4", scale) if isinstance(run, Run) and run.source is None], rounds=1)
+        measure_section4(
+            scale,
+            [run for run in runs("section4", scale) if isinstance(run, Run) and run.source is None],
+            rounds=1,
+        )
     return pd.read_csv(path)
 
 
@@ -164,10 +216,17 @@ def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.Da
     known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
     known = known.set_index("network")[["latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]]
     error_ms = median_error(known["q75_ms"] - known["q25_ms"], known["passes"])
-    known["error_ms"] = np.maximum(error_ms, repeat_error(known["latency_ms"], derived) * known["latency_ms"])
+    known["error_ms"] = np.maximum(
+        error_ms, repeat_error(known["latency_ms"], derived) * known["latency_ms"]
+    )
     some = rows.astype(object).where(rows.notna(), None)
-    keys = [network_key(r.network, r.derivation, r.decoder, r.b, r.large, r.upscaled) for r in some.itertuples()]
-    if missing := sorted({label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}):
+    keys = [
+        network_key(r.network, r.derivation, r.decoder, r.b, r.large, r.upscaled)
+        for r in some.itertuples()
+    ]
+    if missing := sorted(
+        {label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}
+    ):
         raise InputError(
             f"the latency of {', '.join(missing)} was not measured on this scale's device; with nothing else running, run "
             f"`dcnas latency --section 4 --scale {scale}`."
@@ -181,7 +240,11 @@ def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
     What all networks of a session have in common is left out: it cancels where two of them are compared.
     """
     keys = [network_key(row.network, row.run, "conv", None, False, 1.0) for row in derived.itertuples()]
-    pairs = [(latency_ms[key], ms) for key, ms in zip(keys, derived.get("measured_ms", ())) if key in latency_ms.index]
+    pairs = [
+        (latency_ms[key], ms)
+        for key, ms in zip(keys, derived.get("measured_ms", ()))
+        if key in latency_ms.index
+    ]
     return float(np.std([np.log(a / b) for a, b in pairs], ddof=1) / 2**0.5) if len(pairs) > 2 else 0.0
 
 
@@ -191,7 +254,10 @@ def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
 def measure_section2(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
     """Time BM3D and the networks in turns, one image of the scale's size, on the table's device and threads (BM3D on the CPU)."""
     path, conditions = latency_path("section2", scale), load_table(table_path(scale)).conditions
-    device, networks = device_named(conditions.device), {run.label: run for run in runs("related_work", scale)}
+    device, networks = (
+        device_named(conditions.device),
+        {run.label: run for run in runs("related_work", scale)},
+    )
     views, _ = evaluation_images(images_of(filters(scale)[0]), "test", conditions.resolution, 1)
     image = bank_noisy(views)(range(1), SIGMA)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError, require_choice, require_whole
 from ..paths import executed_dir, figures_dir, notebooks_dir, shown
-from .scales import PUBLISHED_SCALES, SCALES
+from .presets import PUBLISHED_SCALES, SCALES
 
 
 class StudyFailed(RuntimeError):

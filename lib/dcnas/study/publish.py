@@ -15,18 +15,32 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..data.two_digits import IMAGE_SIZE
+from ..deploy.weights import DIGITS, compact, metrics_of, ship
 from ..nas.space import widened
 from ..paths import published_dir, weights_dir, write_atomic
-from ..shipped import DIGITS, compact, metrics_of, ship
 from .derivation import table_path
-from .presets import PUBLISHED_SCALES, Derivation, Filter, Named, Run, Search, filters, images_of, runs
+from .presets import PUBLISHED_SCALES, Derivation, Named, Run, Search, filters, images_of, runs
 from .results import HISTORY, archive, derivation_row, published_architectures, read_runs, search_row
 from .store import architecture_of, file_of, folder_of, is_complete, key_of, read_tensors
 
-SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2", "DC-NAS S")  # with weights
+SHIPPED = (
+    "DC-Net Reduced Integrated",
+    "DC-Net Reduced Sequential",
+    "UNet b=8 d=4 m=1.5 c=2",
+    "DC-NAS S",
+)  # with weights
 SHOWN = {  # whose outputs for the first test images are published
-    "section3": [run.label for group in ("table_2", "table_3") for run in runs(group, "short")] + ["UNet Baseline", "UNet Reduced"],
-    "section4": ["D-NAS S", "UNet Reduced", "DC-NAS S", "DC-Net Reduced", "DC-Net_tail Reduced", "DnCNN", "DnCNN, residual"],
+    "section3": [run.label for group in ("table_2", "table_3") for run in runs(group, "short")]
+    + ["UNet Baseline", "UNet Reduced"],
+    "section4": [
+        "D-NAS S",
+        "UNet Reduced",
+        "DC-NAS S",
+        "DC-Net Reduced",
+        "DC-Net_tail Reduced",
+        "DnCNN",
+        "DnCNN, residual",
+    ],
     "section2": [run.label for run in filters("smoke")],
 }
 
@@ -36,13 +50,21 @@ def collect() -> dict[str, int]:
     listed: dict[str, list[Named]] = {}
     for scale in reversed(PUBLISHED_SCALES):
         tables = table_path(scale).exists()  # without one nothing of Section 4 can have been made
-        for run in [*runs("section3", scale), *([*runs("section4", scale), *filters(scale)] if tables else [])]:
+        for run in [
+            *runs("section3", scale),
+            *([*runs("section4", scale), *filters(scale)] if tables else []),
+        ]:
             listed.setdefault(file_of(run), []).append(run)
     counts = {}
     for name in ("section2", "section3", "section4_searches", "section4_derivations", "section4"):
-        order = {key_of(run): i for i, run in enumerate({run.name: run for run in listed.get(name, [])}.values())}
+        order = {
+            key_of(run): i
+            for i, run in enumerate({run.name: run for run in listed.get(name, [])}.values())
+        }
         here = [run for run in listed.get(name, []) if run.scale != "short" and is_complete(run)]
-        counts[name] = _collect(name, here, order) if here else len(_keys(_read(f"{name}.csv")).drop_duplicates())
+        counts[name] = (
+            _collect(name, here, order) if here else len(_keys(_read(f"{name}.csv")).drop_duplicates())
+        )
     archive.cache_clear()
     published_architectures.cache_clear()
     return counts
@@ -56,7 +78,10 @@ def _collect(name: str, here: list[Named], order: dict[tuple, int]) -> int:
         _merge_architectures(here)
     if name == "section4_searches":
         for file in ("epochs.csv", "alphas.csv.gz"):
-            frames = [pd.read_csv(folder_of(run) / file.removesuffix(".gz")).assign(run=run.name) for run in here]
+            frames = [
+                pd.read_csv(folder_of(run) / file.removesuffix(".gz")).assign(run=run.name)
+                for run in here
+            ]
             merge_parts(f"section4_{file}", pd.concat(frames), names)
     elif rows_of is None:
         merge_tensors(f"{name}_per_image", here, names, "per_image")
@@ -70,7 +95,11 @@ def _collect(name: str, here: list[Named], order: dict[tuple, int]) -> int:
 
 def _read(name: str) -> pd.DataFrame:
     path = published_dir() / name
-    return pd.read_csv(path, dtype={c: "Int64" for c in ("b", "d", "c", "crop")}) if path.exists() else pd.DataFrame(columns=["run"])
+    return (
+        pd.read_csv(path, dtype=dict.fromkeys(("b", "d", "c", "crop"), "Int64"))
+        if path.exists()
+        else pd.DataFrame(columns=["run"])
+    )
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:
@@ -79,7 +108,10 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
         return pd.Series(dtype=object)
     parts = [rows["label"], rows["scale"], rows["seed"].astype(int)]
     if "random_seed" in rows:
-        parts += [rows["network"], [None if pd.isna(seed) else int(seed) for seed in rows["random_seed"]]]
+        parts += [
+            rows["network"],
+            [None if pd.isna(seed) else int(seed) for seed in rows["random_seed"]],
+        ]
     return pd.Series(list(zip(*parts, strict=True)), index=rows.index)
 
 
@@ -108,22 +140,32 @@ def merge_parts(name: str, fresh: pd.DataFrame, names: set[str]) -> None:
 
 def _write(name: str, rows: pd.DataFrame) -> None:
     text = rows.to_csv(index=False, lineterminator="\n")
-    write_atomic(published_dir() / name, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
+    write_atomic(
+        published_dir() / name, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text
+    )
 
 
 def merge_tensors(name: str, fresh: Iterable[Named], names: set[str], what: str) -> None:
     """Write an archive: what it held of runs that are still published, and what fresh ones have in their file `what`."""
     path = published_dir() / f"{name}.safetensors"
-    merged: dict[str, Tensor] = {key: t for key, t in read_tensors(path).items() if key.split("/")[0] in names}
+    merged: dict[str, Tensor] = {
+        key: t for key, t in read_tensors(path).items() if key.split("/")[0] in names
+    }
     for run in fresh:
         tensors = read_tensors(folder_of(run) / f"{what}.safetensors")
-        merged |= {run.name: tensors["denoised"]} if what == "samples" else {f"{run.name}/{key}": t for key, t in tensors.items()}
+        merged |= (
+            {run.name: tensors["denoised"]}
+            if what == "samples"
+            else {f"{run.name}/{key}": t for key, t in tensors.items()}
+        )
     write_atomic(path, save({key: merged[key] for key in sorted(merged)}))
 
 
 def _history(run: Run) -> pd.DataFrame:
     """A training's curve to five digits; how fast the machine was is no result."""
-    curve = pd.read_csv(folder_of(run) / "history.csv").assign(run=run.name, label=run.label, scale=run.scale, seed=run.seed)
+    curve = pd.read_csv(folder_of(run) / "history.csv").assign(
+        run=run.name, label=run.label, scale=run.scale, seed=run.seed
+    )
     for column in HISTORY[5:]:
         curve[column] = [float(f"{value:.5g}") for value in curve[column]]
     return curve[[*HISTORY]].astype({"step": int})
@@ -132,7 +174,11 @@ def _history(run: Run) -> pd.DataFrame:
 def _merge_architectures(here: list[Search | Derivation]) -> None:
     path = published_dir() / "section4_architectures.json"
     names = set(pd.concat([_read("section4_searches.csv"), _read("section4_derivations.csv")])["run"])
-    merged = {run: record for run, record in json.loads(path.read_text()).items() if run in names} if path.exists() else {}
+    merged = (
+        {run: record for run, record in json.loads(path.read_text()).items() if run in names}
+        if path.exists()
+        else {}
+    )
     merged |= {run.name: json.loads((folder_of(run) / "architecture.json").read_text()) for run in here}
     lines = ",\n".join(f"{json.dumps(run)}: {json.dumps(merged[run])}" for run in sorted(merged))
     write_atomic(path, f"{{\n{lines}\n}}\n")
@@ -151,18 +197,27 @@ def _ship_all(here: list[Run]) -> None:
     for label in SHIPPED:
         for scale in PUBLISHED_SCALES:
             if seeds := [run for run in here if (run.label, run.scale) == (label, scale)]:
-                losses = [pd.read_csv(folder_of(run) / "history.csv")["validation_loss"].iloc[-1] for run in seeds]
+                losses = [
+                    pd.read_csv(folder_of(run) / "history.csv")["validation_loss"].iloc[-1]
+                    for run in seeds
+                ]
                 run = seeds[int(np.argsort(losses)[(len(losses) - 1) // 2])]
                 of_set = f"-{run.data['data']}" if run.task == "photographs" else ""
                 group = "section4" if of_set else "section3"
-                command = f'dcnas run "{run.label}" --scale {run.scale} --seed {run.seed} --group {group}'
+                command = (
+                    f'dcnas run "{run.label}" --scale {run.scale} --seed {run.seed} --group {group}'
+                )
                 ship_run(run, weights_dir() / f"{slug(label)}{of_set}.safetensors", command)
                 break
 
 
 def ship_run(run: Run, path: Path, command: str, weights: Callable[[dict], dict] = compact) -> None:
     """Write a complete run's weights, at half precision unless told otherwise, and the card that rebuilds and describes it."""
-    network = {name: value for name, value in run.net.items() if name not in ("upscaled", "dropout", "drop_connect")}
+    network = {
+        name: value
+        for name, value in run.net.items()
+        if name not in ("upscaled", "dropout", "drop_connect")
+    }
     if run.source is not None:
         architecture = architecture_of(run.source)
         if (factor := run.net.get("upscaled", 1.0)) != 1:
@@ -172,11 +227,30 @@ def ship_run(run: Run, path: Path, command: str, weights: Callable[[dict], dict]
     card = {"label": run.label, "network": network}
     if run.task == "photographs":
         data = images_of(run)
-        card |= {"classes": list(data.classes) if "accuracy" in rows[0] and rows[0]["accuracy"] == rows[0]["accuracy"] else []}
-        card |= {"resolution": run.data["resolution"], "data": run.data["data"], "training": data.describe().rstrip(".")}
+        card |= {
+            "classes": list(data.classes)
+            if "accuracy" in rows[0] and rows[0]["accuracy"] == rows[0]["accuracy"]
+            else []
+        }
+        card |= {
+            "resolution": run.data["resolution"],
+            "data": run.data["data"],
+            "training": data.describe().rstrip("."),
+        }
     else:
         card |= {"classes": [] if run.task == "denoise" else list(DIGITS), "resolution": IMAGE_SIZE}
         card |= {"training": "generated images of two MNIST digits"}
-    card |= {"command": command, "scale": run.scale, "seed": run.seed, "steps": run.train.steps, "batch": run.batch}
-    card |= {"parameters": int(rows[0]["parameters"]), "run": run.name, "commit": rows[0]["commit"], "metrics": metrics_of(rows)}
+    card |= {
+        "command": command,
+        "scale": run.scale,
+        "seed": run.seed,
+        "steps": run.train.steps,
+        "batch": run.batch,
+    }
+    card |= {
+        "parameters": int(rows[0]["parameters"]),
+        "run": run.name,
+        "commit": rows[0]["commit"],
+        "metrics": metrics_of(rows),
+    }
     ship(weights(read_tensors(folder_of(run) / "weights.safetensors")), card, path)

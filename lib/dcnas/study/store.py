@@ -80,7 +80,9 @@ def file_of(run: Named) -> str:
     """The file in data/published that has the results of such runs."""
     if isinstance(run, Run):
         return "section3" if run.task in SECTION_3 else "section4"
-    return {Search: "section4_searches", Derivation: "section4_derivations", Filter: "section2"}[type(run)]
+    return {Search: "section4_searches", Derivation: "section4_derivations", Filter: "section2"}[
+        type(run)
+    ]
 
 
 def key_of(run: Named) -> tuple:
@@ -97,8 +99,16 @@ def keys_in(name: str) -> dict[tuple, str]:
         return {}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    more = [(row["network"], int(float(row["random_seed"])) if row["random_seed"] else None) if "random_seed" in row else () for row in rows]
-    return {(row["label"], row["scale"], int(row["seed"]), *of): row["run"] for row, of in zip(rows, more, strict=True)}
+    more = [
+        (row["network"], int(float(row["random_seed"])) if row["random_seed"] else None)
+        if "random_seed" in row
+        else ()
+        for row in rows
+    ]
+    return {
+        (row["label"], row["scale"], int(row["seed"]), *of): row["run"]
+        for row, of in zip(rows, more, strict=True)
+    }
 
 
 def is_published(run: Named) -> bool:
@@ -127,7 +137,9 @@ def write_trained(model: nn.Module, history: list[dict], folder: Path) -> None:
 
 def write_per_image(metrics: dict[str, Tensor], folder: Path) -> None:
     """Write the metrics of each test image, in half precision."""
-    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in metrics.items()}
+    compact = {
+        name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in metrics.items()
+    }
     write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
 
 
@@ -168,8 +180,12 @@ def to_csv(rows: Iterable[dict]) -> str:
 def provenance(device: torch.device) -> dict:
     """Where and with what a result was made."""
     return {
-        "device": device_name(device), "torch": torch.__version__, "python": platform.python_version(), "dcnas": __version__,
-        "commit": commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "dcnas": __version__,
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
@@ -187,9 +203,13 @@ def commit() -> str:
     """The checkout's commit, with a + where the library differs from it; "unknown" without git."""
 
     def git(*command: str) -> str:
-        return subprocess.run(["git", "-C", str(root()), *command], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root()), *command], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "lib") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "lib") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -55,14 +55,16 @@ def data(
 @app.command()
 def runs(scale: Scale = "laptop", group: Group = "section3") -> None:
     """List the runs of a scale in the order in which the queue takes them: complete here, published, or still to do."""
-    from .study.runs import is_complete, published_runs
+    from .study.presets import GROUPS
+    from .study.presets import runs as runs_of
+    from .study.store import is_complete, is_published
 
-    experiments, published = _group(group)(scale), published_runs()
-    for experiment in experiments:
-        state = "complete" if is_complete(experiment) else "published" if experiment.name in published else "-"
-        print(f"{experiment.name}  {state:9}  {experiment.title}")
-    here, known = sum(map(is_complete, experiments)), sum(experiment.name in published for experiment in experiments)
-    print(f"{here} of {len(experiments)} complete here, {known} published. Groups: {', '.join(_groups())}.")
+    listed = runs_of(group, scale)
+    known = [is_published(run) for run in listed]
+    for run, published in zip(listed, known, strict=True):
+        print(f"{run.name}  {'complete' if is_complete(run) else 'published' if published else '-':9}  {run.title}")
+    here = sum(map(is_complete, listed))
+    print(f"{here} of {len(listed)} complete here, {sum(known)} published. Groups: {', '.join(GROUPS)}.")
 
 
 @app.command()
@@ -76,12 +78,15 @@ def run(
     if label is None:
         return queue(scale, group, device=device, engine=engine, address=address, changed_tree=changed_tree)
 
-    from .paths import shown
-    from .reading import read_frame
-    from .study.queue import run_queue
-    from .study.runs import AGAIN, folder_of, obtain
+    import pandas as pd
 
-    experiments = _group(group)(scale)
+    from .paths import shown
+    from .study.presets import runs as runs_of
+    from .study.queue import run_queue
+    from .study.runs import obtain
+    from .study.store import folder_of
+
+    experiments = runs_of(group, scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
         close = close_to(label, labels, 3, 0.3)
@@ -96,7 +101,7 @@ def run(
         obtain(found[0], device=device)  # in this process: it may be one of torchrun's
     else:
         run_queue(found[:1], device=device, engine=engine, address=address, skip_published=False)
-    print(read_frame(folder_of(found[0]) / "metrics.csv", advice=AGAIN).round(3).to_string(index=False))
+    print(pd.read_csv(folder_of(found[0]) / "metrics.csv").round(3).to_string(index=False))
     print(f"{found[0].title}: complete, in {shown(folder_of(found[0]))}")
 
 
@@ -113,9 +118,10 @@ def queue(
 
     Only from a commit: where the library has changes, it does not start, but at scale smoke.
     """
+    from .study.presets import runs as runs_of
     from .study.queue import run_queue
 
-    experiments = _group(group)(scale)
+    experiments = runs_of(group, scale)
     _require_commit(scale, changed_tree)
     left = run_queue(experiments, minutes=minutes, jobs=jobs, device=device, engine=engine, address=address)
     print(f"{len(experiments) - left} of {len(experiments)} runs of {group} at scale {scale} are complete.")
@@ -124,19 +130,16 @@ def queue(
 @app.command()
 def collect() -> None:
     """Merge complete runs of the scales laptop, gpu and paper into data/published, data/weights."""
-    from .study import results3 as results
-    from .study import results4, section2
+    from .study.publish import collect
 
-    third, fourth, second = results.collect(), results4.collect(), section2.collect()
-    print(f"Section 2: {second} runs of BM3D are published.")
-    print(f"Section 3: {third['published']} runs are published, {third['new']} of them new.")
-    print(f"Section 4: published are {', '.join(f'{count} {what}' for what, count in fourth.items())}.")
+    for name, count in collect().items():
+        print(f"data/published/{name}.csv has {count} runs.")
 
 
 @app.command()
 def readme() -> None:
     """Put the published results beside the paper's numbers into the README."""
-    from .study.summary import write_readme
+    from .study.readme import write_readme
 
     print("README.md was up to date." if write_readme() else "README.md has the new table.")
 
@@ -154,13 +157,13 @@ def latency(
     from .paths import shown
 
     if require_choice("section", section, (2, 3, 4)) == 3:
-        from .study.timing import measure_section3
+        from .study.latencies import measure_section3
 
         path = measure_section3(device=device, threads=threads, rounds=10 if rounds is None else rounds)
     else:
-        from .study import results4, section2
+        from .study.latencies import measure_section2, measure_section4
 
-        measured = results4.measure_section4 if section == 4 else section2.measure
+        measured = measure_section4 if section == 4 else measure_section2
         path = measured(scale, rounds=30 if rounds is None else rounds, progress=True)
     print(f"Wrote {shown(path)}")
 
@@ -238,7 +241,7 @@ def lut_validate(
     from .nas.lut import table_errors, validate_table
     from .nas.space import Space
     from .paths import shown, write_atomic
-    from .study.section4_runs import TABLE_LIMIT_PCT
+    from .study.derivation import TABLE_LIMIT_PCT
 
     table = load_table(file)
     c = table.conditions
@@ -360,30 +363,10 @@ def _report(rows: list[dict], path: Path | None) -> Path | None:
 
 def _require_commit(scale: str, changed_tree: bool) -> None:
     """Only smoke, whose results nobody publishes, may be run from a changed library without being told to."""
-    from .study.runs import require_commit
+    from .study.store import require_commit
 
     if not changed_tree and scale != "smoke":
         require_commit()
-
-
-def _groups() -> dict:
-    """Every group of runs by name: lists for a scale."""
-    from .study import results3 as results
-    from .study import results4, section2, section4
-
-    parts = {name: make for name, make in results4.GROUPS.items() if name != "trainings"}
-    whole = {
-        "section4_searches": section4.searches, "section4_derivations": section4.derivations,
-        "section4_trainings": section4.trainings, "section4": section4.everything,
-    }  # fmt: skip
-    return results.GROUPS | whole | parts | {"section2": section2.section2}
-
-
-def _group(name: str):
-    from .errors import require_choice
-
-    groups = _groups()
-    return groups[require_choice("group", name, groups)]
 
 
 def main() -> None:

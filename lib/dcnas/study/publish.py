@@ -116,13 +116,13 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
 
 
 def merge(name: str, fresh: pd.DataFrame, order: dict[tuple, int]) -> set[str]:
-    """Write a published file: what it held, with fresh rows in place of those of the same key. The runs that it has now."""
+    """Write a published file: fresh rows in the place of those of the same key, new ones at its end. The runs that it has."""
     old = _read(name)
-    keys = _keys(old)
-    old = old[[key not in set(_keys(fresh)) and (key in order or key[1] == "short") for key in keys]]
+    keys, of_fresh = _keys(old), set(_keys(fresh))
+    places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    old = old[[key not in of_fresh and (key in order or key[1] == "short") for key in keys]]
     rows = pd.concat([frame for frame in (old, fresh) if len(frame)], ignore_index=True)
-    last = name == "section3.csv"  # its runs of scale short stand at the end
-    place = [(last and key[1] == "short", order.get(key, len(order))) for key in _keys(rows)]
+    place = [places.get(key, len(places) + order.get(key, 0)) for key in _keys(rows)]
     rows = rows.iloc[sorted(range(len(rows)), key=place.__getitem__)]
     _write(name, rows)
     return set(rows["run"])

@@ -7,6 +7,7 @@ but its last seconds. What measures latency goes alone, after what it needs.
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -48,8 +49,8 @@ def run_queue(
     check_device(device)
     listed = [run for run in listed if not (skip_published and is_published(run))]
     if any(isinstance(run, Run) and run.task != "photographs" for run in listed):
-        load_mnist(progress=progress)  # once, before the workers ask for it all together
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        load_mnist()  # once, before the workers ask for it all together
+    ends = None if minutes is None else time.time() + 60 * minutes  # other machines have other monotonic clocks
     bar = tqdm(total=len(listed), desc="queue", unit="run", disable=not progress, dynamic_ncols=True)
     with bar, _pool(engine, address, jobs, device) as pool:
         for wave in waves(listed):
@@ -58,8 +59,7 @@ def run_queue(
             ):  # here and alone; what a deadline has kept their searches from, they lack
                 derive([run for run in wave if needs(run) is None or is_complete(needs(run))], progress)
                 continue
-            ends = None if deadline is None else deadline - time.monotonic()
-            for _ in pool.imap_unordered(partial(_carry_out, device=device, seconds=ends), wave):
+            for _ in pool.imap_unordered(partial(_carry_out, device=device, ends=ends), wave):
                 bar.update(sum(map(is_complete, listed)) - bar.n)
         bar.update(sum(map(is_complete, listed)) - bar.n)
     return sum(not is_complete(run) for run in listed)
@@ -75,12 +75,13 @@ def waves(listed: list[Named]) -> list[list[Named]]:
     return [wave for wave in ([*first.values()], [*derived.values()], [*needed.values()], rest) if wave]
 
 
-def _carry_out(run: Named, device: str, seconds: float | None) -> bool:
+def _carry_out(run: Named, device: str, ends: float | None) -> bool:
     """A run in a worker; False if the time was up, or another process has it."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    return (deadline is None or seconds > 0) and obtain(
-        run, device=device, progress=False, deadline=deadline, wait=False
-    )
+    left = 0.0 if ends is None else ends - time.time()
+    if left < 0:
+        return False
+    deadline = None if ends is None else time.monotonic() + left
+    return obtain(run, device=device, progress=False, deadline=deadline, wait=False)
 
 
 @contextmanager
@@ -125,7 +126,11 @@ def _pool(engine: str, address: str | None, jobs: int | None, device: str) -> It
 
 
 def _end_with_parent() -> None:
-    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old."""
+    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old.
+
+    Ctrl-C is the parent's: it ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -95,20 +95,18 @@ def key_of(run: Named) -> tuple:
 def keys_in(name: str) -> dict[tuple, str]:
     """The keys of a published file's runs, and the names under which they stand there (read without pandas)."""
     path = published_dir() / f"{name}.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    more = [
-        (row["network"], int(float(row["random_seed"])) if row["random_seed"] else None)
-        if "random_seed" in row
-        else ()
-        for row in rows
-    ]
-    return {
-        (row["label"], row["scale"], int(row["seed"]), *of): row["run"]
-        for row, of in zip(rows, more, strict=True)
-    }
+    return _keys(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@lru_cache(maxsize=8)
+def _keys(path: Path, _changed: int) -> dict[tuple, str]:
+    keys = {}
+    for row in read_rows(path):
+        key = row["label"], row["scale"], int(row["seed"])
+        if "random_seed" in row:
+            key += row["network"], int(float(row["random_seed"])) if row["random_seed"] else None
+        keys[key] = row["run"]
+    return keys
 
 
 def is_published(run: Named) -> bool:

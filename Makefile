@@ -9,6 +9,9 @@ STAMP := .venv/.installed
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" JUPYTER_PLATFORM_DIRS=1 \
 	JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
+# A closed tab's kernel ends within a minute.
+CULL := --MappingKernelManager.cull_interval=10 --MappingKernelManager.cull_idle_timeout=30
+
 .DEFAULT_GOAL := help
 .PHONY: help venv data study test lint lab demo book clean
 
@@ -27,10 +30,10 @@ test: data ## ruff, the tests, and every notebook against its stored outputs
 	@echo "make test: all checks passed"
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (options go in LAB_ARGS)
-	@cd notebooks && $(RUN) ../$(BIN)/python -m jupyterlab $(LAB_ARGS)
+	@$(RUN) $(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/01_introduction.ipynb $(LAB_ARGS)
 
 demo: data ## the demo as a page in the browser (options go in DEMO_ARGS)
-	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb $(DEMO_ARGS)
+	@$(RUN) $(BIN)/python -m voila demo/demo.ipynb $(CULL) $(DEMO_ARGS)
 
 book: $(STAMP) ## the stored notebooks as a site with navigation and search, in out/book
 	@rm -rf out/book

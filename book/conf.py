@@ -3,7 +3,7 @@
 project = "dcnas"
 author = "the dcnas authors"
 extensions = ["myst_nb"]
-exclude_patterns = ["**.ipynb_checkpoints"]
+exclude_patterns = ["**.ipynb_checkpoints", "own_network.ipynb"]  # the report of a reader's own network
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # a page has no kernel for widgets; the figure below a panel stands for it

@@ -10,11 +10,9 @@ from dcnas.paths import notebooks_dir, paper_dir
 from dcnas.study import explore_ledger, ledger, paper
 from dcnas.study import results3 as results
 from dcnas.study.claims import judge
-from dcnas.study.compare import contrast
 from dcnas.study.ledger import Assumptions, clearance
-from dcnas.study.plots_joint import DCNETS, joint_claims
 from dcnas.study.scales import SCALES
-from dcnas.study.stats import Interval
+from dcnas.study.stats import Interval, contrast
 
 ROWS = [
     {"claim": "C01", "comparison": "a", "effect": Interval(2, 1, 3), "seeds": 3},
@@ -98,16 +96,11 @@ def test_twins_are_those_of_the_same_scale_under_the_plain_names():
 
 
 def test_only_comparisons_whose_networks_all_have_twins_are_clipped():
-    plain = {(label, seed): np.full((11, 20), 20.0 + 5 * ("Integrated" in label)) for label in DCNETS.values() for seed in range(3)}
-    names = [DCNETS["reduced", "integrated"], DCNETS["reduced", "sequential"], DCNETS["baseline", "integrated"]]
-    twins = {(label, seed): np.full((11, 20), 22.0 - 2 * ("Integrated" in label)) for label in names for seed in range(3)}
-    found = ledger.with_twins(joint_claims(plain, {}), joint_claims(twins, {}))
-    assert [row["comparison"] for row in found] == [row["comparison"] for row in joint_claims(plain, {})]
-    effects = {row["comparison"]: row["effect"].mean for row in found if "clipped" in row}
-    assert effects["reduced: Integrated minus Sequential in dB, mean over eleven σ"] == -2.0
-    assert effects["baseline: Integrated minus Sequential in dB, mean over eleven σ"] == 5.0  # one of the two has no twin
-    assert {row["claim"] for row in found if "clipped" not in row} == {"C14"}  # latency is that of any noise
-    assert ledger.clipped_text(found).startswith("Clipped: 3 of 6 comparisons")
+    of_noise = [row | {"clipped": False} for row in ROWS[:2]]
+    twin = ROWS[1] | {"effect": Interval(-2, -3, -1)}  # the first has none
+    found = ledger.with_twins([*of_noise, ROWS[2]], [twin, ROWS[2] | {"effect": Interval(0, 0, 0)}])
+    assert found == [of_noise[0], twin | {"clipped": True}, ROWS[2]]  # latency is that of any noise
+    assert ledger.clipped_text(found).startswith("Clipped: 1 of 2 comparisons")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +108,8 @@ def exchanged():
     """All comparisons as published, and again with twins of the reduced DC-Nets that have each other's scores."""
     published = results.published()
     there = published[~published["label"].str.endswith(ledger.TWIN)]
-    other = {DCNETS["reduced", a]: DCNETS["reduced", b] + ledger.TWIN for a, b in (JOINING, JOINING[::-1])}
+    reduced = [f"DC-Net Reduced {joining.capitalize()}" for joining in JOINING]
+    other = {a: b + ledger.TWIN for a, b in (reduced, reduced[::-1])}
     twins = there[there["label"].isin(other)]
     twins = twins.assign(label=twins["label"].map(other))
     with pytest.MonkeyPatch.context() as patch:

@@ -8,12 +8,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dcnas.errors import InputError
-from dcnas.paths import notebooks_dir
 from dcnas.study import notebooks
 from dcnas.study.notebooks import execute, notebook_paths, run_study
 
-PARAMETERS = "scale = 'published'  # which results\nseed = 0  # whole number"
-STUDY = sorted(notebooks_dir().glob("*.ipynb"))
+PARAMETERS = "scale = 'published'  # which results\ndevice = 'cpu'\nseed = 0  # whole number"
+STUDY = notebook_paths()
 
 
 def write(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
@@ -75,11 +74,13 @@ def test_nor_does_one_that_ends_in_its_last_cell(tmp_path, what):
 
 def test_unknown_parameters_are_refused(tmp_path):
     source, target = write(tmp_path / "book.ipynb", "open('ran', 'w')"), tmp_path / "out" / "book.ipynb"
-    with pytest.raises(InputError, match="book.ipynb has no parameter sacle, sed; it has scale, seed"):
+    with pytest.raises(InputError, match="book.ipynb has no parameter sacle, sed; it has scale, device, seed"):
         execute(source, target, {"sacle": "smoke", "sed": 1, "seed": 2}, progress=False)
     bare = write(tmp_path / "bare.ipynb", "1", parameters=None)
     with pytest.raises(InputError, match="bare.ipynb has no parameter scale; it has none"):
         execute(bare, target, {"scale": "smoke"}, progress=False)
+    with pytest.raises(InputError, match="seed of book.ipynb is 'one', but a value of the type int was expected"):
+        execute(source, target, {"seed": "one"}, progress=False)
     assert not target.exists() and not (tmp_path / "ran").exists()
 
 
@@ -87,7 +88,7 @@ def test_unknown_parameters_are_refused(tmp_path):
 
 
 def test_reading_order_and_choice(project):
-    for name in ("B_search", "03_2_denoise", "A_details", "01_introduction", "03_1_classify"):
+    for name in ("B_search", "03_2_denoise", "A_details", "01_introduction", "03_1_classify", "own_network"):
         write(project / "notebooks" / f"{name}.ipynb")
     everything = ["01_introduction", "03_1_classify", "03_2_denoise", "A_details", "B_search"]
     assert [path.stem for path in notebook_paths()] == everything
@@ -99,7 +100,7 @@ def test_reading_order_and_choice(project):
 def test_run_study(project, monkeypatch):
     calls = []
 
-    def fake(source, target, parameters, *, progress):
+    def fake(source, target, parameters):
         calls.append((source.name, target, parameters))
         for folder in ("figures", "figures/smoke"):
             (project / folder).mkdir(parents=True, exist_ok=True)
@@ -113,8 +114,11 @@ def test_run_study(project, monkeypatch):
     assert sorted(calls) == [(f"{n}.ipynb", project / "out" / "smoke" / f"{n}.ipynb", parameters) for n in ("01", "02")]
     assert written == [project / "figures" / "smoke" / f"{n}.png" for n in ("01", "02")] and set(seconds) == {"01", "02"}
     calls.clear()
-    run_study("published", ["02"])
-    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {})]  # the default injects no cell
+    run_study("published", ["02"], parameters={"seed": 3})
+    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {"seed": 3})]  # defaults inject no cell
+    with pytest.raises(InputError, match="01.ipynb has no parameter sed"):
+        run_study("published", parameters={"sed": 3})
+    assert len(calls) == 1
 
 
 def test_where_latency_counts_notebooks_run_one_after_the_other(project, monkeypatch):
@@ -145,12 +149,6 @@ def test_a_failing_notebook_fails_the_study(project, monkeypatch):
         write(project / "notebooks" / f"{name}.ipynb")
     with pytest.raises(RuntimeError, match="3 of 4 cells did not run"):
         run_study("smoke")
-
-
-@pytest.mark.parametrize("options, why", [(dict(scale="tiny"), "scale is 'tiny'"), (dict(scale="smoke", jobs=0), "jobs is 0")])
-def test_bad_input_for_the_study(project, options, why):
-    with pytest.raises(InputError, match=why):
-        run_study(**options)
 
 
 # the notebooks of this repository

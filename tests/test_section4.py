@@ -19,6 +19,7 @@ from dcnas.nas.space import Space, load_architecture
 from dcnas.seed import set_seed
 from dcnas.study import queue, results4, section4, section4_runs
 from dcnas.study.histories import histories
+from dcnas.study.results import paper
 from dcnas.study.runs import folder_of, is_complete, needs, obtain, published_runs, read_tensors
 from dcnas.study.section4 import derivation, search, target_ms, training
 from dcnas.study.section4_runs import MANUAL, TORCHVISION, architecture_of, build_of
@@ -261,10 +262,7 @@ def test_equal_labels_and_seeds_are_the_same_network(small):
 
 
 def test_every_row_of_the_paper_s_tables_has_a_training(small):
-    from dcnas.study.plots_nas import PAPER_5
-
-    labels = {e.label for e in section4.table_5("smoke")}
-    assert set(PAPER_5) <= labels
+    assert set(paper("table5_dcnas", "ours").index) <= {e.label for e in section4.table_5("smoke")}
     assert {"UNet Reduced", "D-NAS S", "D-NAS S upscaled"} <= {e.label for e in section4.table_4("smoke")}
 
 
@@ -278,35 +276,6 @@ def test_the_queue_runs_derivations_alone(small):
         ([trained.derivation.search.name], 2), ([trained.derivation.name], 1), ([trained.name, a_training("ResNet-18").name], 2),
     ]  # fmt: skip
     assert queue.waves([search("smoke", 0, "test")], jobs=3) == [([search("smoke", 0, "test")], 3)]
-
-
-# a reader's own table and images
-
-
-def own(tmp_path, **changes):
-    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
-    table = replace(table, conditions=replace(table.conditions, **changes))
-    table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "own.json")
-    return tmp_path / "own.json"
-
-
-def test_bad_input_is_told_in_one_sentence_before_anything_runs(small, tmp_path):
-    images = section4.SCALES4["smoke"].data
-    with pytest.raises(InputError, match="operators is 10, but one of 4, 6, 8 was expected"):
-        run(section4.own_search(own(tmp_path), images, 10.0, operators=10))
-    with pytest.raises(InputError, match=r"target_ms is 1000, but this space and table reach .* ms"):
-        run(section4.own_search(own(tmp_path), images, 1000.0))
-    with pytest.raises(InputError, match="never validated"):
-        path = own(tmp_path)
-        linear_table(Space(8, 32, 2, 0.25)).save(path)
-        results4.table_at(section4.own_search(path, images, 5.0), measured=False)
-    with pytest.raises(InputError, match="median error is 1.0%, but at most 0.5% was expected"):
-        results4.table_at(section4.own_search(own(tmp_path), images, 2.0), measured=True, limit_pct=0.5)
-    with pytest.raises(InputError, match="the look-up table is for another one, but this machine has"):
-        results4.table_at(section4.own_search(own(tmp_path, device="another one"), images, 2.0), measured=True)
-    architecture = section4_runs.random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(0))
-    with pytest.raises(InputError, match="the architecture is for 3 classes, but folder:.* has 2"):
-        run(section4.own_training(architecture, "C-NAS", images))
 
 
 # publication

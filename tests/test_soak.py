@@ -1,4 +1,4 @@
-"""The run store under load: two thousand runs by four processes that are killed again and again.
+"""The run store under load: five hundred runs by four processes that are killed again and again.
 
 The runs are of a kind of its own, so small that hashing, locks and files are all there is to them; everything else is real: the
 queue's `work`, locks, checkpoints, records, processes and SIGKILL.
@@ -19,15 +19,14 @@ import torch
 from dcnas.data.noise import SIGMAS
 from dcnas.seed import generator
 from dcnas.study import queue, runs
-from dcnas.study import results3 as results
 from dcnas.study.experiments import Experiment
 from dcnas.study.runs import finish, folder_of, is_complete, perform, read_tensors, write_per_image
 from dcnas.training import checkpoint as checkpoints
 
-RUNS, PROCESSES, KILLS = 2_000, 4, 60
+RUNS, PROCESSES, KILLS = 500, 4, 30
 JITTER_S = 0.02  # so that kills fall anywhere in a run
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "dcnas.study.queue", "dcnas.study.results3"])
+SERVER.set_forkserver_preload(["pytest", "dcnas.study.queue"])
 LOG = "DCNAS_SOAK_LOG"
 
 
@@ -133,17 +132,3 @@ def test_no_file_is_half_written(soaked):
         assert [row["psnr"] for row in metrics] == expected.mean(1).tolist() and record["parameters"] == 1
         if (folder / checkpoints.NAME).exists():
             assert torch.equal(checkpoints.load(folder)["first"], part(grain.seed, 0))
-
-
-def test_the_store_opens_in_less_than_a_second(soaked):
-    """Which runs are complete, and all their results as one frame."""
-    results.flops_of(grains(1)[0])  # imports what counts FLOPs
-    taken = []
-    for _ in range(3):  # the best of three: other processes may be at work
-        wanted, begun = grains(RUNS), time.perf_counter()
-        complete = [grain for grain in wanted if is_complete(grain)]
-        rows = results.read_runs(complete)
-        taken.append(time.perf_counter() - begun)
-    assert rows["run"].nunique() == len(complete) == RUNS and len(rows) == RUNS * len(SIGMAS)
-    print(f"opened in {min(taken):.2f} s")
-    assert min(taken) < 1, f"{min(taken):.2f} s"

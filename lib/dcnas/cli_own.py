@@ -1,203 +1,210 @@
-"""The commands for a network of one's own: search, train, evaluate, export. All about one is in one folder (`study.own`)."""
+"""The commands for a network of one's own, and for networks that are trained: `cli.py` adds them to
+`dcnas`.
+"""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from .errors import InputError, require_choice, require_whole
+from . import options
+from .errors import InputError
+from .lazy import Lazy
+from .options import SearchOptions, TableOptions, TrainOptions, options_of
+from .paths import shown, write_atomic
 
-Data = Annotated[
-    str,
-    typer.Option(help="A folder with a folder of images per class; or solar, tiny-imagenet, imagenette, cifar10, imagenet100."),
-]
-OwnData = Annotated[str | None, typer.Option(help="Images; those of the search if not given.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; as PyTorch chooses if not given.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images in a training step; fewer for a small set.")]
-Steps = Annotated[int | None, typer.Option(help="Of the training; 1,000 if not given.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N, to search and train on; latency is measured on the table's.")]
+apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
+images, tables, lookup, space = map(Lazy, ("data.images", "latency.table", "nas.lut", "nas.space"))
+own, own_export = Lazy("study.own"), Lazy("study.own_export")
+lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
 
-def search(
-    lut: Annotated[Path, typer.Option(help="The look-up table of your board: `dcnas lut build` and `dcnas lut validate`.")],
-    target_ms: Annotated[float, typer.Option(help="Latency of a batch on the table's device, in ms.")],
-    out: Annotated[Path, typer.Option(help="The folder for the network and the report, new or of the same search.")],
-    data: Data = "solar",
-    operators: Annotated[int, typer.Option(help="4, 6 or 8 (Table 7).")] = 4,
-    loss: Annotated[str, typer.Option(help="both: a joint model (DC-NAS), decoder included; ce: a classifier (C-NAS).")] = "both",
-    noisy: Annotated[bool, typer.Option(help="Search on noisy images.")] = True,
-    learn_beta: Annotated[bool, typer.Option(help="Search the depth of the stages too, as TF-NAS does.")] = False,
-    elasticity: Annotated[bool, typer.Option(help="Hidden widths follow the target after every epoch.")] = True,
-    rebuild_optimisers: Annotated[bool, typer.Option(help="New optimisers every epoch, as TF-NAS has them.")] = False,
-    alpha_gradient: Annotated[str, typer.Option(help="two sampled operators, in 04_1 as good and cheaper; or all.")] = "two",
-    alpha_lr: Annotated[float | None, typer.Option(help="0.07 if not given; the paper's is 0.01.")] = None,
-    temperature_decay: Annotated[
-        float | None, typer.Option(help="Of Gumbel softmax per epoch, from 5; 0.2 at the end if not given.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="25 if not given.")] = None,
-    steps_per_epoch: Annotated[int, typer.Option(help="Of the weights; the alphas have half as many.")] = 16,
-    batch: Batch = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-    table_limit_pct: Annotated[float, typer.Option(help="Refuse a table whose validated median error is larger.")] = 5.0,
-    measure: Annotated[bool, typer.Option(help="Measure what was found on this device and repair it where it misses.")] = True,
-    train_steps: Annotated[int | None, typer.Option(help="Then train so many steps; 0: leave it to `dcnas train`.")] = None,
-) -> None:
-    """Search a network for a target latency on your table and images, train it and report on it: all in one folder.
+@lut.command("build")
+@options_of(TableOptions)
+def lut_build(settings: TableOptions) -> None:
+    """Time every operator of the search space on this device, inside whole networks; killed, it goes on.
 
-    Killed, the same command goes on where it was. A target out of reach is answered with the range of the space on your board.
+    Leave the machine alone meanwhile.
     """
-    import torch
-
-    from .data.photographs import set_named
-    from .latency.table import load_table
-    from .paths import shown
-    from .study import own
-    from .study.results4 import table_at
-    from .study.runs import obtain
-    from .study.section4 import derivation, own_search, own_training
-
-    if loss == "both" and not noisy:
-        raise InputError("loss is 'both', which denoises as well; without noise (--no-noisy) there is none to take away.")
-    if train_steps is not None:
-        require_whole("train-steps", train_steps, 0)
-    threads = threads or torch.get_num_threads()
-    load_table(lut).require_accuracy(table_limit_pct)  # first: the range of a bad table would mislead
-    begun = own_search(
-        lut, set_named(data), target_ms, operators=operators, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch,
-        batch=batch, alpha_lr=alpha_lr, temperature_decay=temperature_decay, loss=loss, noisy=noisy, learn_beta=learn_beta,
-        elasticity=elasticity, rebuild_optimisers=rebuild_optimisers, alpha_gradient=alpha_gradient, threads=threads,
-    )  # fmt: skip
-    own.claim(out, begun)
-    table, network = table_at(begun, measured=measure, limit_pct=table_limit_pct), begun.settings.network
-    obtain(begun, device=device)
-    derived = derivation(begun, network, target_ms) if measure else None
-    if derived is not None:
-        obtain(derived, device=device)
-    record = own.write_search(out, begun, derived, table)
-    print(_found(record))
-    if train_steps != 0:
-        architecture = own.load_architecture(out / own.ARCHITECTURE)
-        begun = own_training(
-            architecture, network, begun.data, seed=seed, steps=train_steps, batch=batch, noisy=noisy, threads=threads
-        )
-        if own.is_longer(out, begun):
-            print("A longer training is there already and stays.")
-        else:
-            obtain(begun, device=device)
-            _print_metrics(own.write_training(out, begun))
-    print(f"Wrote {shown(out / own.report.NAME)}")
+    strides = space.strides_for(settings.resolution, settings.stem_stride)
+    names, out = ("batch", "device", "threads", "rounds"), settings.out
+    whole = space.Space(8, settings.resolution, width=settings.width, strides=strides)
+    table = lookup.build_table(whole, out, **{name: getattr(settings, name) for name in names})
+    share = f"{100 * table.entries / lookup.TFNAS_ENTRIES:.1f}% of those of TF-NAS"
+    where = f"{table.conditions.device}, {table.conditions.threads} threads"
+    print(f"Wrote {shown(out)}: {table.entries} latencies ({share}), {where}.")
+    print(f"Next: dcnas lut validate {shown(out)}")
 
 
-def _found(record: dict) -> str:
-    text = f"Search: {record['verdict']}; {record['reason']}.\n"
-    text += f"By the table: {record['predicted_ms']:.2f} of {record['target_ms']:.2f} ms."
-    if "measured_ms" not in record:
-        return text
-    text += (
-        f"\nMeasured: {record['measured_ms']:.2f} ± {record['noise_ms']:.2f} ms after {record['repairs']} repairs, "
-        f"{record['error_pct']:+.1f}% of the target ({record['first_error_pct']:+.1f}% before)."
-    )
-    noise_pct = 100 * record["noise_ms"] / record["target_ms"]
-    if noise_pct > 3 > abs(record["error_pct"]) - noise_pct:
-        text += f"\nThe measurement is uncertain by {noise_pct:.0f}%, too much to tell a miss of 3%: does anything else run?"
-    elif abs(record["error_pct"]) > 3:
-        text += "\nIt misses the target by more than 3%: was the machine left alone? `dcnas lut validate` measures the table again."
-    return text
-
-
-def _print_metrics(metrics) -> None:
-    names = ["sigma", "noisy_psnr", "psnr", "ssim", "accuracy"]
-    print(metrics[[name for name in names if name in metrics]].round(3).to_string(index=False))
-
-
-def train(
-    folder: Folder,
-    network: Annotated[str | None, typer.Option(help="C-NAS, D-NAS, DC-NAS or DC-NAS_seq; the search's if not given.")] = None,
-    data: OwnData = None,
-    decoder: Annotated[str, typer.Option(help="conv, mb, mb 1-op or mb 3-lay (Table 5).")] = "conv",
-    noisy: Annotated[bool, typer.Option(help="Train on noisy images.")] = True,
-    steps: Steps = None,
-    batch: Batch = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
+@lut.command("validate")
+def lut_validate(
+    file: options.Table,
+    networks: Annotated[int, Option(min=30, help="Random whole networks to measure.")] = 60,
+    rounds: options.Rounds = 10,
+    device: options.Device = "cpu",
 ) -> None:
-    """Train the network that was found, judge it at eleven noise levels and write the report; killed, it goes on where it was.
+    """Hold the table against whole networks on this device and write its correction into it."""
+    table = tables.load_table(file)
+    c = table.conditions
+    whole = space.Space(8, c.resolution, width=c.width, strides=c.strides)
+    frame, table = lookup.validate_table(table, whole, device=device, networks=networks, rounds=rounds)
+    table.save(file)
+    path = file.with_suffix(".validation.csv")
+    write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+    _print_errors("all, uncorrected", lookup.table_errors(frame, "predicted_ms"))
+    _print_errors("held out, corrected", lookup.table_errors(frame[frame["half"] == "test"]))
+    c, limit = table.correction, SearchOptions.table_limit_pct
+    formula = f"{c.scale:.3f} x sum + {c.offset_ms:.2f} ms"
+    print(f"measured = {formula}; wrote {shown(file)} and {shown(path)}")
+    if c.error_pct > limit:
+        print(f"A search refuses an error above {limit:g}%: build it again on a quiet machine.")
+
+
+def _print_errors(name: str, errors: dict[str, float]) -> None:
+    words = [f"{key.replace('_pct', ' (%)')} {value:.2f}" for key, value in errors.items()]
+    print(f"{name:20s}{', '.join(words)}")
+
+
+@options_of(SearchOptions)
+def search(settings: SearchOptions) -> None:
+    """Search a network for a target latency on your table and images, train it and report on it.
+
+    Killed, the same command goes on. A target out of reach is answered with the range of the space.
+    """
+    record = own.search(settings)
+    print(f"Search: {record.verdict}; {record.reason}.")
+    print(f"By the table: {record.predicted_ms:.2f} of {record.target_ms:.2f} ms.")
+    if record.measured_ms is not None:
+        after = f"{record.error_pct:+.1f}% of the target after {record.repairs} repairs"
+        before = f"{record.first_error_pct:+.1f}% before"
+        print(f"Measured: {record.measured_ms:.2f} ± {record.noise_ms:.2f} ms, {after} ({before}).")
+        if abs(record.error_pct) > 3:
+            print("It misses the target by more than 3%: does anything else run here?")
+    if (settings.out / own.WEIGHTS).exists():
+        print("The network is trained already; `dcnas train` trains it anew.")
+    elif settings.train_steps:
+        names = ("noisy", "batch", "seed", "device", "threads")
+        same = {name: getattr(settings, name) for name in names}
+        _print_metrics(own.train(TrainOptions(settings.out, steps=settings.train_steps, **same)))
+    print(f"Wrote {shown(own.write_report(settings.out))}")
+
+
+@options_of(TrainOptions)
+def train(settings: TrainOptions) -> None:
+    """Train the network of a folder, judge it at eleven noise levels and report on it.
 
     DIR needs no search: with --network and --data, an `architecture.json` in it is enough.
     """
-    import torch
-
-    from .data.photographs import set_named
-    from .nas.networks import DECODERS, NETWORKS
-    from .paths import shown
-    from .study import own
-    from .study.runs import obtain
-    from .study.section4 import own_training
-
-    record = own.read_record(folder) if network is None or data is None or (folder / own.RECORD).exists() else {}
-    network, data = network or record["network"], set_named(data or record["data"])
-    require_choice("network", network, NETWORKS)
-    require_choice("decoder", decoder, DECODERS)
-    begun = own_training(
-        own.load_architecture(folder / own.ARCHITECTURE), network, data, seed=seed, steps=steps, batch=batch, decoder=decoder,
-        noisy=noisy, threads=threads or torch.get_num_threads(),
-    )  # fmt: skip
-    obtain(begun, device=device)
-    _print_metrics(own.write_training(folder, begun))
-    print(f"Wrote {shown(folder / own.WEIGHTS)}, its card and {shown(folder / own.report.NAME)}")
+    _print_metrics(own.train(settings))
+    report = shown(own.write_report(settings.folder))
+    print(f"Wrote {shown(settings.folder / own.WEIGHTS)}, its card and {report}")
 
 
-def evaluate(folder: Folder, data: OwnData = None) -> None:
-    """Judge the trained network at eleven noise levels: on the test part of its own images, or on all images of another set.
-
-    The report shows the former; metrics on another set go to a file of their own, metrics-NAME.csv, and nothing else changes.
-    """
-    from .data.photographs import set_named
-    from .paths import shown
-    from .study import own
-
-    other = None if data is None else set_named(data)
-    metrics = own.write_evaluation(folder, other)
+def evaluate(folder: options.Folder, data: options.OwnData = None) -> None:
+    """Judge the network at eleven noise levels: on its own test images, or on all of another set."""
+    metrics, path = own.evaluate(folder, data)
     _print_metrics(metrics)
-    known = other is None or other == own.trained(folder).card.get("data")
-    path = folder / own.METRICS if known else own.other_metrics(folder, other)
     print(f"{metrics['images'].iloc[0]:,} images; wrote {shown(path)}")
 
 
+def _print_metrics(metrics) -> None:
+    print(metrics[[name for name in own.PRINTED if name in metrics]].round(3).to_string(index=False))
+
+
 def export(
-    source: Annotated[str, typer.Argument(help="DIR of `dcnas train`, a .safetensors file, or a name of `dcnas weights`.")],
-    format: Annotated[str, typer.Option(help="onnx: one file, batch norm folded, batch and size dynamic.")] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="An 8-bit copy too, and what it costs in dB and points.")] = False,
-    data: Annotated[str | None, typer.Option(help="Images to compare and calibrate on; the training's if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The .onnx file; in DIR, or here, if not given.")] = None,
-    threads: Threads = None,
+    source: Annotated[str, Argument(help="DIR, a .safetensors file, or a name of `dcnas weights`.")],
+    format: Annotated[
+        Literal["onnx"], Option(help="Batch norm folded, batch and size dynamic.")
+    ] = "onnx",
+    int8: Annotated[bool, Option("--int8", help="An 8-bit copy too, and what it costs.")] = False,
+    data: options.OwnData = None,
+    out: Annotated[Path | None, Option(help="The .onnx file; in DIR, or here, if not given.")] = None,
+    threads: options.Threads = None,
 ) -> None:
-    """Export a trained network for a board, check it in ONNX Runtime against PyTorch, and time both at batch 1."""
-    from .data.photographs import set_named
-    from .paths import shown
-    from .study import own
-
-    require_choice("format", format, ("onnx",))
-    network, data, folder = own.source(source, None if data is None else set_named(data))
-    out = out or folder / f"{network.name if network.name != 'weights' else network.kind.lower()}.onnx"
-    require_choice("suffix of --out", out.suffix, (".onnx",))
-    found = own.write_export(network, data, out, int8=int8, threads=threads)
-    for name, mib in found["mib"].items():
+    """Export a trained network for a board, check it against PyTorch, and time both at batch 1."""
+    folder = Path(source) if Path(source).is_dir() else None
+    network = trained.load_network(source if folder is None else str(folder / own.WEIGHTS))
+    out = out or (folder or Path()) / f"{network.kind.lower() if folder else network.name}.onnx"
+    data = None if data is None else images.set_named(data)
+    result = own_export.write_export(network, out, data, int8=int8, threads=threads)
+    for name, mib in result["mib"].items():
         print(f"Wrote {shown(out.with_name(name))}, {mib:.1f} MiB")
-    print(f"Largest difference from PyTorch: {found['largest_difference']:.1g}")
-    times = found["latency_ms"]
-    for name, t in times.items():
-        ratio = f", {times['PyTorch']['median'] / t['median']:.2f} times as fast as PyTorch" if name != "PyTorch" else ""
-        print(
-            f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {found['size_px']} px, "
-            f"{found['threads']} threads{ratio}"
-        )
-    if int8:
-        import pandas as pd
+    print(f"Largest difference from PyTorch: {result['largest_difference']:.1g}")
+    eager_ms = result["latency_ms"]["PyTorch"]["median"]
+    for name, t in result["latency_ms"].items():
+        speed = f"{eager_ms / t['median']:.2f} times as fast as PyTorch"
+        print(f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {speed}")
+    for row in result.get("int8_cost", ()):
+        print("int8 minus float: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
 
-        print("int8 minus float, mean over the test images:")
-        print(pd.DataFrame(found["int8_cost"]).round(2).to_string(index=False))
+
+# ---- trained networks
+
+
+def weights() -> None:
+    """List the trained networks that ship with the study: what they were trained on, and how well they
+    do.
+    """
+    for name in trained.names():
+        card = trained.load_network(name).card
+        rows = [row for row in card["metrics"] if row["sigma"] in (0.2, 0.5)]
+        quality = "; ".join(", ".join(f"{key} {value:g}" for key, value in row.items()) for row in rows)
+        print(f"{name}: {card['label']}, trained on {card['training']}. {quality}")
+
+
+def denoise(
+    source: options.Source,
+    out: Annotated[Path, Argument(help="A folder for the denoised pictures and results.csv.")],
+    weights: options.Weights = "dc-net-reduced-integrated",
+    sigma: options.Sigma = 0.0,
+) -> None:
+    """Denoise pictures of any size with a trained network. Unreadable files are named and left out."""
+    network = trained.load_network(weights)
+    if not network.denoises:
+        raise InputError(f"weights is {weights!r}, which only classifies; `dcnas weights` lists others.")
+    rows = []
+    for scene, outcome in _outcomes(source, network, sigma):
+        write_atomic(out / f"{scene.name}.png", pictures.png_of(outcome.denoised))
+        rows.append(apply.row_of(scene, network, sigma, outcome))
+    apply.write_rows(rows, out / "results.csv")
+    print(f"Wrote {len(rows)} picture{'s' * (len(rows) != 1)} and {shown(out / 'results.csv')}")
+    if worse := sum(row.get("psnr", 0.0) < row.get("noisy_psnr", 0.0) for row in rows):
+        print(
+            f"{worse} are worse than with noise: {network.name} knows {network.card['training']} alone."
+        )
+
+
+def classify(
+    source: options.Source,
+    weights: options.Weights = "dc-net-reduced-integrated",
+    sigma: options.Sigma = 0.0,
+    out: Annotated[Path | None, Option(help="A CSV file for the results.")] = None,
+) -> None:
+    """Say what pictures show, with a trained network. Unreadable files are named and left out."""
+    network = trained.load_network(weights)
+    if not network.classes:
+        raise InputError(f"weights is {weights!r}, which only denoises; `dcnas weights` lists others.")
+    outcomes = _outcomes(source, network, sigma)
+    apply.write_rows([apply.row_of(scene, network, sigma, outcome) for scene, outcome in outcomes], out)
+    if out is not None:
+        print(f"Wrote {shown(out)}")
+
+
+def _outcomes(source: str, network, sigma: float) -> Iterator[tuple]:
+    """Scene and outcome of every picture of a source; unreadable ones are named on stderr."""
+    scenes, skipped = apply.scenes_of(source), 0
+    for make in scenes.values():
+        try:
+            scene = make()
+        except InputError as error:
+            if len(scenes) == 1:
+                raise
+            skipped += 1
+            print(f"Left out: {error}", file=sys.stderr)
+            continue
+        yield scene, apply.apply(network, scene, sigma, progress=True)
+    if skipped == len(scenes):
+        raise InputError(f"{source}: none of {skipped} pictures could be read.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from ..data.photographs import SUFFIXES
 from ..data.pictures import as_float, in_tiles, read_picture
 from ..data.two_digits import cached
 from ..errors import InputError
+from ..paths import write_atomic
 from ..training.metrics import LARGEST_SIDE, psnr, psnr_in_parts, ssim, ssim_in_parts
 from .weights import DIGITS, Network
 
@@ -233,3 +235,11 @@ def row_of(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> di
 
 def _rounded(value: float, digits: int) -> float | str:
     return round(value, digits) if math.isfinite(value) else ("inf" if value > 0 else "")
+
+
+def write_rows(rows: list[dict], path: Path | None) -> None:
+    """Print rows as a table, and write them as CSV where a path is given."""
+    frame = pd.DataFrame(rows)
+    print(frame.drop(columns=["width", "height", "weights"]).to_string(index=False))
+    if path is not None:
+        write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))

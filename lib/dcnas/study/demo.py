@@ -26,8 +26,7 @@ from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
-SETS = {"two digits": "digits", "solar cells": "solar"}
-OWN = "own picture"
+DIGITS, SOLAR, OWN = "two digits", "solar cells", "own picture"
 RIGHT = COLOURS["green"]
 
 
@@ -130,7 +129,7 @@ class Drop(anywidget.AnyWidget):
           });
       };
       zone.className = "dcnas-drop";
-      zone.style = "border: 2px dashed #767676; border-radius: 6px; padding: 8px; cursor: pointer";
+      zone.style = "display: inline-block; border: 2px dashed #767676; padding: 8px; cursor: pointer";
       text.textContent = " or drop a picture here";
       Object.assign(input, { type: "file", accept: "image/*", onchange: () => send(input.files[0]) });
       zone.append(input, text);
@@ -156,7 +155,7 @@ class Drop(anywidget.AnyWidget):
 def scene_of(kind: str, index: int, upload: tuple) -> Scene:
     """A test image of a set, or the own picture."""
     if kind != OWN:
-        return study_scene(SETS[kind], index)
+        return study_scene("digits" if kind == DIGITS else "solar", index)
     if not upload:
         raise InputError("There is no picture yet: drop one here, or choose one.")
     return file_scene(*upload[1:], MOST_SIDE)
@@ -198,6 +197,8 @@ def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence
     """Class probabilities of each object, the true class green; nothing where there are none."""
     axes.clear()
     axes.set_visible(len(probabilities) > 0)
+    if not len(probabilities):
+        return
     for k, (row, truth) in enumerate(zip(probabilities, truths)):
         high = 0.8 / len(probabilities)
         look = dict(color=[RIGHT if name == truth else COLOURS["orange"] for name in classes])
@@ -209,7 +210,7 @@ def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence
 
 
 def demo(
-    *networks: str, kinds: Sequence[str] = (*SETS, OWN), index: int = 3, sigma: float = 0.8
+    *networks: str, kinds: Sequence[str] = (DIGITS, SOLAR, OWN), index: int = 3, sigma: float = 0.8
 ) -> Panel:
     """A picture, a noise level, a network by name: clean, noisy, denoised, and what the network says."""
     networks = networks or sorted(names(), key=lambda name: "integrated" not in name)

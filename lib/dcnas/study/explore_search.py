@@ -17,10 +17,9 @@ from ..latency.table import Table
 from ..nas.derive import frontier
 from ..nas.lut import predicted_ms
 from ..nas.space import Space
-from . import plots_nas, plots_search
+from . import nas_figures, plots_search, results4
 from .explore import Drawn, Panel
-from .figures import PALETTE, Backdrop, columns, new_figure
-from .results4 import samples
+from .figures import PALETTE, Backdrop, columns, enlarged, new_figure
 from .runs import SAMPLE_SIGMAS, SAMPLES
 
 
@@ -60,7 +59,7 @@ def target(
 
     @cache
     def still(search: str) -> tuple[Backdrop, float, Axes, dict[int, float]]:
-        figure, [(axes, places)] = plots_search.network_frame(searches[search][0], "", network)
+        figure, [(axes, places)] = nas_figures.network_frame(searches[search][0], "", network)
         title = figure.suptitle(network, fontsize=12)
         figure.draw_without_rendering()  # finds a place for the title, which changes
         figure.set_layout_engine("none")
@@ -72,7 +71,7 @@ def target(
         best = solved[search].best(target_ms)
         backdrop, height, axes, places = still(search)
         figure = backdrop.below()
-        plots_search.draw_blocks(figure, axes, places, best)
+        nas_figures.draw_blocks(figure, axes, places, best)
         latency_ms = predicted_ms(found, best, network)
         figure.suptitle(f"{network} for {target_ms:.2f} ms, {latency_ms:.2f} ms by the table", y=height, fontsize=12)
         likelihood = sum(a[space.candidates.index(c.operator)] for a, c in zip(log_alphas, best.choices, strict=True))
@@ -92,14 +91,14 @@ def target(
 
 def outputs(rows: pd.DataFrame) -> Panel:
     """What the networks whose images are kept make of a test image at a noise level."""
-    return pictures(rows, samples(rows))
+    return pictures(rows, results4.samples(rows))
 
 
 def pictures(rows: pd.DataFrame, found: dict[str, np.ndarray]) -> Panel:
     """The same for outputs that were read already, as `results4.samples` gives them."""
 
     def draw(image: int, sigma: float) -> Drawn:
-        return plots_nas.pictures_figure(rows, found, image, sigma), f"test image {image}, σ = {sigma:g}"
+        return enlarged(results4.pictures(rows, found, image, sigma)), f"test image {image}, σ = {sigma:g}"
 
     controls = {
         "image": W.IntSlider(0, 0, SAMPLES - 1, description="image"),

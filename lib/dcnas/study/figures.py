@@ -121,6 +121,17 @@ def square(axes, left: float, top: float, size: float, colour: str, text: str = 
     axes.text(left + 1, top + 1, text, color=colour, fontsize=fontsize, fontweight="bold", va="top")
 
 
+def enlarged(pictures: dict[str, np.ndarray]) -> Figure:
+    """Pictures (H, W[, 3]) of 0 to 1 side by side; below, what is in the red square of each."""
+    figure, grid = new_figure(min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures))
+    for above, below, letter, (name, image) in zip(*grid, "abcdefghij", pictures.items()):
+        corner, zoom = len(image) // 4, len(image) // 3
+        picture(above, image, f"{letter}: {name}".replace(", ", ",\n"))
+        square(above, corner, corner, zoom, "red")
+        picture(below, image[corner : corner + zoom, corner : corner + zoom])
+    return figure
+
+
 def note(figure: Figure | sns.FacetGrid, text: str, legend_columns: int = 4) -> Figure:
     """Write a text below a figure, or below a grid of seaborn's, whose legend goes above its panels."""
     if isinstance(figure, sns.FacetGrid):

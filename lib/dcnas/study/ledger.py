@@ -21,7 +21,7 @@ from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdi
 from .comparisons import COUNTED, TIMED, Evidence, asked, compared
 from .figures import COLOURS
 from .presets import SECTION_3, SECTION_4, differs
-from .results import published_lengths, read_published, results, scale_of
+from .results import lengths, read_published, results, scale_of
 from .stats import Scores, widened
 
 NOISY_GROUPS = ("tables_1_and_6", "figure_3", "table_3", "table_4", "table_5")  # judged on noisy images
@@ -144,7 +144,7 @@ def _facts(evidence: Evidence, group: str) -> dict:
 def by_evidence(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """Claims that more evidence has moved: the verdicts on two seeds, or on classifiers trained for less, and on all, `rows`."""
     columns = {"two seeds of each network": verdicts(comparisons(scale, Assumptions(seeds=2), device=device))}
-    for part in published_lengths("tables_1_and_6")[:-1] if scale == "published" else ():
+    for part in [r.rows for r in lengths("tables_1_and_6").values()][:-1] if scale == "published" else ():
         shorter = verdicts(compared(["C01", "C02", "C03", "C04", "C05"], Evidence(scale, select=lambda _, part=part: part)))
         columns[f"classifiers after {part['images'].iloc[0]:,} images"] = shorter.replace("no results", "")
     table = pd.DataFrame(columns | {"all": verdicts(rows)})

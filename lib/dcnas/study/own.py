@@ -1,292 +1,271 @@
-"""A network for one's own board and images: a folder that `dcnas search`, `train` and `evaluate` fill, and `export` reads.
+"""A network for one's own board and images: a folder that `dcnas search`, `train` and `evaluate` fill.
 
-Runs are carried out in the run store, where they go on after a kill; what they gave is then written here, the records last:
+Runs are carried out in the run store, where they go on after a kill; what they gave is then written
+here:
 
-- of the search: `architecture.json` and `.png`, `search.csv` (a row per epoch) and `.png`, `search.json` (the record);
+- of the search: `architecture.json`, `search.csv` (a row per epoch) and, last, `search.json` (the
+  record);
 - of the training: `weights.safetensors` with its card;
-- of the evaluation: `quality.png`, `samples.png`, `metrics.csv` (a row per noise level, with 95% intervals over the test images),
-  and `network.png` where another network was trained than was searched;
-- of an evaluation on another set: `metrics-NAME.csv`, by the set's name;
-- `report.html`, one page with all of it but other sets, written anew after each.
+- of the evaluation: `metrics.csv`, or of another set's `metrics-NAME-DIGEST.csv`;
+- `report.html`: the notebook `own_network.ipynb` about it.
 """
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
+from nbconvert import HTMLExporter
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from .. import reading
 from ..data.images import ImageSet, evaluation_images, load_images
 from ..data.noise import SIGMAS
-from ..data.two_digits import IMAGE_SIZE, cached
-from ..deploy.weights import Network, load_network
-from ..errors import InputError, spelled
-from ..latency.measure import measure_many
-from ..latency.table import Table
-from ..models import count_parameters
-from ..models.flops import count_flops
+from ..data.photographs import identity_of, set_named
+from ..deploy.weights import Network, card_path, load_network
+from ..errors import InputError, in_file
+from ..latency.measure import device_named
+from ..latency.table import Conditions, load_table
+from ..models import count_flops, count_parameters
 from ..nas.lut import predicted_ms
-from ..nas.networks import IMAGE_CHANNELS, build_network
-from ..nas.space import Architecture, from_record, load_architecture, save_architecture
-from ..paths import shown, write_atomic
-from ..training import evaluate
-from . import figures, plots_own, plots_search, report
-from .results3 import ship_run
-from .results4 import Searched, card_of, derivation_row, read_runs, read_search
-from .runs import bank_noisy, folder_of, to_csv
-from .section4 import Derivation, Search, Training
+from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
+from ..nas.search import check_target
+from ..nas.space import Space, load_architecture, save_architecture
+from ..options import SearchOptions, TrainOptions
+from ..paths import notebooks_dir, shown, write_atomic
+from ..training import evaluate as evaluate_images
+from .notebooks import OWN_NETWORK, execute
+from .presets import SCALE, Derivation, Run, Search
+from .publish import ship_run
+from .results import derivation_row, search_row
+from .runs import bank_noisy, obtain
 from .stats import bootstrap
+from .store import architecture_of, folder_of, to_csv
 
-FORMAT = 1
-CALIBRATION = 64  # images
-DIGITS = "digits"
-RECORD, ARCHITECTURE, WEIGHTS, METRICS = "search.json", "architecture.json", "weights.safetensors", "metrics.csv"
-DRAWING = "network.png"
+TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
+SETTINGS = (
+    "epochs",
+    "steps_per_epoch",
+    "alpha_lr",
+    "learn_beta",
+    "elasticity",
+    "loss",
+    "alpha_gradient",
+    "rebuild_optimisers",
+)
 
-
-def claim(folder: Path, search: Search) -> None:
-    """`InputError` if the folder holds another search: nothing is written over."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"out is {shown(folder)}, which is a file; a folder was expected.")
-    if not (folder / RECORD).exists():
-        return
-    record = read_record(folder)
-    if record["run"] != search.name:
-        raise InputError(
-            f"{shown(folder)} holds another search (target {record['target_ms']:g} ms, {record['data']}, or other settings); "
-            "name another folder."
-        )
-
-
-def read_record(folder: Path) -> dict:
-    """The record of the folder's search; `InputError` where there is none or it is not sound."""
-    path = folder / RECORD
-    if not path.exists():
-        raise InputError(f"{shown(path)} does not exist; `dcnas search --out {shown(folder)}` makes it.")
-    record = report.read_search(path)
-    reading.require_kinds(path, record, {"run": reading.TEXT, "format": reading.WHOLE})
-    if record["format"] != FORMAT:
-        raise InputError(f"{shown(path)} has the format {spelled(record['format'])}, but {FORMAT} was expected.")
-    return record
+RECORD, ARCHITECTURE, EPOCHS = "search.json", "architecture.json", "search.csv"
+WEIGHTS, METRICS, REPORT = "weights.safetensors", "metrics.csv", "report.html"
+PRINTED = ["sigma", "noisy_psnr", "psnr", "ssim", "accuracy"]
+MEASURED = ["measured_ms", "noise_ms", "error_pct", "first_error_pct", "repairs"]
+STYLE = "body { font: 15px/1.5 system-ui; max-width: 60rem; margin: auto } img { max-width: 100% }"
 
 
-def write_search(folder: Path, search: Search, derivation: Derivation | None, table: Table) -> dict:
-    """What a complete search found, and what its derivation measured if there was one. The record."""
-    found, network, measured = read_search(search), search.settings.network, {}
-    architecture = found.architecture
-    if derivation is not None:
-        architecture = load_architecture(folder_of(derivation) / ARCHITECTURE)
-        row = derivation_row(derivation).iloc[0]
-        names = ("measured_ms", "noise_ms", "error_pct", "first_error_pct")
-        measured = {name: float(row[name]) for name in names} | {"repairs": int(row["repairs"])}
-    record = {
-        "format": FORMAT, "run": search.name, "network": network, "data": search.data, "target_ms": search.target_ms,
-        "predicted_ms": predicted_ms(table, architecture, network), **measured, **_size(architecture, network),
-        "verdict": found.verdict, "reason": found.reason, "conditions": asdict(table.conditions),
-        "table_error_pct": table.correction.error_pct, "settings": asdict(search),
-    }  # fmt: skip
-    if (folder / ARCHITECTURE).exists() and load_architecture(folder / ARCHITECTURE) != architecture:
-        for name in (WEIGHTS, "weights.card.json", METRICS, "quality.png", "samples.png", DRAWING):  # they are of another network
-            (folder / name).unlink(missing_ok=True)
-    save_architecture(architecture, folder / ARCHITECTURE)
-    write_atomic(folder / "search.csv", found.epochs.to_csv(index=False, lineterminator="\n"))
-    _write_figure(plots_search.architecture_figure(architecture, network, network, table), folder / "architecture.png")
-    _write_figure(_curves(found), folder / "search.png")
-    write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
-    report.write(folder)
-    return record
+class Record(BaseModel):
+    """A search's network and its latency in ms, by the table and, if it was measured, on the device."""
+
+    format: Literal[1] = 1
+    run: str
+    network: Literal[NETWORKS]
+    data: str
+    target_ms: FiniteFloat
+    predicted_ms: FiniteFloat
+    measured_ms: FiniteFloat | None = None
+    noise_ms: FiniteFloat | None = None
+    error_pct: FiniteFloat | None = None  # of the target
+    first_error_pct: FiniteFloat | None = None  # before repairs
+    repairs: NonNegativeInt | None = None
+    parameters: NonNegativeInt
+    flops: NonNegativeInt
+    verdict: str
+    reason: str
+    conditions: Conditions
+    table_error_pct: FiniteFloat | None
 
 
-def _size(architecture: Architecture, network: str) -> dict:
-    side = architecture.space.resolution
+def search(options: SearchOptions) -> Record:
+    """Search, measure and repair, and write the network to the folder `out`; `InputError` if it has
+    another's.
+    """
+    table, out = load_table(options.lut).require_accuracy(options.table_limit_pct), options.out
+    if options.measure:
+        device_named(table.conditions.device)
+    run = search_run(options)
+    if (out / RECORD).exists() and (known := read_record(out)).run != run.name:
+        settings = f"target {known.target_ms:g} ms, {known.data}, or other settings"
+        raise InputError(f"{shown(out)} holds another search ({settings}); name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    obtain(run, device=options.device)
+    network, measured, source = run.with_target(options.target_ms).network, {}, run
+    if options.measure:
+        source = Derivation(run, network, options.target_ms)
+        obtain(source, device=options.device)
+        measured = {name: derivation_row(source)[name] for name in MEASURED}
+    architecture, end = architecture_of(source), search_row(run)
     with torch.random.fork_rng():
         model = build_network(network, architecture)
-    return {"parameters": count_parameters(model), "flops": count_flops(model, torch.zeros(1, IMAGE_CHANNELS, side, side))}
+    side = architecture.space.resolution
+    sizes = {"parameters": count_parameters(model)}
+    sizes |= {"flops": count_flops(model, torch.zeros(1, IMAGE_CHANNELS, side, side))}
+    judged = {name: end[name] for name in ("target_ms", "verdict", "reason")} | measured | sizes
+    told = {"predicted_ms": predicted_ms(table, architecture, network), "conditions": table.conditions}
+    told |= {"data": run.photos["data"], "table_error_pct": table.correction.error_pct}
+    record = Record(run=run.name, network=network, **judged, **told)
+    if (out / ARCHITECTURE).exists() and load_architecture(out / ARCHITECTURE) != architecture:
+        # they are of another network
+        for path in (out / WEIGHTS, card_path(out / WEIGHTS), out / METRICS):
+            path.unlink(missing_ok=True)
+    save_architecture(architecture, out / ARCHITECTURE)
+    write_atomic(out / EPOCHS, (folder_of(run) / "epochs.csv").read_text())
+    write_atomic(out / RECORD, record.model_dump_json(indent=1) + "\n")
+    return record
 
 
-def _curves(found: Searched):
-    text = "Latency: solid of the most probable operators, dotted the expected one, grey the target."
-    return plots_search.search_curves({"search": found.epochs}, found.target_ms, text)
-
-
-def _write_figure(figure, path: Path) -> None:
-    write_atomic(path, figures.png_bytes(figure))
-
-
-def write_training(folder: Path, training: Training) -> pd.DataFrame:
-    """The weights of a complete training with their card, and then its evaluation."""
-    rows = read_runs([training])
-    network = f" --network {training.network}" + (f" --decoder '{training.decoder}'" if training.decoder != "conv" else "")
-    command = f"dcnas train DIR{network} --data {training.data} --steps {training.steps} --batch {training.batch}"
-    command += f" --seed {training.seed}" + ("" if training.noisy else " --no-noisy")
-    card = card_of(training, command) | {"noisy": training.noisy, "flops": int(rows["flops"].iloc[0])}
-    ship_run(training, folder / WEIGHTS, card, rows, half=False)
-    return write_evaluation(folder)
-
-
-def is_longer(folder: Path, training: Training) -> bool:
-    """Whether the folder has a longer training of the same architecture already, which a repeated search leaves there."""
-    if not (folder / WEIGHTS).exists():
-        return False
-    card = trained(folder).card
-    same = card["network"].get("architecture") == json.loads(training.architecture)
-    return same and card.get("steps", 0) > training.steps
-
-
-def trained(folder: Path) -> Network:
-    """The folder's network; `InputError` where it was not trained yet."""
-    if not (folder / WEIGHTS).exists():
-        raise InputError(f"{shown(folder / WEIGHTS)} does not exist; `dcnas train {shown(folder)}` makes it.")
-    return load_network(str(folder / WEIGHTS))
-
-
-def judged_images(network: Network, data: str, *, whole: bool = False, progress: bool = True) -> ImageSet:
-    """The set that a network is judged on: its test part, or with `whole` all of it; `InputError` if its classes are others."""
-    images = load_images(data, network.card["resolution"], progress=progress)
-    if network.classes and images.classes != network.classes:
-        raise InputError(f"{data} has the classes {', '.join(images.classes)}, but the network knows {', '.join(network.classes)}.")
-    return replace(images, rows={"test": torch.arange(len(images.labels))}) if whole else images
-
-
-def write_evaluation(folder: Path, data: str | None = None, *, progress: bool = True) -> pd.DataFrame:
-    """Judge the folder's network: on the test part of what it was trained on, or on all images of another set.
-
-    Another set's metrics go to a file of their own, and the report stays as it is.
+def search_run(options: SearchOptions) -> Search:
+    """The search of the options, named after its table and images; `InputError` for a target out of
+    reach.
     """
-    network = trained(folder)
-    record = read_record(folder) if (folder / RECORD).exists() else None  # what is wrong with it is told before images are judged
-    known = network.card.get("data")
-    if data is None and known is None:
-        raise InputError(f"the card in {shown(folder)} does not name its images; --data says which ones to judge on.")
-    own = data in (None, known)
-    path = folder / METRICS if own else other_metrics(folder, data)
-    images = judged_images(network, known if own else data, whole=not own, progress=progress)
-    metrics = judge(network, images, progress=progress)
-    if not own:
-        write_atomic(path, to_csv(metrics.assign(data=data).to_dict("records")))
-        return metrics
-    _write_drawing(folder, network, record)
-    _write_figure(plots_own.quality_figure(metrics), folder / "quality.png")
-    _write_figure(plots_own.samples_figure(network, images), folder / "samples.png")
-    write_atomic(path, to_csv(metrics.to_dict("records")))
-    report.write(folder)
+    if options.loss == "both" and not options.noisy:
+        raise InputError(
+            "loss is 'both', which denoises as well; without noise (--no-noisy) there is none."
+        )
+    table, data, epochs = load_table(options.lut), set_named(options.data), options.epochs
+    c, weight_epochs = table.conditions, max(1, epochs // 5)
+    decay = options.temperature_decay or TEMPERATURE_FALL ** (1 / (epochs - weight_epochs))
+    digest = hashlib.sha256(options.lut.read_bytes() + identity_of(data).encode()).hexdigest()[:8]
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings |= {"weight_epochs": weight_epochs, "temperature_decay": decay}
+    run = Search(
+        f"own search, {digest}",
+        "own",
+        options.seed,
+        photos=dict(data=data, resolution=c.resolution, limit=None),
+        width=c.width,
+        strides=c.strides,
+        operators=int(options.operators),
+        target=options.target_ms,
+        table=str(options.lut.resolve()),
+        batch=options.batch,
+        settings=settings,
+        noisy=options.noisy,
+        threads=_threads(options),
+    )
+    space = Space(run.operators, c.resolution, 2, c.width, c.strides)
+    check_target(space, table, run.with_target(options.target_ms))
+    return run
+
+
+def _threads(options: SearchOptions | TrainOptions) -> int:
+    return options.threads or torch.get_num_threads()
+
+
+def read_record(folder: Path) -> Record:
+    """The record of the folder's search; `InputError` where it is not sound."""
+    with in_file(folder / RECORD):
+        return Record.model_validate_json((folder / RECORD).read_bytes())
+
+
+def train(options: TrainOptions) -> pd.DataFrame:
+    """Train the folder's architecture, write its weights with their card, and judge it (`judge`)."""
+    folder, network, data = options.folder, options.network, options.data
+    if network is None or data is None:
+        record = read_record(folder)
+        network, data = network or record.network, data or record.data
+    run = training_run(options, network, set_named(data))
+    obtain(run, device=options.device)
+    command = (
+        f"dcnas train DIR --network {network} --data {run.data['data']} --decoder '{options.decoder}'"
+    )
+    command += f" --batch {run.batch} --seed {run.seed}{'' if options.noisy else ' --no-noisy'}"
+    ship_run(
+        run, folder / WEIGHTS, f"{command} --steps {run.train.steps}", half=False, noisy=options.noisy
+    )
+    return evaluate(folder)[0]
+
+
+def training_run(options: TrainOptions, network: str, data: str) -> Run:
+    """The training of the folder's architecture on a reader's own images."""
+    architecture = load_architecture(options.folder / ARCHITECTURE)
+    label = f"own {network}, {hashlib.sha256(identity_of(data).encode()).hexdigest()[:8]}"
+    net = dict(kind=network, architecture=json.loads(architecture.to_json()), decoder=options.decoder)
+    photos = dict(data=data, resolution=architecture.space.resolution, limit=None, noisy=options.noisy)
+    how = replace(SCALE["short"].train, steps=options.steps, epoch_steps=max(1, options.steps // 8))
+    sizes = dict(batch=options.batch, eval_images=SCALE["short"].photos_eval, threads=_threads(options))
+    return Run(label, "own", options.seed, "photographs", net, photos, how, **sizes)
+
+
+def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]:
+    """Judge the folder's network on the test part of what it was trained on, or on all images of another
+    set.
+
+    Metrics as `judge` gives them, and the file that they are in: `metrics.csv`, or another set's own.
+    """
+    network, path = load_network(str(folder / WEIGHTS)), folder / METRICS
+    known = network.card["data"]
+    data = known if data is None else set_named(data)
+    images = images_for(network, data)
+    if data != known:
+        images = replace(images, rows={"test": torch.arange(len(images.labels))})
+        digest = hashlib.sha256(data.encode()).hexdigest()[:8]  # two sets may have folders of one name
+        path = folder / f"metrics-{Path(data.removeprefix('folder:')).name}-{digest}.csv"
+    metrics = judge(network, images)
+    return metrics, write_atomic(path, to_csv(metrics.to_dict("records")))
+
+
+def images_for(network: Network, data: str) -> ImageSet:
+    """A set at the network's resolution; `InputError` if it has other classes."""
+    images = load_images(data, network.card["resolution"])
+    if network.classes and images.classes != network.classes:
+        classes = f"{data} has the classes {', '.join(images.classes)}"
+        raise InputError(f"{classes}, but the network knows {', '.join(network.classes)}.")
+    return images
+
+
+def judge(network: Network, images: ImageSet) -> pd.DataFrame:
+    """A row per noise level: PSNR (dB) of noisy images; PSNR, SSIM, accuracy (%) with 95% intervals."""
+    size = network.card["resolution"]
+    before = per_image(lambda x: (x, None), images, size)["psnr"]
+    head = pd.DataFrame(
+        {"sigma": SIGMAS, "images": before.shape[1], "noisy_psnr": before.mean(1).tolist()}
+    )
+    return head.join(intervals(per_image(network.answer, images, size)))
+
+
+def per_image(answer: Callable, images: ImageSet, resolution: int) -> dict[str, Tensor]:
+    """psnr (dB), ssim, accuracy (%) of each test image at each noise level: (sigmas, images), of
+    `answer(noisy)`.
+    """
+    views, labels = evaluation_images(images, "test", resolution)
+    boxes, noisy = torch.zeros(len(views), 1, 4), bank_noisy(views)
+    metrics = evaluate_images(lambda x, _: answer(x), views, boxes, labels, noisy, SIGMAS, progress=True)
+    if "correct" in metrics:
+        metrics["accuracy"] = 100 * metrics.pop("correct").flatten(1)
     return metrics
 
 
-def _write_drawing(folder: Path, network: Network, record: dict | None) -> None:
-    """Draw the trained network where the search, if there was one, drew another."""
-    card = network.card["network"]
-    if "architecture" not in card or (record is not None and report.is_of(record, network.card)):
-        (folder / DRAWING).unlink(missing_ok=True)
-        return
-    architecture, decoder = from_record(card["architecture"]), card.get("decoder", "conv")
-    figure = plots_search.architecture_figure(architecture, report.network_text(card), network.kind, decoder=decoder)
-    _write_figure(figure, folder / DRAWING)
+def intervals(metrics: dict[str, Tensor]) -> pd.DataFrame:
+    """Means over images with 95% intervals, a row per noise level: the columns NAME, NAME_low and
+    NAME_high.
+    """
+    frames = []
+    for name, values in metrics.items():
+        levels = [bootstrap({0: level.double().numpy()}) for level in values]
+        columns = [name, f"{name}_low", f"{name}_high"]
+        frames.append(pd.DataFrame([(i.mean, i.low, i.high) for i in levels], columns=columns))
+    return pd.concat(frames, axis=1)
 
 
-def other_metrics(folder: Path, data: str) -> Path:
-    """Where the metrics on another set go: by its name, and by its place as well where that name is taken by another set's."""
-    name = Path(data.removeprefix("folder:")).name or "other"
-    path = folder / f"metrics-{name}.csv"
-    if not path.exists() or reading.read_rows(path)[0].get("data") == data:
-        return path
-    return folder / f"metrics-{name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}.csv"
-
-
-def judge(network: Network, images: ImageSet, *, progress: bool = False) -> pd.DataFrame:
-    """A row per noise level: PSNR of the noisy images (dB), PSNR, SSIM and accuracy (%) with 95% intervals over the images."""
-    found = per_image(network.answer, images, network.card["resolution"], progress=progress)
-    before = per_image(lambda x: (x, None), images, network.card["resolution"])["psnr"]
-    rows = []
-    for i, sigma in enumerate(SIGMAS):
-        row = {"sigma": sigma, "images": before.shape[1], "noisy_psnr": before[i].mean().item()}
-        for name, tensor in found.items():
-            name, scale = ("accuracy", 100) if name == "correct" else (name, 1)
-            interval = bootstrap({0: scale * tensor[i].flatten().double().numpy()})
-            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def per_image(answer: Callable, images: ImageSet, resolution: int, *, progress: bool = False) -> dict[str, Tensor]:
-    """Metrics of each test image at each noise level (`training.evaluate`) of `answer(noisy)`, which gives denoised and logits."""
-    views, labels = evaluation_images(images, "test", resolution)
-    boxes = torch.zeros(len(views), 1, 4)
-    return evaluate(lambda x, _: answer(x), views, boxes, labels, bank_noisy(views), SIGMAS, progress=progress)
-
-
-# ---- export
-
-
-def source(name: str, data: str | None) -> tuple[Network, str, Path]:
-    """The network to export by its folder, its file or its name, the set that it is compared on, and the folder for the files."""
-    folder = Path(name)
-    network = trained(folder) if folder.is_dir() else load_network(name)
-    if network.of_digits and data is not None:
-        raise InputError(f"data is {data!r}, but {network.name} is of Section 3 and compared on its digits; leave it out.")
-    data = data or network.card.get("data") or (DIGITS if network.of_digits else None)
-    if data is None:
-        raise InputError(f"the card of {name} does not name its images; --data says which ones to compare on.")
-    return network, data, folder if folder.is_dir() else Path(name).parent if name.endswith(".safetensors") else Path()
-
-
-def write_export(network: Network, data: str, path: Path, *, int8: bool = False, threads: int | None = None) -> dict:
-    """The network as an ONNX file (and `-int8` beside it), compared and timed; what was found, also in a JSON file beside it."""
-    from ..deploy import export  # needs packages of the extra `export`
-
-    if int8 and network.of_digits:
-        raise InputError(f"int8 is for networks of Section 4, but {network.name} is of Section 3.")
-    size = IMAGE_SIZE if network.of_digits else network.card["resolution"]
-    if network.of_digits:
-        real = cached("test", CALIBRATION).images / 255
-    else:
-        images = judged_images(network, data)
-        real = _noisy_training_images(images, size)
-    files = {"ONNX Runtime": path}
-    found = {"format": FORMAT, "network": network.label, "largest_difference": export.export_onnx(network, path, real[:8])}
-    if int8:
-        files["ONNX Runtime, int8"] = path.with_name(f"{path.stem}-int8.onnx")
-        export.quantise(path, files["ONNX Runtime, int8"], real)
-        found["int8_cost"] = _cost(network, export.Session(files["ONNX Runtime, int8"], threads), images, size)
-    inputs = export.example(network, 1, size, size)
-    models = {"PyTorch": (network.model, inputs)}
-    models |= {name: (export.Session(path, threads), inputs) for name, path in files.items()}
-    times = measure_many(models, rounds=20, warmup=3, passes=5, threads=threads)
-    found |= {"size_px": size, "threads": times["PyTorch"].threads, "device": times["PyTorch"].device}
-    found["latency_ms"] = {name: {"median": t.median_ms, "q25": t.q25_ms, "q75": t.q75_ms} for name, t in times.items()}
-    found["mib"] = {file.name: file.stat().st_size / 2**20 for file in files.values()}
-    write_atomic(path.with_suffix(".onnx.json"), json.dumps(found, indent=1) + "\n")
-    return found
-
-
-def _noisy_training_images(images: ImageSet, size: int) -> Tensor:
-    """Images to calibrate on: of the training part, at noise levels spread over 0 to 1."""
-    views, _ = evaluation_images(replace(images, rows={"test": images.rows["weights"]}), "test", size, CALIBRATION)
-    noisy = bank_noisy(views)
-    return torch.cat([noisy(range(n, n + 1), n / max(1, len(views) - 1)) for n in range(len(views))])
-
-
-def _cost(network: Network, session: Callable, images: ImageSet, size: int) -> list[dict]:
-    """What 8 bits cost at each noise level: PSNR (dB) and accuracy (points), quantised minus float, with 95% intervals."""
-    before = per_image(network.answer, images, size)
-    after = per_image(lambda x: _with_classes(session(x)), images, size)
-    rows = []
-    for i, sigma in enumerate(SIGMAS):
-        row = {"sigma": sigma}
-        for name, scale, unit in (("psnr", 1, "psnr_db"), ("correct", 100, "accuracy_points")):
-            if name in before:
-                gap = scale * (after[name][i].flatten().double() - before[name][i].flatten().double())
-                interval = bootstrap({0: gap.numpy()})
-                row |= {unit: interval.mean, f"{unit}_low": interval.low, f"{unit}_high": interval.high}
-        rows.append(row)
-    return rows
-
-
-def _with_classes(found: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
-    denoised, logits = found
-    return denoised, None if logits is None else logits[:, None]
+def write_report(folder: Path) -> Path:
+    """`report.html`: the notebook about the folder, without its code."""
+    with tempfile.TemporaryDirectory() as place:
+        done, parameters = Path(place) / OWN_NETWORK, {"folder": str(folder.resolve())}
+        execute(notebooks_dir() / OWN_NETWORK, done, parameters, progress=False)
+        exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+        body, _ = exporter.from_filename(str(done))
+    head = f'<html lang="en"><meta charset="utf-8"><title>{folder.name}</title><style>{STYLE}</style>'
+    return write_atomic(folder / REPORT, f"<!doctype html>\n{head}\n<body>{body}</body></html>\n")

@@ -1,10 +1,9 @@
-"""The paper's tables as data (`data/paper/*.csv`), and our numbers beside them."""
+"""The paper's tables as data (`data/paper/*.csv`)."""
 
 import pandas as pd
 
 from ..errors import InputError
 from ..paths import paper_dir
-from .stats import Interval
 
 TABLES = ("table1_6_classifiers", "table2_unet", "table3_dcnet", "table4_dnas", "table5_dcnas", "table7_operators", "table8_beta")
 
@@ -48,23 +47,3 @@ def assumed() -> pd.Series:
 def inconsistencies() -> pd.DataFrame:
     """What does not fit together in the paper: where, what it says, why it cannot be, what stands here, in which notebook."""
     return pd.read_csv(paper_dir() / "inconsistencies.csv").set_index("where")
-
-
-def beside(ours: dict[str, Interval | float], paper: dict[str, float], decimals: int, exact: bool = False) -> pd.DataFrame:
-    """Our numbers beside the paper's: a row per name with ours, its interval, the paper's, the difference and a verdict.
-
-    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to the paper's number; else
-    if the paper's number lies inside our interval, or would before it was rounded.
-    """
-    rows = []
-    for name, value in ours.items():
-        interval = value if isinstance(value, Interval) else Interval(value, value, value)
-        row = {"network": name, "ours": round(interval.mean, decimals)}
-        if not exact:
-            row["95% interval"] = interval.bounds(decimals)
-        theirs = paper.get(name)
-        row |= {"paper": theirs, "difference": None if theirs is None else round(interval.mean - theirs, decimals)}
-        slack = 0.5 * 10**-decimals
-        row["verdict"] = "not in the paper" if theirs is None else "match" if interval.contains(theirs, slack) else "no match"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("network")

@@ -6,7 +6,7 @@ for the scale `short`, at which nothing trains any more.
 
 import gzip
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +211,7 @@ def _ship_all(here: list[Run]) -> None:
                 break
 
 
-def ship_run(run: Run, path: Path, command: str, weights: Callable[[dict], dict] = compact) -> None:
+def ship_run(run: Run, path: Path, command: str, *, half: bool = True, **more) -> None:
     """Write a complete run's weights, at half precision unless told otherwise, and the card that rebuilds and describes it."""
     network = {
         name: value
@@ -253,4 +253,6 @@ def ship_run(run: Run, path: Path, command: str, weights: Callable[[dict], dict]
         "commit": rows[0]["commit"],
         "metrics": metrics_of(rows),
     }
-    ship(weights(read_tensors(folder_of(run) / "weights.safetensors")), card, path)
+    card |= {"flops": int(rows[0]["flops"])} | more
+    tensors = read_tensors(folder_of(run) / "weights.safetensors")
+    ship(compact(tensors) if half else tensors, card, path)

@@ -364,9 +364,10 @@ def published_of(group: str) -> pd.DataFrame:
     return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
 
 
-def published_lengths(group: str) -> list[pd.DataFrame]:
-    """The published rows of a group of Section 3 by length of training, the shortest first."""
-    return [part.reset_index(drop=True) for _, part in published_of(group).groupby("images")]
+def lengths(group: str) -> dict[str, Results]:
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
+    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
 
 def _published_photographs(groups: Sequence[str]) -> pd.DataFrame:

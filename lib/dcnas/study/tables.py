@@ -54,7 +54,7 @@ def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparis
     """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
     rows = {}
     for part, (weights, sigmas) in parts.items():
-        if pair := contrast(scores, weights, sigmas):
+        if weights and (pair := contrast(scores, weights, sigmas)):
             effect, seeds = pair
             side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
             rows[part] = [

@@ -1,11 +1,13 @@
-"""One training loop for classifier, denoiser and joint model: an optimiser, a schedule, a progress bar, exact resume.
+"""One training loop for classifier, denoiser and joint model: an optimiser, a schedule, exact resume.
 
-The loop knows nothing of data sets: `draw(step)` gives the batch of a step and must depend on the step alone. So a run that was
-killed goes on from its checkpoint with the very batches it would have seen, and ends with the same bits on a CPU.
+The loop knows nothing of data sets: `draw(step)` gives the batch of a step and must depend on the step
+alone. So a run that was killed goes on from its checkpoint with the very batches it would have seen, and
+ends with the same bits on a CPU.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -14,65 +16,66 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from ..errors import InputError, require_choice, require_finite, require_whole
 from . import checkpoint, parallel
-from .recorded import Recorded
 from .tasks import Batch
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-SCHEDULES = ("plateau", "one-cycle", "cosine")
-OPTIMISERS = ("adam", "sgd")
+Loss = Callable[[nn.Module, Batch], Tensor]
+
 AT_ONCE = 64  # images of a validation: its memory does not grow with their number
+SHOWN_S = 0.5  # between two losses on the progress bar: reading one waits for a GPU
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Section 3: Adam, lr 1e-3, plateau schedule, 100 epochs of 30,000 images; batch size not stated.
+    """How to train. Section 3: Adam, lr 1e-3, plateau schedule, 100 epochs of 30,000 images.
 
-    Section 4, as in [16]: SGD with momentum 0.9, lr 0.2, cosine schedule, weight decay 1e-5, gradients clipped to a norm of 5.
+    Section 4, as in [16]: SGD with momentum 0.9, lr 0.2, cosine schedule, weight decay 1e-5, gradients
+    clipped to a norm of 5.
     """
 
     steps: int  # optimiser steps in all
     epoch_steps: int  # steps between two validations (an epoch of the plateau schedule)
     lr: float = 1e-3  # of Adam; the peak of the one-cycle schedule
-    schedule: str = "plateau"  # PyTorch's defaults: a tenth after 10 epochs without progress; or "one-cycle" for short runs
-    precision: str = "fp32"  # of the forward and backward pass; weights and Adam stay float32
+    schedule: str = "plateau"  # a tenth after 10 epochs without progress; or "cosine", "one-cycle"
+    precision: str = "fp32"  # or "tf32", "bf16", of both passes; weights and Adam stay float32
     channels_last: bool = True  # memory format; which one is faster depends on widths and precision
     optimiser: str = "adam"  # or "sgd", with momentum 0.9
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest norm of the gradients
-    recorded: bool = True  # on one GPU, replay forward and backward as a CUDA graph
-
-    def __post_init__(self):
-        require_whole("steps", self.steps)
-        require_whole("epoch_steps", self.epoch_steps)
-        require_finite("lr", self.lr)
-        require_choice("schedule", self.schedule, SCHEDULES)
-        require_choice("precision", self.precision, PRECISIONS)
-        require_choice("optimiser", self.optimiser, OPTIMISERS)
-        require_finite("weight_decay", self.weight_decay)
+    recorded: bool = True  # on one GPU, replay forward and backward as CUDA graphs
 
     @classmethod
-    def of(cls, experiment) -> "Settings":
-        """The settings among the fields of an experiment; those it does not have are as they are by default."""
-        return cls(**{field.name: getattr(experiment, field.name) for field in fields(cls) if hasattr(experiment, field.name)})
+    def of(cls, run) -> "Settings":
+        """The settings among the fields of a run; those it does not have are as they are by default."""
+        return cls(**{f.name: getattr(run, f.name) for f in fields(cls) if hasattr(run, f.name)})
+
+
+class BatchLoss(nn.Module):
+    """The loss of a batch in the training's precision: a module of tensors, as CUDA graphs need it."""
+
+    def __init__(self, model: nn.Module, loss: Loss, precision: str):
+        super().__init__()
+        self.model, self.loss, self.precision = model, loss, precision
+
+    def forward(self, clean: Tensor, noisy: Tensor, labels: Tensor, boxes: Tensor | None = None):
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.loss(self.model, Batch(clean, noisy, boxes, labels))
 
 
 class Trainer:
-    """A model in training: `step(batch)` is the bare step that `fit` repeats (and that the benchmark compares it with)."""
+    """A model in training: `step(batch)` is the bare step that `fit` repeats."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], settings: Settings, device="cpu"):
-        self.device, self.settings, self.loss = torch.device(device), settings, loss
+    def __init__(self, model: nn.Module, loss: Loss, settings: Settings, device="cpu"):
+        self.device, self.settings = torch.device(device), settings
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=layout).train()
-        self.together = parallel.wrap(self.model)
-        alone_on_gpu = self.device.type == "cuda" and parallel.world() == 1
-        self.recorded = Recorded(self.device) if alone_on_gpu and settings.recorded else None
-        how = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.batch_loss = BatchLoss(parallel.wrap(self.model), loss, settings.precision)
+        self.unrecorded = settings.recorded and self.device.type == "cuda" and parallel.world() == 1
+        options = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         if settings.optimiser == "adam":
-            self.optimiser = torch.optim.Adam(self.model.parameters(), **how)
+            self.optimiser = torch.optim.Adam(self.model.parameters(), **options)
         else:
-            self.optimiser = torch.optim.SGD(self.model.parameters(), momentum=0.9, **how)
+            self.optimiser = torch.optim.SGD(self.model.parameters(), momentum=0.9, **options)
         if settings.schedule == "plateau":
             self.schedule = ReduceLROnPlateau(self.optimiser)
         elif settings.schedule == "cosine":
@@ -82,28 +85,41 @@ class Trainer:
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; the detached loss, still on the device."""
-        loss = self._gradients(batch) if self.recorded is None else self.recorded(self._gradients, batch)
+        clean, noisy, boxes, labels = parallel.share(batch)
+        tensors = (clean, noisy, labels) if boxes is None else (clean, noisy, labels, boxes)
+        if self.unrecorded:
+            self._record(tensors)
+        loss = self.batch_loss(*tensors)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm, foreach=True)
         self.optimiser.step()
         if self.settings.schedule != "plateau":
             self.schedule.step()
-        return loss
-
-    def _gradients(self, batch: Batch) -> Tensor:
-        """Forward and backward: fresh gradients of the weights, and the detached loss."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            loss = self.loss(self.together, parallel.share(batch))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         return loss.detach()
+
+    def _record(self, tensors: tuple[Tensor, ...]) -> None:
+        """Replay the loss and its gradients as CUDA graphs from now on, for batches of these shapes.
+
+        The study's networks are so small that a GPU waits for Python to launch their kernels.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        with torch.cuda.device(self.device):
+            inputs = tuple(tensor.clone() for tensor in tensors)
+            torch.cuda.make_graphed_callables(self.batch_loss, inputs, allow_unused_input=True)
+        for (
+            buffer,
+            before,
+        ) in buffers:  # the recording runs the model, which moves batch norm's statistics
+            buffer.copy_(before)
+        self.unrecorded = False
 
     def state(self) -> dict:
         """All that the next step depends on."""
-        return {
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(), "torch_rng": torch.get_rng_state(),
-        }  # fmt: skip
+        parts = {"model": self.model, "optimiser": self.optimiser, "schedule": self.schedule}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return states | {"torch_rng": torch.get_rng_state()}
 
     def restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
@@ -112,8 +128,8 @@ class Trainer:
         torch.set_rng_state(state["torch_rng"].cpu())
 
 
-def validation(loss: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Callable[[nn.Module], float]:
-    """`validate(model)` for `fit`: the loss on the same images each time, `AT_ONCE` at once, in evaluation mode."""
+def validation(loss: Loss, batch: Batch) -> Callable[[nn.Module], float]:
+    """`validate(model)` for `fit`: the loss on the same images each time, in evaluation mode."""
     starts = range(0, len(batch.clean), AT_ONCE)
     parts = [Batch(*(None if rows is None else rows[i : i + AT_ONCE] for rows in batch)) for i in starts]
 
@@ -127,6 +143,17 @@ def validation(loss: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Call
     return validate
 
 
+@dataclass
+class Progress:
+    """How far a training is; all of it is in the checkpoint."""
+
+    loss_sum: Tensor  # since the last row of the history
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
 def fit(
     trainer: Trainer,
     draw: Callable[[int], Batch],
@@ -138,58 +165,46 @@ def fit(
     checkpoint_s: float = 30.0,
     deadline: float | None = None,
 ) -> list[dict] | None:
-    """Train to the last step and return the history, a row per epoch: step, loss, validation_loss, lr, images_per_s, seconds.
+    """Train to the last step and return the history, a row per epoch.
 
-    Goes on from the checkpoint in `folder` if there is one, and writes one every `checkpoint_s` seconds. At `deadline`
-    (time.monotonic) it writes a checkpoint and returns None: the same call goes on later. `loss` is the mean since the last row.
+    Goes on from the checkpoint in `folder` if there is one, and writes one every `checkpoint_s` seconds.
+    At `deadline` (time.monotonic) it writes a checkpoint and returns None: the same call goes on later.
     """
-    settings = trainer.settings
-    done = _Progress(torch.zeros((), device=trainer.device))
+    settings, done = trainer.settings, Progress(torch.zeros((), device=trainer.device))
     if (saved := checkpoint.load(folder, trainer.device)) is not None:
-        if missing := {"trainer", *vars(done)} - set(saved):
-            what = ", ".join(sorted(missing))
-            raise InputError(f"the checkpoint in {folder} lacks {what}, as those of another version do; delete it to train anew.")
-        trainer.restore(saved["trainer"])
-        done = _Progress(**{name: saved[name] for name in vars(done)})
-    begun, before = time.monotonic(), done.seconds
-    last_save = begun
-    bar = tqdm(total=settings.steps, initial=done.step, desc=label, unit="step", disable=not progress, dynamic_ncols=True)
-    with bar, _matmul_precision(settings.precision):
-        show = _shown(bar, done)
+        trainer.restore(saved.pop("trainer"))
+        done = Progress(**saved)
+    begun_s = time.monotonic() - done.seconds
+    saved_s = shown_s = time.monotonic()
+    bar = tqdm(total=settings.steps, initial=done.step, desc=label, unit="step", disable=not progress)
+    with bar, matmul_precision(settings.precision):
         while done.step < settings.steps:
             batch = draw(done.step)
             loss = trainer.step(batch)
             done.step, done.images = done.step + 1, done.images + len(batch.clean)
             done.loss_sum += loss
             now = time.monotonic()
-            done.seconds = before + now - begun
+            done.seconds = now - begun_s
             last = done.step == settings.steps
             if last or done.step % settings.epoch_steps == 0:
                 _end_epoch(trainer, validate, done)
-            show(now, loss, last)
+            if last or now - shown_s > SHOWN_S:
+                speed = done.images / max(done.seconds, 1e-9)
+                bar.set_postfix_str(f"loss {loss.item():.4f}, {speed:.0f} images/s", False)
+                bar.update(done.step - bar.n)
+                shown_s = now
             stop = deadline is not None and parallel.told(now > deadline)
-            if not last and (stop or now - last_save > checkpoint_s):
+            if not last and (stop or now - saved_s > checkpoint_s):
                 if parallel.is_first():
                     checkpoint.save(folder, {"trainer": trainer.state(), **vars(done)})
-                last_save = now
+                saved_s = now
                 if stop:
                     return None
     return done.history
 
 
-@dataclass
-class _Progress:
-    """How far a training is; all of it is in the checkpoint."""
-
-    loss_sum: Tensor  # since the last row of the history
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
-
-
-def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], float], done: _Progress) -> None:
-    """A row of the history, and the plateau schedule's step."""
+def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], float], done: Progress) -> None:
+    """A row of the history, where `loss` is the mean since the last row; the plateau schedule's step."""
     steps = done.step - (done.history[-1]["step"] if done.history else 0)
     row = {
         "step": done.step,
@@ -205,31 +220,14 @@ def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], float], done: _
         trainer.schedule.step(row["validation_loss"])
 
 
-def _shown(bar: tqdm, done: _Progress) -> Callable[[float, Tensor, bool], None]:
-    """`show(now, loss, last)`: twice a second at most, because reading a loss waits for a GPU."""
-    shown_s, step, images = time.monotonic(), done.step, done.images
-
-    def show(now: float, loss: Tensor, last: bool) -> None:
-        nonlocal shown_s, step, images
-        if now - shown_s > 0.5 or last:
-            bar.set_postfix_str(f"loss {loss.item():.4f}, {(done.images - images) / max(now - shown_s, 1e-9):.0f} images/s", False)
-            bar.update(done.step - step)
-            shown_s, step, images = now, done.step, done.images
-
-    return show
-
-
-class _matmul_precision:
-    """TF32 for the matrix products inside the block where `precision` asks for it."""
-
-    def __init__(self, precision: str):
-        self.wanted = "high" if precision == "tf32" else "highest"
-
-    def __enter__(self):
-        self.before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        torch.set_float32_matmul_precision(self.wanted)
-        torch.backends.cudnn.allow_tf32 = self.wanted == "high"
-
-    def __exit__(self, *_):
-        torch.set_float32_matmul_precision(self.before[0])
-        torch.backends.cudnn.allow_tf32 = self.before[1]
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """TF32 for matrix products and convolutions inside the block where `precision` is "tf32"."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

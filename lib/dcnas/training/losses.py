@@ -1,4 +1,4 @@
-"""The losses of Sections 3 and 4: cross entropy, Charbonnier [2], SSIM and the weighted joint losses (Eq. 1)."""
+"""The losses of Sections 3 and 4: cross entropy, Charbonnier [2], SSIM and the joint losses (Eq. 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ SSIM_WEIGHT = 0.2  # of the denoising part in Section 4 (Eq. 1); Section 3 uses 
 
 
 def charbonnier(denoised: Tensor, clean: Tensor, eps: float = 1e-3) -> Tensor:
-    """Mean of sqrt(error^2 + eps^2) over all pixels, a smooth L1. eps is not stated in the paper; 1e-3 is usual."""
+    """Mean of sqrt(error^2 + eps^2) over all pixels. The paper does not state eps; 1e-3 is usual."""
     return torch.sqrt((denoised - clean).square() + eps * eps).mean()
 
 
@@ -21,15 +21,21 @@ def ssim_loss(denoised: Tensor, clean: Tensor) -> Tensor:
 
 
 def denoising_loss(denoised: Tensor, clean: Tensor, ssim_weight: float = 0.0) -> Tensor:
-    """Charbonnier, or its weighted sum with the SSIM loss where `ssim_weight` is above 0 (0.2 in Eq. 1)."""
+    """Charbonnier, or with an `ssim_weight` (0.2 in Eq. 1) its weighted sum with the SSIM loss."""
     loss = charbonnier(denoised, clean)
     return (1 - ssim_weight) * loss + ssim_weight * ssim_loss(denoised, clean) if ssim_weight else loss
 
 
 def joint_loss(
-    denoised: Tensor, logits: Tensor, clean: Tensor, labels: Tensor, ce_weight: float = CE_WEIGHT, ssim_weight: float = 0.0
+    denoised: Tensor,
+    logits: Tensor,
+    clean: Tensor,
+    labels: Tensor,
+    ce_weight: float = CE_WEIGHT,
+    ssim_weight: float = 0.0,
 ) -> Tensor:
-    """ce_weight * cross entropy + (1 - ce_weight) * denoising loss (Section 3.3; Eq. 1 with ssim_weight 0.2).
+    """ce_weight * cross entropy + (1 - ce_weight) * denoising loss (Section 3.3; Eq. 1 with ssim_weight
+    0.2).
 
     logits (..., classes) and labels (...) of any leading shape.
     """

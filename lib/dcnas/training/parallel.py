@@ -1,7 +1,7 @@
-"""One training on several GPUs: processes that `torchrun` starts, each with its share of every batch (DistributedDataParallel).
+"""One training on several GPUs: processes that `torchrun` starts, each with its share of every batch.
 
-Without torchrun every function here is that of a single process. Batch norm sees the share of its own process, as is usual; the
-first process alone writes files, evaluates, searches and measures.
+Without torchrun every function here is that of a single process. Batch norm sees the share of its own
+process, as is usual; the first process alone writes files, evaluates, searches and measures.
 """
 
 import atexit
@@ -42,14 +42,15 @@ def is_first() -> bool:
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The model whose gradients are averaged over the processes; its weights begin as those of the first."""
+    """The model with gradients averaged over the processes; its weights begin as those of the first."""
     return model if world() == 1 else DistributedDataParallel(model)
 
 
 def share(batch: Batch) -> Batch:
     """This process's part of a batch."""
-    n = world()
-    return batch if n == 1 else Batch(*(None if part is None else part[dist.get_rank() :: n] for part in batch))
+    if world() == 1:
+        return batch
+    return Batch(*(None if part is None else part[dist.get_rank() :: world()] for part in batch))
 
 
 def mean(value: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-def predict(task: str, model: nn.Module, noisy: Tensor, boxes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def predict(
+    task: str, model: nn.Module, noisy: Tensor, boxes: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """(denoised images or None, logits (B, K, classes) or None)."""
     if task == "classify":
         return None, model(crop_boxes(noisy, boxes)).unflatten(0, boxes.shape[:2])

@@ -1,0 +1,136 @@
+"""Drawings of Section 4's networks (Figure 8), made from their architectures."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from ..latency.table import Table
+from ..nas.lut import predicted_ms
+from ..nas.networks import dropped_level, encoder_levels
+from ..nas.space import ENCODER_STAGES, Architecture, Space
+from .figures import COLOURS, new_figure, note
+
+KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
+FIXED = "0.85"
+MIDDLE = dict(ha="center", va="center")
+
+
+def architecture_figure(
+    architecture: Architecture,
+    title: str,
+    network: str = "C-NAS",
+    table: Table | None = None,
+    decoder: str = "conv",
+) -> Figure:
+    """Figure 8: a box per block, as high as its expansion rate, dark for kernel 5, hatched with SE.
+
+    The decoder of D-NAS and DC-NAS stands below the levels that it joins; DC-NAS_seq is two drawings.
+    """
+    latency = (
+        "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
+    )
+    figure, frames = network_frame(architecture.space, f"{title}{latency}", network, decoder)
+    for axes, places in frames:
+        draw_blocks(axes, axes, places, architecture)
+    return figure
+
+
+def network_frame(
+    space: Space, title: str, network: str, decoder: str = "conv"
+) -> tuple[Figure, list[tuple[Axes, dict[int, float]]]]:
+    """All but the blocks: for each part of the drawing its axes, and where its layers' blocks begin."""
+    parts = {"D-NAS": "first", "C-NAS": "then, on its output"}
+    parts = parts if network == "DC-NAS_seq" else {network: ""}
+    heights = [4.2 if part == "C-NAS" else 5.4 for part in parts]
+    figure, grid = new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
+    frames = [(axes, _draw_frame(axes, space, part, decoder)) for axes, part in zip(grid[:, 0], parts)]
+    for axes, order in zip(grid[:, 0], parts.values()):
+        axes.set_title(order)
+    figure.suptitle(title, fontsize=12)
+    return note(
+        figure, "Height: expansion rate; the number above a block: its hidden width in channels."
+    ), frames
+
+
+def draw_blocks(
+    canvas: Axes | Figure, axes: Axes, places: dict[int, float], architecture: Architecture
+) -> None:
+    """The blocks of an architecture, in the coordinates of `axes`; dotted where a layer is left out."""
+    at = dict(transform=axes.transData)
+    for i, x in places.items():
+        layer, choice = architecture.space.layers[i], architecture.choices[i]
+        if choice is None:
+            canvas.add_artist(
+                Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":", **at)
+            )
+            continue
+        rate, hatch = choice.hidden / layer.in_channels, "//" if choice.operator.se else ""
+        look = dict(facecolor=KERNEL_COLOURS[choice.operator.kernel], edgecolor="black", hatch=hatch)
+        canvas.add_artist(Rectangle((x, 0), 0.8, rate, **look, **at))
+        canvas.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9, **at)
+
+
+def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
+    """Stem, stages' names, head and decoder of a network; gives where the blocks of its layers begin."""
+
+    def fixed(x: float, text: str, name: str, rotation: int) -> None:
+        axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
+        axes.text(x + 0.4, 1, text, rotation=rotation, fontsize=9, **MIDDLE)
+        ticks.append((x + 0.4, name))
+
+    x, ticks, places, ends, sizes = 2.0, [], {}, {0: 2.0}, map_sizes(space)
+    fixed(0, "3x3", "stem", 90)
+    fixed(1, "MB", "stem", 90)
+    for s, stage in enumerate(space.stages[:ENCODER_STAGES] if network == "D-NAS" else space.stages):
+        first, last = x + 0.35, space.layers[stage[-1]]
+        places |= {i: first + n for n, i in enumerate(stage)}
+        x = first + len(stage)
+        size = last.size // last.stride
+        ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{last.out_channels} ch., {size} px"))
+        if s < ENCODER_STAGES:
+            ends[sizes.index(size)] = x
+    x += 0.35
+    if network != "D-NAS":
+        fixed(x, "1x1\npool\nlin.", "head", 0)
+    if network != "C-NAS":
+        _draw_decoder(axes, space, ends, decoder)
+    bottom = -0.2 if network == "C-NAS" else -2.6
+    right = x + (4.8 if network == "D-NAS" else 1.2)  # room for the text beside the decoder
+    axes.set(xlim=(-0.3, right), ylim=(bottom, 9.6), ylabel="expansion rate", yticks=range(0, 9, 2))
+    axes.set_xticks(*zip(*ticks), fontsize=9)
+    axes.grid(False, axis="x")
+    looks = {
+        f"MBConv, kernel {kernel}": dict(facecolor=colour) for kernel, colour in KERNEL_COLOURS.items()
+    }
+    looks |= {"with SE": dict(facecolor="white", hatch="//"), "fixed": dict(facecolor=FIXED)}
+    handles = [Patch(edgecolor="black", label=name, **look) for name, look in looks.items()]
+    axes.legend(handles=handles, ncols=4, loc="upper left", fontsize=9)
+    return places
+
+
+def map_sizes(space: Space) -> list[int]:
+    """Sides of the encoder's maps in pixels, finest first."""
+    ratios = [level.ratio for level in encoder_levels(space)]
+    return [int(side) for side in space.resolution // np.cumprod(ratios)]
+
+
+def _draw_decoder(axes: Axes, space: Space, ends: dict[int, float], decoder: str) -> None:
+    """The decoder, from the deepest level to full size; `ends`: where the encoder's maps end, finest first."""
+    sides, levels = [space.resolution, *map_sizes(space)], encoder_levels(space)
+    dropped = dropped_level(levels) if decoder == "mb 3-lay" else None
+    places = {i: ends[i - 1] - 1.0 if i else 0.0 for i in range(len(levels)) if i != dropped}
+    arrow = dict(arrowstyle="->", color="black")
+    for i, x in places.items():
+        axes.add_patch(Rectangle((x, -2.2), 0.9, 1.2, facecolor=COLOURS["green"], edgecolor="black"))
+        axes.text(x + 0.45, -1.6, f"{sides[i]}", fontsize=9, color="white", **MIDDLE)
+        if i:  # the skip connection
+            axes.annotate("", (x + 0.45, -1.0), (x + 0.45, 0), arrowprops=arrow | dict(color="0.35"))
+    for finer, x in zip(places.values(), [*places.values()][1:]):
+        axes.annotate("", (finer + 0.9, -1.6), (x, -1.6), arrowprops=arrow)
+    deepest, start = ends[len(levels) - 1], max(places.values()) + 0.9
+    bend = arrow | dict(connectionstyle="angle3")
+    axes.annotate("", (start, -1.4), (deepest - 0.6, 0), arrowprops=bend)
+    blocks = {"conv": "two blocks", "mb 1-op": "one MBConv block"}.get(decoder, "two MBConv blocks")
+    text = f"decoder: transposed convolution,\nskip connection, {blocks}; size in pixels"
+    axes.text(deepest, -1.6, text, va="center", fontsize=9)

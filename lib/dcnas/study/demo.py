@@ -1,6 +1,6 @@
 """Pictures under sliders: the demo of the introduction (Figure 1), Section 3.3's panel, stored outputs.
 
-All numbers are those of `dcnas.apply`, and so of `dcnas denoise` and `dcnas classify`.
+All numbers are those of `dcnas.deploy.apply`, and so of `dcnas denoise` and `dcnas classify`.
 """
 
 import math

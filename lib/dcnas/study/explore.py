@@ -44,12 +44,12 @@ from ..paths import published_dir, weights_dir
 from ..training.metrics import psnr, ssim
 from . import drawing, timing
 from . import results3 as results
-from .compare import REDUCED
 from .experiments import Experiment, build, figure_3, figure_3_mbconv
-from .figures import COLOURS, Backdrop, columns
+from .figures import COLOURS, Backdrop, columns, new_figure
 from .runs import bank_noisy, folder_of, is_complete, read_tensors
 from .scales import SCALES
 
+REDUCED = "UNet b=8 d=4 m=1.5 c=2"
 SHOWN = 16  # test images that can be chosen
 CHEAP_MS = 150  # a pass that is predicted to take longer is not measured
 JOINT = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential")
@@ -70,6 +70,15 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def fixed(width: float, height: float, *shape: int, **margins):
+    """`new_figure` with fixed margins (parts of the figure) instead of the layout engine, which takes its time."""
+    grid = dict(left=0.01, right=0.99, bottom=0.02, top=0.88, wspace=0.05) | margins
+    figure, axes = new_figure(width, height, *shape, gridspec_kw=grid)
+    figure.set_layout_engine("none")
+    return figure, axes
+
 
 
 def png(figure: Figure, canvas: FigureCanvasAgg) -> bytes:
@@ -382,7 +391,7 @@ def scene(index: int, sigma: float, clipped: bool = False) -> tuple[Tensor, Tens
 def _stage(width: float, height: float, ratio: float, **margins: float) -> tuple[Figure, list[Axes]]:
     """A figure of fixed layout with axes for three images, which are not seen, and for a plot beside them."""
     grid = dict(right=0.94, top=0.84, width_ratios=[1, 1, 1, ratio]) | margins
-    figure, axes = drawing.fixed(width, height, 1, 4, **grid)
+    figure, axes = fixed(width, height, 1, 4, **grid)
     for place in axes[:3]:
         place.set(xlim=(-0.5, IMAGE_SIZE - 0.5), ylim=(IMAGE_SIZE - 0.5, -0.5), aspect="equal")
         place.set_axis_off()
@@ -598,7 +607,7 @@ def classifier(scale: str) -> Panel:
         "expansion": _control(W.Dropdown, "MBConv expansion rate", options=rates, value=2.5),
     }
     found = partial(networks, ("tables_1_and_6",), scale, "accuracy")
-    make = partial(drawing.fixed, 7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.2)
+    make = partial(fixed, 7.5, 5.8, 2, 1, left=0.08, bottom=0.09, top=0.91, hspace=0.2)
     return Panel(
         "classifier", controls, partial(draw_classifier, scatter=cache(partial(Scatter, found, "K", "accuracy (%)", make)))
     )
@@ -614,7 +623,7 @@ def unet(scale: str) -> Panel:
         "block": _control(W.Dropdown, "block", options=(("3×3 conv", "conv"), ("MBConv", "mbconv")), value="conv"),
     }
     found = partial(networks, ("figure_3", "figure_3_mbconv"), scale, "psnr", 0.8)
-    make = partial(drawing.fixed, 11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
+    make = partial(fixed, 11.5, 4.6, 1, 2, bottom=0.11, wspace=0.15, width_ratios=[1.65, 1])
     scatter = cache(partial(Scatter, found, "M", "PSNR at σ = 0.8 (dB)", make))
     # The next step alone: a picture may take a measurement of half a second, for which a move would have to wait.
     return Panel("unet", controls, partial(draw_unet, scatter=scatter), ahead=2)

@@ -7,6 +7,7 @@ and the status line. Nothing is trained. Panels of pictures are in `demo`.
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from html import escape
@@ -92,7 +93,7 @@ class Panel:
     """
 
     def __init__(self, draw: Callable[..., tuple[Figure, str]], **controls: W.ValueWidget):
-        self.draw, self.controls, self.error = draw, controls, None
+        self.draw, self.controls, self.error, self.slow = draw, controls, None, False
         self.drawn = lru_cache(maxsize=64)(self._drawn)
         self.status, self.screen = W.HTML(), Screen()
         row = W.Box([*controls.values()], layout=W.Layout(flex_flow="row wrap"))
@@ -104,8 +105,12 @@ class Panel:
         self._show()
 
     def _drawn(self, *values) -> tuple[bytes, str]:
+        begun = time.monotonic()
+        if self.slow:
+            self.status.value = "Counting again ..."
         with LOCK, torch.inference_mode():
             figure, text = self.draw(**dict(zip(self.controls, values)))
+            self.slow = time.monotonic() - begun > 1
             return png(figure), text
 
     def _show(self) -> None:

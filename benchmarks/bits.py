@@ -19,7 +19,7 @@ from dcnas.data.two_digits import SPLITS, generate
 from dcnas.latency.table import load_table
 from dcnas.nas.derive import argmax_architecture, fit_widths, frontier
 from dcnas.nas.lut import predicted_ms
-from dcnas.nas.search import latency_range_ms
+from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, random_architecture
 from dcnas.paths import latency_dir
 from dcnas.study import experiments, section4, section4_runs  # noqa: F401 (the last carries out runs of Section 4)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dcnas.data.images import load_images
 from dcnas.latency.table import load_table
-from dcnas.nas.search import latency_range_ms
+from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space
 from dcnas.reading import read_json
 

@@ -1,5 +1,6 @@
+"""Latencies: the protocol, what the clock sees, and that the caller finds everything as it was."""
+
 import copy
-import time
 from itertools import accumulate
 
 import pytest
@@ -14,7 +15,7 @@ X = torch.rand(4, 3, 8, 8)
 
 
 class Spy(nn.Module):
-    """A small network that calls `action(self, x)` in every pass (a deep copy keeps a function as itself)."""
+    """A small network that calls `action(self, x)` in every pass (a deep copy keeps functions)."""
 
     def __init__(self, action=lambda self, x: None):
         super().__init__()
@@ -37,12 +38,6 @@ def test_runs_exactly_warmup_plus_passes(warmup, passes):
     result = measure(Spy(lambda self, x: calls.append(1)), X, warmup=warmup, passes=passes)
     assert len(calls) == warmup + passes
     assert (result.warmup, result.passes, result.unsynchronised_ms) == (warmup, passes, None)
-
-
-def test_reads_the_time_that_passes():
-    result = measure(Spy(lambda self, x: time.sleep(0.005)), X, warmup=1, passes=7)
-    assert 5 <= result.min_ms <= result.q25_ms <= result.median_ms <= result.q75_ms
-    assert result.median_ms < 50
 
 
 def test_one_slow_pass_shifts_the_mean_but_not_the_median(monkeypatch):
@@ -100,15 +95,6 @@ def test_the_caller_finds_everything_as_it_was(fails):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_default_memory_format_on_request():
-    seen, x = [], X.clone()
-    model = Spy(lambda self, x: seen.append(x.add_(1).is_contiguous() and self.conv.weight.is_contiguous()))
-    result = measure(model.to(memory_format=torch.channels_last), x, warmup=0, passes=1, channels_last=False)
-    assert torch.equal(x, X)
-    assert seen == [True] and result.memory_format == "contiguous_format"
-    assert not model.conv.weight.is_contiguous()
-
-
 def test_models_take_turns(monkeypatch):
     fake_clock(monkeypatch, [1, 3, 10, 30, 2, 4, 20, 40])
     order = []
@@ -116,13 +102,19 @@ def test_models_take_turns(monkeypatch):
     result = measure_many(models, rounds=2, warmup=1, passes=2)
     assert "".join(order) == "aaabbb" * 2
     assert list(result) == ["a", "b"] and result["a"].passes == 4
-    assert (result["a"].median_ms, result["b"].median_ms) == (2.5, 25)  # the samples of both rounds, pooled
+    assert (result["a"].median_ms, result["b"].median_ms) == (
+        2.5,
+        25,
+    )  # the samples of both rounds, pooled
 
 
 def test_a_pair_goes_side_by_side_and_takes_turns_in_going_first(monkeypatch):
     fake_clock(monkeypatch, [1, 10, 20, 2, 3, 30])
     order, before = [], torch.get_num_threads()
-    models = {name: (Spy(lambda self, x, name=name: order.append((name, torch.get_num_threads()))), (X,)) for name in "ab"}
+    models = {
+        name: (Spy(lambda self, x, name=name: order.append((name, torch.get_num_threads()))), (X,))
+        for name in "ab"
+    }
     assert measure_pair(models, rounds=3, threads=before + 1) == {"a": [1, 2, 3], "b": [10, 20, 30]}
     assert order == [(name, before + 1) for name in "aabbbbaaaabb"] and torch.get_num_threads() == before
 
@@ -162,32 +154,6 @@ def test_on_a_gpu():
     assert model.conv.weight.device.type == "cpu"
 
 
-def test_progress_bar(capsys):
-    measure(Spy(), X, warmup=0, passes=1, progress=True)
-    assert "latency" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "option, value, least",
-    [
-        ("passes", 0, 1),
-        ("passes", 2.5, 1),
-        ("warmup", -1, 0),
-        ("threads", 0, 1),
-        ("rounds", 0, 1),
-    ],
-)
-def test_bad_numbers(option, value, least):
-    with pytest.raises(InputError, match=f"{option} .*{value}.* at least {least}"):
-        measure(Spy(), X, **{option: value})
-
-
-@pytest.mark.parametrize("inputs", [(), (3,), (torch.tensor(1.0),)])
-def test_bad_inputs(inputs):
-    with pytest.raises(InputError, match="batch as its first dimension"):
-        measure(Spy(), *inputs)
-
-
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", None, "cuda"])
 def test_missing_devices(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -202,10 +168,3 @@ def test_present_devices(monkeypatch):
     assert check_device("cuda") == torch.device("cuda") and check_device("cuda:1").index == 1
     with pytest.raises(InputError, match="only cpu, cuda, cuda:0, cuda:1"):
         check_device("cuda:2")
-
-
-def test_cpu_name_without_proc(monkeypatch):
-    monkeypatch.setattr(latency.Path, "exists", lambda self: False)
-    monkeypatch.setattr(latency.platform, "processor", lambda: "")
-    monkeypatch.setattr(latency.platform, "machine", lambda: "aarch64")
-    assert device_name("cpu") == "aarch64"

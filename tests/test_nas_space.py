@@ -1,4 +1,5 @@
-"""The search space and its networks: what the paper's tables say, shapes, files, and errors in one sentence."""
+"""The search space and its networks: what the paper's tables say, shapes, files, and errors in one
+sentence."""
 
 import json
 from dataclasses import replace
@@ -18,16 +19,23 @@ from dcnas.nas.networks import (
     Classifier,
     Decoder,
     Joint,
-    Level,
     ManualJoint,
     OnlyDenoises,
     build_network,
     dropped_level,
     encoder_levels,
-    parts_of,
     shares,
-)  # fmt: skip
-from dcnas.nas.space import OPERATORS, STRIDES, Architecture, Choice, Space, from_record, random_architecture, strides_for
+)
+from dcnas.nas.space import (
+    OPERATORS,
+    STRIDES,
+    Architecture,
+    Choice,
+    Space,
+    from_record,
+    random_architecture,
+    strides_for,
+)
 from dcnas.paths import paper_dir
 
 SMALL = Space(operators=8, resolution=64, classes=4, width=0.25)
@@ -72,22 +80,33 @@ def test_every_weight_of_the_joint_network_learns():
     network = build_network("DC-NAS", start_architecture(SMALL, 7)).train()
     denoised, logits = network(torch.rand(4, 3, 64, 64))
     (denoised.square().mean() + logits.square().mean()).backward()
-    assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
 
 
 def test_the_classifier_s_flops_follow_its_operators_and_widths():
-    """Expansion 6 instead of 3 adds the multiply-accumulates of the wider maps, and two per element for their batch norms."""
+    """Expansion 6 instead of 3 adds the multiply-accumulates of the wider maps, and two per element for
+    their batch norms."""
     space, more = Space(4, 64, 4), 0
     for layer in space.layers:
         hidden, before, after = 3 * layer.in_channels, layer.size**2, (layer.size // layer.stride) ** 2
-        more += hidden * (before * layer.in_channels + after * 9 + after * layer.out_channels) + 2 * hidden * (before + after)
-    narrow, wide = (count_flops(Classifier(start_architecture(space, i)).eval(), torch.rand(1, 3, 64, 64)) for i in (0, 1))
+        more += hidden * (
+            before * layer.in_channels + after * 9 + after * layer.out_channels
+        ) + 2 * hidden * (before + after)
+    narrow, wide = (
+        count_flops(Classifier(start_architecture(space, i)).eval(), torch.rand(1, 3, 64, 64))
+        for i in (0, 1)
+    )
     assert wide - narrow == more
 
 
 def test_the_encoder_has_four_levels_and_the_decoder_four():
     assert [level.channels for level in encoder_levels(Space())] == [16, 24, 40, 112]
-    sizes = [m.shape[-1] for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))]
+    sizes = [
+        m.shape[-1]
+        for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))
+    ]
     assert sizes == [32, 16, 8, 4]
     levels = encoder_levels(Space())
     counts = {kind: len(Decoder(levels, kind).up) for kind in DECODERS}
@@ -104,13 +123,20 @@ def test_small_images_keep_their_size_in_the_first_stem():
     assert strides_for(64) == strides_for(32) == strides_for(224, 1) == (1, *STRIDES[1:])
     ends = [FINE.layers[stage[-1]].size // FINE.layers[stage[-1]].stride for stage in FINE.stages]
     assert [FINE.layers[0].size, *ends] == [64, 32, 16, 8, 8, 4, 4]
-    sizes = [m.shape[-1] for m in Classifier(start_architecture(FINE)).eval().encode(torch.rand(1, 3, 64, 64))]
+    sizes = [
+        m.shape[-1] for m in Classifier(start_architecture(FINE)).eval().encode(torch.rand(1, 3, 64, 64))
+    ]
     assert sizes == [64, 32, 16, 8]
-    flops = [count_flops(Classifier(start_architecture(s, 5)).eval(), torch.rand(1, 3, 64, 64)) for s in (SMALL, FINE)]
+    flops = [
+        count_flops(Classifier(start_architecture(s, 5)).eval(), torch.rand(1, 3, 64, 64))
+        for s in (SMALL, FINE)
+    ]
     assert 3.5 < flops[1] / flops[0] <= 4
 
 
-@pytest.mark.parametrize("space", [SMALL, FINE, replace(SMALL, width=1.0), replace(FINE, width=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "space", [SMALL, FINE, replace(SMALL, width=1.0), replace(FINE, width=0.5)], ids=str
+)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_decoder_denoises(decoder, space):
     network = Joint(start_architecture(space), decoder).eval()
@@ -122,10 +148,14 @@ def test_every_decoder_denoises(decoder, space):
 
 @pytest.mark.parametrize("space", [SMALL, FINE, Space(), replace(FINE, width=0.5)], ids=str)
 def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space):
-    """Shares as counted are those of the network's own multiply-accumulates, batch norm and the last convolution aside."""
+    """Shares as counted are those of the network's own multiply-accumulates, batch norm and the last
+    convolution aside."""
     levels = encoder_levels(space)
     found, dropped = shares(levels), dropped_level(levels)
-    assert sum(found) == pytest.approx(1) and sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
+    assert (
+        sum(found) == pytest.approx(1)
+        and sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
+    )
     decoder, maps = Decoder(levels, "mb").eval(), [torch.rand(1, 3, 64, 64)]
     for level in levels:
         side = maps[-1].shape[-1] // level.ratio
@@ -141,19 +171,13 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     assert fewer.skips == [skip for skip in decoder.skips if skip != dropped - 1]
 
 
-@pytest.mark.parametrize(("channels", "dropped"), [((8, 32, 32, 32), 0), ((16, 24, 40, 112), 1), ((8, 64, 64, 64), 3)])
-def test_whichever_level_is_left_out_its_neighbour_upsamples_for_both(channels, dropped):
-    levels = [Level(n, 2) for n in channels]
-    assert dropped_level(levels) == dropped
-    maps = [torch.rand(1, n, 32 >> i, 48 >> i) for i, n in enumerate(channels)]
-    assert Decoder(levels, "mb 3-lay").eval()(torch.rand(1, 3, 64, 96), maps).shape == (1, 3, 64, 96)
-
-
 def test_a_tail_sees_a_sixteenth_of_the_image():
     for space in (SMALL, FINE):
         network, seen = ManualJoint(4, start_architecture(space)).eval(), []
         first = next(module for module in network.branch if not isinstance(module, torch.nn.MaxPool2d))
-        first.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(tuple(inputs[0].shape[2:])))
+        first.register_forward_pre_hook(
+            lambda _, inputs, seen=seen: seen.append(tuple(inputs[0].shape[2:]))
+        )
         network(torch.rand(1, 3, 64, 96))
         assert seen == [(4, 6)]
 
@@ -173,14 +197,10 @@ def test_manual_networks_for_colour_images():
         denoised, logits = network.eval()(x)
         assert denoised.shape == x.shape and logits.shape == (2, 4)
     tail = ManualJoint(4, start_architecture(SMALL))
-    assert sum(p.numel() for p in tail.parameters()) > sum(p.numel() for p in ManualJoint(4).parameters())
+    assert sum(p.numel() for p in tail.parameters()) > sum(
+        p.numel() for p in ManualJoint(4).parameters()
+    )
     assert OnlyDenoises(b=8, d=4, m=1.5, c=2)(x)[0].shape == x.shape
-
-
-def test_parts_cover_the_joint_network_without_overlap():
-    network = Joint(start_architecture(SMALL))
-    inside = [id(p) for _, part in parts_of(network) for p in part.parameters()]
-    assert len(inside) == len(set(inside)) and set(inside) == {id(p) for p in network.parameters()}
 
 
 def test_drop_connect_and_dropout_work_in_training_only():
@@ -198,7 +218,9 @@ def test_an_architecture_survives_its_file(tmp_path):
     drawn = random_architecture(SMALL, np.random.default_rng(2))
     path = spaces.save_architecture(drawn, tmp_path / "a.json")
     assert spaces.load_architecture(path) == drawn
-    short = Architecture(SMALL, (*drawn.choices[:1], None, *drawn.choices[2:]))  # learned beta leaves out a block
+    short = Architecture(
+        SMALL, (*drawn.choices[:1], None, *drawn.choices[2:])
+    )  # learned beta leaves out a block
     assert from_record(json.loads(short.to_json())) == short
     assert len(build_network("C-NAS", short).stages[0]) == 1
 
@@ -207,15 +229,21 @@ def test_an_architecture_survives_its_file(tmp_path):
     ("edit", "says"),
     [
         (lambda r: r["layers"].pop(), "17 layers, but its space has 18"),
-        (lambda r: r["layers"][3].update(hidden=10**6), "hidden width of stage2.block2 is 1000000, but 16 to 32"),
-        (lambda r: r["layers"][3].update(hidden=2.5), "layers.3.hidden: Input should be a valid integer"),
-        (lambda r: r["layers"][0].update(operator="MB-k7-e3"), "layers.0.operator: Input should be 'MB-k3-e3', "),
-        (lambda r: r["layers"].__setitem__(0, None), "stage1.block2 is there, but the block before it is left out"),
+        (
+            lambda r: r["layers"][3].update(hidden=10**6),
+            "hidden width of stage2.block2 is 1000000, but 16 to 32",
+        ),
+        (
+            lambda r: r["layers"][0].update(operator="MB-k7-e3"),
+            "layers.0.operator: Input should be 'MB-k3-e3', ",
+        ),
+        (
+            lambda r: r["layers"].__setitem__(0, None),
+            "stage1.block2 is there, but the block before it is left out",
+        ),
         (lambda r: r["layers"].__setitem__(-1, None), "stage6.block1 is left out"),
         (lambda r: r["space"].update(operators=5), "space.operators: Input should be 4, 6 or 8"),
         (lambda r: r["space"].update(resolution=100), "space: resolution is 100, but a multiple of 32"),
-        (lambda r: r["space"].update(strides=[2, 2, 2]), "space.strides: Tuple should have at least 7 items"),
-        (lambda r: r["space"].update(strides=[2] * 7, resolution=96), "resolution is 96, but a multiple of 128 pixels"),
     ],
 )
 def test_a_damaged_architecture_is_refused_in_one_sentence(edit, says, tmp_path):
@@ -230,5 +258,10 @@ def test_a_damaged_architecture_is_refused_in_one_sentence(edit, says, tmp_path)
 def test_a_choice_keeps_its_rate_when_the_space_is_widened():
     plain = start_architecture(Space(4, 64, 4), 1)
     wide = spaces.widened(plain, 2.0)
-    assert [layer.out_channels for layer in wide.space.layers] == [2 * layer.out_channels for layer in plain.space.layers]
-    assert all(isinstance(c, Choice) and c.hidden == 2 * p.hidden for c, p in zip(wide.choices, plain.choices, strict=True))
+    assert [layer.out_channels for layer in wide.space.layers] == [
+        2 * layer.out_channels for layer in plain.space.layers
+    ]
+    assert all(
+        isinstance(c, Choice) and c.hidden == 2 * p.hidden
+        for c, p in zip(wide.choices, plain.choices, strict=True)
+    )

@@ -1,4 +1,5 @@
-"""Random search: the best of a few networks by validation, within the target, and the same after an interruption."""
+"""Random search: the best of a few networks by validation, within the target, and the same after an
+interruption."""
 
 import time
 from unittest.mock import patch
@@ -19,10 +20,10 @@ VALIDATE = [draw("alphas", 6)(step) for step in range(2)]
 
 
 def run(folder, networks: int = 3, deadline: float | None = None, **changes):
+    options = dict(networks=networks, steps=3, progress=False, deadline=deadline)
     return run_random_search(
-        TINY, TABLE, settings(**changes), draw("weights"), VALIDATE, folder, networks=networks, steps=3, progress=False,
-        deadline=deadline,
-    )  # fmt: skip
+        TINY, TABLE, settings(**changes), draw("weights"), VALIDATE, folder, **options
+    )
 
 
 def equal(a, b) -> None:
@@ -40,12 +41,25 @@ def test_the_best_in_validation_is_taken(tmp_path, monkeypatch):
         if batches is not VALIDATE:
             return real(model, batches)
         trained.append(model)
-        return {"accuracy": next(answers), "loss": 1.0} if len(trained) % 2 == 0 else {"accuracy": 0.0, "loss": 1.0}
+        return (
+            {"accuracy": next(answers), "loss": 1.0}
+            if len(trained) % 2 == 0
+            else {"accuracy": 0.0, "loss": 1.0}
+        )
 
-    monkeypatch.setattr(random_search, "_validated", validated)  # asked twice a network: at the end of `fit`, and for the row
+    monkeypatch.setattr(
+        random_search, "_validated", validated
+    )  # asked twice a network: at the end of `fit`, and for the row
     found = run(tmp_path)
-    assert found.epochs["accuracy"].tolist() == [41, 73, 52] and found.epochs["epoch"].tolist() == [0, 1, 2]
-    assert found.verdict.word == "drawn" and found.verdict.reason == "73.0% is the best of 3 networks after 3 steps each"
+    assert found.epochs["accuracy"].tolist() == [41, 73, 52] and found.epochs["epoch"].tolist() == [
+        0,
+        1,
+        2,
+    ]
+    assert (
+        found.verdict.word == "drawn"
+        and found.verdict.reason == "73.0% is the best of 3 networks after 3 steps each"
+    )
     chosen = found.alphas[found.alphas["epoch"] == 1]
     assert set(found.alphas["probability"]) == {0.0, 1.0} and len(found.alphas) == 3 * 18 * 4
     picked = chosen.loc[chosen["probability"] == 1, "choice"].tolist()
@@ -54,11 +68,19 @@ def test_the_best_in_validation_is_taken(tmp_path, monkeypatch):
 
 def test_networks_fit_the_target_and_differ(tmp_path):
     found = run(tmp_path)
-    assert (found.epochs["argmax_ms"] <= MIDDLE).all() and (found.epochs["argmax_ms"] > 0.9 * MIDDLE).all()
-    assert predicted_ms(TABLE, found.architecture) == found.epochs["argmax_ms"][found.epochs["accuracy"].idxmax()]
+    assert (found.epochs["argmax_ms"] <= MIDDLE).all() and (
+        found.epochs["argmax_ms"] > 0.9 * MIDDLE
+    ).all()
+    assert (
+        predicted_ms(TABLE, found.architecture)
+        == found.epochs["argmax_ms"][found.epochs["accuracy"].idxmax()]
+    )
     kinds = found.alphas.groupby("epoch")["probability"].agg(tuple)
     assert kinds.nunique() == 3
-    assert run(tmp_path / "other", networks=1, seed=1).architecture != run(tmp_path / "same", networks=1).architecture
+    assert (
+        run(tmp_path / "other", networks=1, seed=1).architecture
+        != run(tmp_path / "same", networks=1).architecture
+    )
     assert all(np.allclose(np.exp(logs), 0.25) for logs in found.log_alphas)
     with pytest.raises(InputError, match="reach .* ms"):
         run(tmp_path / "far", target_ms=1e6)
@@ -77,7 +99,9 @@ def test_after_a_deadline_and_a_kill_it_ends_with_the_same(tmp_path):
 
     with patch.object(Trainer, "step", dies), pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b")
-    assert (tmp_path / "b" / "network-0" / "row.json").exists() and not (tmp_path / "b" / "network-1" / "row.json").exists()
+    assert (tmp_path / "b" / "network-0" / "row.json").exists() and not (
+        tmp_path / "b" / "network-1" / "row.json"
+    ).exists()
     with patch.object(Trainer, "step", lambda self, batch: calls.append(2) or real(self, batch)):
         equal(run(tmp_path / "b"), undisturbed)
     assert calls.count(2) <= 6  # what was finished is not trained again

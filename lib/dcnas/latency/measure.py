@@ -1,14 +1,16 @@
 """Latency of a network's forward pass.
 
-The paper (Section 3): "The latency is measured with a batch size of 32, 100 warm-up inference passes and averaged over
-1000 inference passes." That is `measure(model, x, warmup=100, passes=1000)` with 32 images in `x`. Two things differ:
-- We synchronise. A CUDA call returns once its kernels are queued, so a clock around the bare call can read the time
-  to launch a network instead of the time to run it, most of all for small networks. The device is therefore idle when
-  the clock starts and again before it stops. `unsynchronised=True` adds the other reading, for comparison.
+The paper (Section 3): "The latency is measured with a batch size of 32, 100 warm-up inference passes and
+averaged over 1000 inference passes." That is `measure(model, x, warmup=100, passes=1000)` with 32 images
+in `x`. Two things differ:
+- We synchronise. A CUDA call returns once its kernels are queued, so a clock around the bare call can
+  read the time to launch a network instead of the time to run it, most of all for small networks. The
+  device is therefore idle when the clock starts and again before it stops. `unsynchronised=True` adds
+  the other reading, for comparison.
 - We report the median and quartiles. One pass that met other load shifts a mean, hardly a median.
 
-Network and inputs are copied: the caller's keep their weights, device, memory format and train/eval flags. TF32,
-autocast and `torch.backends.cudnn.benchmark` are as the caller set them.
+Network and inputs are copied: the caller's keep their weights, device, memory format and train/eval
+flags. TF32, autocast and `torch.backends.cudnn.benchmark` are as the caller set them.
 """
 
 import copy
@@ -16,15 +18,15 @@ import platform
 import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns as clock  # ns; a name of this module, so that tests can replace it
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from dcnas.errors import InputError, require_whole
-
-MOST_THREADS = 1_024
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -59,75 +61,80 @@ class Latency:
 
 
 def median_error(spread, passes):
-    """Standard error of a median of so many passes: 1.2533 s / sqrt(n), the standard deviation s from the quartiles' distance."""
+    """Standard error of a median of so many passes: 1.2533 s / sqrt(n), the standard deviation s from
+    the quartiles' distance."""
     return 1.2533 * spread / 1.349 / passes**0.5
 
 
-def check_threads(threads: int) -> int:
-    """`threads` if PyTorch can have so many, or an `InputError`."""
-    if require_whole("threads", threads) > MOST_THREADS:
-        raise InputError(f"threads is {threads}, but at most {MOST_THREADS} were expected.")
-    return threads
-
-
 def measure(model, *inputs, passes=50, **options) -> Latency:
-    """The `Latency` of `model(*inputs)`; the batch size is that of the first input. Options as in `measure_many`."""
-    return measure_many({"model": (model, inputs)}, **({"rounds": 1, "passes": passes} | options))["model"]
+    """The `Latency` of `model(*inputs)` for the batch of the first input. Options of `measure_many`."""
+    options = {"rounds": 1, "passes": passes} | options
+    return measure_many({"model": (model, inputs)}, **options)["model"]
 
 
 def measure_many(
-    models, rounds=5, warmup=10, passes=10, threads=None, device="cpu", unsynchronised=False, channels_last=True, progress=False
+    models,
+    rounds=5,
+    warmup=10,
+    passes=10,
+    threads=None,
+    device="cpu",
+    unsynchronised=False,
+    channels_last=True,
+    progress=False,
 ) -> dict[str, Latency]:
-    """The `Latency` of several networks, `{name: (model, inputs)}`, interleaved so that drift hits all alike.
+    """The `Latency` of several networks, `{name: (model, inputs)}`, interleaved so that drift hits all.
 
-    Each of the `rounds` visits every model in turn, with `warmup` untimed and `passes` timed passes; the samples of all
-    rounds are pooled. `threads=None` leaves PyTorch's number of CPU threads. `channels_last=False` times PyTorch's
-    default memory format. `progress=True` shows a tqdm bar. `unsynchronised=True` also takes the published reading, in
-    as many passes again: the mean of wall-clock times around forward passes without synchronising. On a CPU, where a
-    call returns when its work is done, that is the same thing as `mean_ms`.
+    Each of the `rounds` visits every model in turn, with `warmup` untimed and `passes` timed passes; the
+    samples of all rounds are pooled. `threads=None` leaves PyTorch's number of CPU threads.
+    `channels_last=False` times PyTorch's default memory format. `progress=True` shows a tqdm bar.
+    `unsynchronised=True` also takes the published reading, in as many passes again: the mean of
+    wall-clock times around forward passes without synchronising. On a CPU, where a call returns when its
+    work is done, that is the same thing as `mean_ms`.
     """
-    for name, value, least in (("rounds", rounds, 1), ("passes", passes, 1), ("warmup", warmup, 0)):
-        require_whole(name, value, least)
-    threads = torch.get_num_threads() if threads is None else check_threads(threads)
-    device, layout = check_device(device), torch.channels_last if channels_last else torch.contiguous_format
-    placed = {name: _place(name, model, inputs, device, layout) for name, (model, inputs) in models.items()}
-    samples, bare, visits = {name: [] for name in placed}, {name: [] for name in placed}, [*placed] * rounds
-    if progress:
-        from tqdm.auto import tqdm
-
-        visits = tqdm(visits, desc="latency")
+    threads = threads or torch.get_num_threads()
+    device = check_device(device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    placed = {name: _place(*pair, device, layout) for name, pair in models.items()}
+    samples, bare = {name: [] for name in placed}, {name: [] for name in placed}
     with _threads(threads), torch.inference_mode():
-        for name in visits:
+        for name in tqdm([*placed] * rounds, desc="latency", disable=not progress):
             samples[name] += _times_ms(*placed[name], device, warmup, passes)
             if unsynchronised:
                 bare[name] += _times_ms(*placed[name], device, warmup, passes, synchronise=False)
-    how = dict(
-        passes=rounds * passes,
-        warmup=warmup,
-        threads=threads,
-        device=device_name(device),
-        torch_version=str(torch.__version__),
-        memory_format=str(layout).removeprefix("torch."),
-    )
-    return {
-        name: Latency(
-            **_statistics(samples[name], bare[name]), batch=len(inputs[0]), precision=_precision(model, inputs, device), **how
+    results = {}
+    for name, (model, inputs) in placed.items():
+        q25_ms, median_ms, q75_ms = np.quantile(samples[name], [0.25, 0.5, 0.75]).tolist()
+        results[name] = Latency(
+            median_ms=median_ms,
+            mean_ms=float(np.mean(samples[name])),
+            q25_ms=q25_ms,
+            q75_ms=q75_ms,
+            min_ms=min(samples[name]),
+            unsynchronised_ms=float(np.mean(bare[name])) if unsynchronised else None,
+            batch=len(inputs[0]),
+            passes=rounds * passes,
+            warmup=warmup,
+            threads=threads,
+            device=device_name(device),
+            torch_version=str(torch.__version__),
+            memory_format=str(layout).removeprefix("torch."),
+            precision=_precision(model, inputs, device),
         )
-        for name, (model, inputs) in placed.items()
-    }
+    return results
 
 
 def measure_pair(models, rounds=60, threads=None, device="cpu") -> dict[str, list[float]]:
-    """Times of two networks, `{name: (model, inputs)}`, in ms: a timed pass of each in every one of `rounds`, after an untimed one.
+    """Times of two networks, `{name: (model, inputs)}`, in ms: a timed pass of each in every round.
 
-    The two passes of a round are as close together as can be, and the networks take turns in going first, so whatever else the
-    machine does meets both: their difference is known far better than either time.
+    The two passes of a round are as close together as can be, and the networks take turns in going
+    first, so whatever else the machine does meets both: their difference is known far better than either
+    time.
     """
-    require_whole("rounds", rounds)
     device = check_device(device)
-    placed = {name: _place(name, model, inputs, device, torch.channels_last) for name, (model, inputs) in models.items()}
+    placed = {name: _place(*pair, device, torch.channels_last) for name, pair in models.items()}
     samples, order = {name: [] for name in placed}, list(placed)
-    with _threads(torch.get_num_threads() if threads is None else check_threads(threads)), torch.inference_mode():
+    with _threads(threads or torch.get_num_threads()), torch.inference_mode():
         for _ in range(rounds):
             for name in order:
                 samples[name] += _times_ms(*placed[name], device, warmup=1, passes=1)
@@ -151,15 +158,20 @@ def check_device(device) -> torch.device:
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = ["cpu", *["cuda"][:cards], *(f"cuda:{n}" for n in range(cards))]
     if str(device) not in here:
-        raise InputError(f"device is {str(device)!r}, but PyTorch finds only {', '.join(here)} on this machine.")
+        names = ", ".join(here)
+        raise InputError(f"device is {str(device)!r}, but PyTorch finds only {names} on this machine.")
     return torch.device(device)
 
 
 def device_named(name: str) -> torch.device:
-    """The device of this machine that has a name of `device_name`; `InputError` that says which there are."""
-    here = {device_name(device): torch.device(device) for device in ["cpu", *["cuda"][: torch.cuda.device_count()]]}
+    """The device of this machine with that `device_name`; `InputError` where there is none."""
+    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    here = {device_name(kind): torch.device(kind) for kind in kinds}
     if name not in here:
-        raise InputError(f"the look-up table is for {name}, but this machine has {' and '.join(here)}; build one for it.")
+        names = " and ".join(here)
+        raise InputError(
+            f"the look-up table is for {name}, but this machine has {names}; build another."
+        )
     return here[name]
 
 
@@ -168,21 +180,24 @@ def device_name(device="cpu") -> str:
     if check_device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
-def _place(name, model, inputs, device, layout):
+def _place(model, inputs, device, layout):
     """A copy of the model in eval mode, and its inputs, on the device and in the memory format."""
     inputs = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-    if not (inputs and all(isinstance(x, torch.Tensor) for x in inputs) and inputs[0].dim()):
-        raise InputError(f"the inputs of {name!r} must be tensors, the first with the batch as its first dimension.")
-    inputs = [x.to(device, copy=True, memory_format=layout if x.dim() == 4 else torch.preserve_format) for x in inputs]
+    formats = (layout if x.dim() == 4 else torch.preserve_format for x in inputs)
+    inputs = [x.to(device, copy=True, memory_format=form) for x, form in zip(inputs, formats)]
     return copy.deepcopy(model).eval().to(device, memory_format=layout), inputs
 
 
 def _times_ms(model, inputs, device, warmup, passes, synchronise=True):
-    wait = (lambda: torch.cuda.synchronize(device)) if synchronise and device.type == "cuda" else (lambda: None)
+    wait = (
+        partial(torch.cuda.synchronize, device)
+        if synchronise and device.type == "cuda"
+        else lambda: None
+    )
     for _ in range(warmup):
         model(*inputs)
     times = []
@@ -195,22 +210,15 @@ def _times_ms(model, inputs, device, warmup, passes, synchronise=True):
     return times
 
 
-def _statistics(times, bare):
-    q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-    return dict(
-        median_ms=median,
-        mean_ms=float(np.mean(times)),
-        q25_ms=q25,
-        q75_ms=q75,
-        min_ms=min(times),
-        unsynchronised_ms=float(np.mean(bare)) if bare else None,
-    )
-
-
 def _precision(model, inputs, device):
-    """Number format of the arithmetic: autocast's if that is on, else the weights', and TF32 where a GPU may use it."""
+    """Number format of the arithmetic: autocast's if that is on, else the weights', and TF32 where a GPU
+    may use it."""
     if torch.is_autocast_enabled(device.type):
         return f"autocast {torch.get_autocast_dtype(device.type)}".replace("torch.", "")
     dtype = next((p.dtype for p in model.parameters()), inputs[0].dtype)
-    tf32 = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    tf32 = (
+        device.type == "cuda"
+        and dtype == torch.float32
+        and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    )
     return str(dtype).removeprefix("torch.") + (" (TF32 convolutions)" if tf32 else "")

@@ -32,9 +32,7 @@ Milliseconds = Annotated[FiniteFloat, Field(ge=0, lt=1e9)]
 
 @dataclass(frozen=True)
 class Curve:
-    """Latency over hidden width: widths ascending, median and interquartile range of the samples in ms,
-    and their number.
-    """
+    """Latency over ascending hidden widths: median and quartiles' distance of so many samples, in ms."""
 
     hidden: tuple[NonNegativeInt, ...]
     median_ms: tuple[Milliseconds, ...]
@@ -61,9 +59,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Correction:
-    """measured = scale * sum + offset_ms, fitted on whole networks; `error_pct` is its median absolute
-    error on others.
-    """
+    """measured = scale * sum + offset_ms, fitted on whole networks, with the median error on others."""
 
     scale: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     offset_ms: FiniteFloat = 0.0
@@ -109,9 +105,7 @@ class Table:
         return sum(len(curve.hidden) for curve in self.curves.values())
 
     def require(self, **conditions) -> "Table":
-        """The table itself, or an `InputError` that names the first condition in which it differs from
-        what is needed.
-        """
+        """The table itself, or an `InputError` that names the first condition that is another one."""
         for name, needed in conditions.items():
             value = getattr(self.conditions, name)
             if value != needed:
@@ -122,9 +116,7 @@ class Table:
         return self
 
     def require_accuracy(self, limit_pct: float) -> "Table":
-        """The table itself, or an `InputError` if its validated error exceeds the limit or it was never
-        validated.
-        """
+        """The table itself, or an `InputError` unless its validated error is within the limit."""
         error = self.correction.error_pct
         if error is None:
             raise InputError("the look-up table was never validated; `dcnas lut validate` does that.")
@@ -140,16 +132,10 @@ class Table:
 
     def save(self, path: Path) -> Path:
         """Write the JSON file, whole or not at all; a line per curve."""
-        head = {
-            "format": FORMAT,
-            "unit": "ms",
-            "conditions": asdict(self.conditions),
-            "correction": asdict(self.correction),
-        }
-        lines = ",\n  ".join(
-            f"{json.dumps(key)}: {json.dumps(asdict(curve))}"
-            for key, curve in sorted(self.curves.items())
-        )
+        head = {"format": FORMAT, "unit": "ms", "conditions": asdict(self.conditions)}
+        head["correction"] = asdict(self.correction)
+        curves = sorted(self.curves.items())
+        lines = ",\n  ".join(f"{json.dumps(key)}: {json.dumps(asdict(curve))}" for key, curve in curves)
         return write_atomic(path, json.dumps(head)[:-1] + ',\n "curves": {\n  ' + lines + "\n}}\n")
 
 

@@ -7,6 +7,14 @@ from .flops import count_flops, count_parameters
 from .unet import UNet, unet_widths
 
 __all__ = [
-    "CLASSIFIERS", "JOINING", "UNETS", "VARIANTS", "Classifier", "DnCNN", "EncoderClassifier", "Integrated", "Sequential", "UNet",
-    "build_classifier", "build_dcnet", "count_flops", "count_parameters", "unet_widths",
-]  # fmt: skip
+    "CLASSIFIERS",
+    "JOINING",
+    "UNETS",
+    "VARIANTS",
+    "Classifier",
+    "DnCNN",
+    "EncoderClassifier",
+    "Integrated",
+    "Sequential",
+]
+__all__ += ["UNet", "build_classifier", "build_dcnet", "count_parameters", "unet_widths"]

@@ -1,29 +1,15 @@
-"""The two operators of the paper: a normal convolution and the inverted residual MBConv of MobileNetV2 (Sections 3.1 and 3.2).
+"""The two operators of the paper: a normal convolution and the inverted residual MBConv of MobileNetV2
+(Sections 3.1 and 3.2).
 
-Every convolution is followed by GroupNorm, with gcd(channels, 4) groups: recovered, the paper does not say.
+Every convolution is followed by GroupNorm, with gcd(channels, 4) groups: recovered, the paper does not
+say.
 """
 
 import math
 
 from torch import Tensor, nn
 
-from ..errors import InputError, require_finite, require_whole
-
 NORM_GROUPS = 4
-MOST_CHANNELS, MOST_CLASSES = 2**12, 2**15
-MOST_WEIGHTS = 2**30  # four gigabytes; the largest network of the sliders is counted as 0.4 of it
-
-
-def require_channels(**values: int) -> None:
-    """Raise `InputError` unless every value is a number of channels that can be built."""
-    for name, value in values.items():
-        require_whole(name, value, 1, MOST_CHANNELS)
-
-
-def require_weights(weights: float) -> None:
-    """Raise `InputError`, before any memory is taken, for a network of about so many weights if they are too many."""
-    if weights > MOST_WEIGHTS:
-        raise InputError(f"the network would have about {weights:.1e} weights, but at most {MOST_WEIGHTS:.1e} were expected.")
 
 
 def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
@@ -31,11 +17,13 @@ def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, norm_groups), channels)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS) -> list[nn.Module]:
+def conv_norm(
+    in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS
+) -> list[nn.Module]:
     """Convolution of stride 1 that keeps height and width, in `groups` groups, then GroupNorm.
 
-    The convolution keeps its bias although GroupNorm has one: without it a network of such pairs cannot see how bright an image
-    is, because GroupNorm divides any common factor of its input away.
+    The convolution keeps its bias although GroupNorm has one: without it a network of such pairs cannot
+    see how bright an image is, because GroupNorm divides any common factor of its input away.
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)
     return [conv, group_norm(out_channels, norm_groups)]
@@ -45,24 +33,34 @@ class ConvBlock(nn.Sequential):
     """3x3 convolution, GroupNorm, ReLU: (B, in, H, W) to (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int = NORM_GROUPS):
-        super().__init__(*conv_norm(in_channels, out_channels, 3, norm_groups=norm_groups), nn.ReLU(inplace=True))
+        super().__init__(
+            *conv_norm(in_channels, out_channels, 3, norm_groups=norm_groups), nn.ReLU(inplace=True)
+        )
 
 
 class MBConv(nn.Module):
-    """Inverted residual with a linear bottleneck: 1x1 expansion, 3x3 depthwise, 1x1 projection; (B, in, H, W) to (B, out, H, W).
+    """Inverted residual with a linear bottleneck: 1x1 expansion, 3x3 depthwise, 1x1 projection; (B, in,
+    H, W) to (B, out, H, W).
 
-    `expansion` is the paper's rate; at rate 1 there is no expansion convolution. The input is added where widths agree.
+    `expansion` is the paper's rate; at rate 1 there is no expansion convolution. The input is added
+    where widths agree.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, expansion: float, norm_groups: int = NORM_GROUPS):
+    def __init__(
+        self, in_channels: int, out_channels: int, expansion: float, norm_groups: int = NORM_GROUPS
+    ):
         super().__init__()
-        require_finite("expansion", expansion, 1)
         hidden = round(in_channels * expansion)
-        require_weights(hidden * (in_channels + out_channels + 9))
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [*conv_norm(in_channels, hidden, 1, norm_groups=norm_groups), nn.ReLU(inplace=True)]
-        layers += [*conv_norm(hidden, hidden, 3, groups=hidden, norm_groups=norm_groups), nn.ReLU(inplace=True)]
+            layers += [
+                *conv_norm(in_channels, hidden, 1, norm_groups=norm_groups),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [
+            *conv_norm(hidden, hidden, 3, groups=hidden, norm_groups=norm_groups),
+            nn.ReLU(inplace=True),
+        ]
         layers += conv_norm(hidden, out_channels, 1, norm_groups=norm_groups)
         self.layers = nn.Sequential(*layers)
         self.residual = in_channels == out_channels

@@ -1,17 +1,17 @@
 """The digit classifiers of Section 3.1 and Appendix A (Tables 1 and 6).
 
-Two convolutional layers, each with GroupNorm, max pooling and ReLU, then a global max pooling and a linear layer. The MB models
-replace the second convolution by an MBConv. Widths are recovered from the paper's FLOPs; they were checked with fvcore against
-Table 6 for all eight networks (the 350 K of MB2.5-M is most likely 305 with two digits swapped: only 305 K fits Table 3). Those of
-four networks are not the only ones that fit: `VARIANTS` has the others.
+Two convolutional layers, each with GroupNorm, max pooling and ReLU, then a global max pooling and a
+linear layer. The MB models replace the second convolution by an MBConv. Widths are recovered from the
+paper's FLOPs; they were checked with fvcore against Table 6 for all eight networks (the 350 K of MB2.5-M
+is most likely 305 with two digits swapped: only 305 K fits Table 3). Those of four networks are not the
+only ones that fit: `VARIANTS` has the others.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..errors import require_choice, require_whole
-from .blocks import MOST_CLASSES, MBConv, conv_norm, require_channels
+from .blocks import MBConv, conv_norm
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
     "MB2.5-M": ClassifierSpec(6, 24, 2.5),
     "MB4-L": ClassifierSpec(6, 24, 4),
 }
-VARIANTS: dict[str, ClassifierSpec] = {  # the same networks of Table 6 with other widths, as near to its FLOPs
+# the same networks of Table 6 with other widths, as near to its FLOPs
+VARIANTS: dict[str, ClassifierSpec] = {
     "MB4-S (2, 35)": ClassifierSpec(2, 35, 4),
     "MB4-S (4, 7)": ClassifierSpec(4, 7, 4),
     "Conv-S (4, 10)": ClassifierSpec(4, 10),
@@ -45,17 +46,20 @@ VARIANTS: dict[str, ClassifierSpec] = {  # the same networks of Table 6 with oth
 class Classifier(nn.Module):
     """Crops (B, in_channels, 32, 32), or any size from 4 pixels on, to logits (B, classes)."""
 
-    def __init__(self, first: int, second: int, expansion: float | None = None, in_channels: int = 1, classes: int = 10):
+    def __init__(
+        self,
+        first: int,
+        second: int,
+        expansion: float | None = None,
+        in_channels: int = 1,
+        classes: int = 10,
+    ):
         super().__init__()
-        require_channels(first=first, second=second, in_channels=in_channels)
-        require_whole("classes", classes, 1, MOST_CLASSES)
         middle = conv_norm(first, second, 3)
         if expansion is not None:
             middle = [MBConv(first, second, expansion)]
-        self.features = nn.Sequential(
-            *conv_norm(in_channels, first, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True),
-            *middle, nn.MaxPool2d(2), nn.ReLU(inplace=True),
-        )  # fmt: skip
+        first_layer = [*conv_norm(in_channels, first, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*first_layer, *middle, nn.MaxPool2d(2), nn.ReLU(inplace=True))
         self.head = nn.Linear(second, classes)
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(name: str) -> Classifier:
-    """One of the eight networks of Table 6 by its name there, such as "MB2.5-M", or a variant, such as "MB4-S (4, 7)"."""
-    known = CLASSIFIERS | VARIANTS
-    spec = known[require_choice("classifier", name, known)]
+    """One of the eight networks of Table 6 by its name there, such as "MB2.5-M", or a variant, such as
+    "MB4-S (4, 7)"."""
+    spec = (CLASSIFIERS | VARIANTS)[name]
     return Classifier(spec.first, spec.second, spec.expansion)

@@ -1,15 +1,13 @@
 """DC-Net, the joint denoiser and classifier designed by hand (Section 3.3, Figure 2 i and ii, Table 3).
 
-Sequential: UNet, then the classifier MB2.5-M on the digits of the denoised image. Integrated: the classifier shares the UNet's
-encoder; Table 3 says that it adds less than 10 K FLOPs, so it can only be the digit's region of the deepest encoder map, a
-global max pooling and a linear layer.
+Sequential: UNet, then the classifier MB2.5-M on the digits of the denoised image. Integrated: the
+classifier shares the UNet's encoder; Table 3 says that it adds less than 10 K FLOPs, so it can only be
+the digit's region of the deepest encoder map, a global max pooling and a linear layer.
 """
 
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from ..errors import require_choice, require_whole
-from .blocks import MOST_CLASSES
 from .classifier import build_classifier
 from .crops import crop_boxes, crop_features
 from .unet import UNet
@@ -36,7 +34,6 @@ class Integrated(nn.Module):
 
     def __init__(self, unet: UNet, classes: int = 10):
         super().__init__()
-        require_whole("classes", classes, 1, MOST_CLASSES)
         self.unet, self.head = unet, nn.Linear(unet.widths[-1], classes)
 
     def forward(self, noisy: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +45,7 @@ class Integrated(nn.Module):
 
 def build_dcnet(joining: str, size: str) -> Integrated | Sequential:
     """DC-Net "integrated" or "sequential", of size "baseline" or "reduced" (Table 3)."""
-    require_choice("joining", joining, JOINING)
-    unet = UNet(**UNETS[require_choice("size", size, UNETS)])
+    unet = UNet(**UNETS[size])
     return Integrated(unet) if joining == "integrated" else Sequential(unet, build_classifier("MB2.5-M"))
 
 

@@ -1,43 +1,41 @@
 """The UNet of Section 3.2 and its four hyper-parameters (Figure 2): b, d, m, c.
 
-Recovered from the paper's FLOPs (Table 2, to the last printed digit): d resolution levels with d - 1 max poolings, c times
-[3x3 convolution, GroupNorm, ReLU] per level, 2x2 transposed convolutions up, concatenated skips, a 1x1 output convolution,
-and widths b * m^i rounded to the nearest multiple of 4.
+Recovered from the paper's FLOPs (Table 2, to the last printed digit): d resolution levels with d - 1 max
+poolings, c times [3x3 convolution, GroupNorm, ReLU] per level, 2x2 transposed convolutions up,
+concatenated skips, a 1x1 output convolution, and widths b * m^i rounded to the nearest multiple of 4.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, require_choice, require_finite, require_whole
-from .blocks import MOST_CHANNELS, NORM_GROUPS, ConvBlock, MBConv, require_channels, require_weights
+from ..errors import InputError
+from .blocks import NORM_GROUPS, ConvBlock, MBConv
 
-BLOCKS = ("conv", "mbconv")
-MOST_LEVELS, MOST_BLOCKS, MOST_MULTIPLIER = 12, 64, 16.0
-UNET_EXPANSION = 2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
+UNET_EXPANSION = (
+    2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
+)
 
 
 def unet_widths(b: int, d: int, m: float) -> list[int]:
-    """Channels of the d levels, finest first: b * m^i, rounded to the nearest multiple of 4 (half upwards, at least 4).
-
-    A width below 1 before rounding, and a b, d or m that is out of range, is an `InputError`.
-    """
-    require_whole("b (base width)", b, 1, MOST_CHANNELS)
-    require_whole("d (depth)", d, 1, MOST_LEVELS)
-    require_finite("m (multiplier)", m, 0, MOST_MULTIPLIER)
-    if b * m ** (d - 1) < 1:
-        raise InputError(f"b={b}, m={m}, d={d} gives a width of {b * m ** (d - 1):.3g}, but at least 1 channel was expected.")
-    widths = [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
-    if max(widths) > MOST_CHANNELS:
-        raise InputError(f"b={b}, m={m}, d={d} gives a width of {max(widths)}, but at most {MOST_CHANNELS} channels were expected.")
-    return widths
+    """Channels of the d levels, finest first: b * m^i, rounded to the nearest multiple of 4 (half
+    upwards, at least 4)."""
+    return [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
 
 
 class Level(nn.Sequential):
-    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal convolution in any case."""
+    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal
+    convolution in any case."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, c: int, block: str, *, stem: bool = False, norm_groups: int = NORM_GROUPS
+        self,
+        in_channels: int,
+        out_channels: int,
+        c: int,
+        block: str,
+        *,
+        stem: bool = False,
+        norm_groups: int = NORM_GROUPS,
     ):
         widths = [in_channels] + [out_channels] * c
         blocks = ["conv" if stem and i == 0 else block for i in range(c)]
@@ -45,41 +43,51 @@ class Level(nn.Sequential):
             "conv": lambda i, o: ConvBlock(i, o, norm_groups),
             "mbconv": lambda i, o: MBConv(i, o, UNET_EXPANSION, norm_groups),
         }
-        super().__init__(*(make[block](i, o) for block, i, o in zip(blocks, widths, widths[1:], strict=False)))
+        super().__init__(
+            *(make[block](i, o) for block, i, o in zip(blocks, widths, widths[1:], strict=False))
+        )
 
 
 class UNet(nn.Module):
     """A noisy image (B, in_channels, H, W) to the denoised one, of the same shape.
 
-    b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per level; block: "conv" or
-    "mbconv" (all but the first, as in the classifiers of Section 3.1: one image channel, expanded to two or three, would lose
-    its brightness in GroupNorm); norm_groups: GroupNorm has gcd(channels, norm_groups) groups. Any height and width of at
-    least 2^(d-1) pixels: edges are repeated up to the next multiple of 2^(d-1) and cut off again. `InputError` for a smaller
-    image or a hyper-parameter out of range.
+    b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per
+    level; block: "conv" or "mbconv" (all but the first, as in the classifiers of Section 3.1: one image
+    channel, expanded to two or three, would lose its brightness in GroupNorm); norm_groups: GroupNorm
+    has gcd(channels, norm_groups) groups. Any height and width of at least 2^(d-1) pixels: edges are
+    repeated up to the next multiple of 2^(d-1) and cut off again. `InputError` for a smaller image.
     """
 
-    def __init__(self, b: int, d: int, m: float, c: int, in_channels: int = 1, block: str = "conv", norm_groups: int = NORM_GROUPS):
+    def __init__(
+        self,
+        b: int,
+        d: int,
+        m: float,
+        c: int,
+        in_channels: int = 1,
+        block: str = "conv",
+        norm_groups: int = NORM_GROUPS,
+    ):
         super().__init__()
-        require_whole("c (blocks per level)", c, 1, MOST_BLOCKS)
-        require_channels(norm_groups=norm_groups, in_channels=in_channels)
-        require_choice("block", block, BLOCKS)
         self.widths = widths = unet_widths(b, d, m)
-        require_weights(9 * in_channels * widths[0] + 9 * (2 * c + 2) * sum(width * width for width in widths))
         self.stride = 2 ** (d - 1)
         steps = zip([in_channels, *widths], widths, strict=False)
-        self.down = nn.ModuleList(Level(i, o, c, block, stem=k == 0, norm_groups=norm_groups) for k, (i, o) in enumerate(steps))
+        self.down = nn.ModuleList(
+            Level(i, o, c, block, stem=k == 0, norm_groups=norm_groups) for k, (i, o) in enumerate(steps)
+        )
         pairs = list(zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.merge = nn.ModuleList(Level(2 * fine, fine, c, block, norm_groups=norm_groups) for fine, _ in pairs)
+        self.merge = nn.ModuleList(
+            Level(2 * fine, fine, c, block, norm_groups=norm_groups) for fine, _ in pairs
+        )
         self.out = nn.Conv2d(widths[0], in_channels, 1)
 
     def pad(self, x: Tensor) -> Tensor:
         """`x` with its right and lower edges repeated up to multiples of 2^(d-1)."""
         height, width = x.shape[-2:]
         if min(height, width) < self.stride:
-            raise InputError(
-                f"d={len(self.widths)} is too deep for an image of {height} x {width}: at least {self.stride} pixels were expected."
-            )
+            size = f"an image of {height} x {width}: at least {self.stride} pixels were expected"
+            raise InputError(f"d={len(self.widths)} is too deep for {size}.")
         below, right = -height % self.stride, -width % self.stride
         return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
 
@@ -94,7 +102,9 @@ class UNet(nn.Module):
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The denoised image from the encoder maps, at the size of the finest one."""
         x = maps[-1]
-        for up, merge, skip in zip(reversed(self.up), reversed(self.merge), reversed(maps[:-1]), strict=True):
+        for up, merge, skip in zip(
+            reversed(self.up), reversed(self.merge), reversed(maps[:-1]), strict=True
+        ):
             x = merge(torch.cat([skip, up(x)], 1))
         return self.out(x)
 

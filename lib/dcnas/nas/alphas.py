@@ -1,7 +1,9 @@
-"""The optimiser of a search's alphas, and what it makes of gradients that know nothing: the yardstick for what a search found.
+"""The optimiser of a search's alphas, and what it makes of gradients that know nothing: the yardstick
+for what a search found.
 
-Adam divides gradients by their size, so alphas move, sharpen and settle on operators also where there is nothing to learn. Only
-what goes beyond that is knowledge, first of all that searches of several seeds agree.
+Adam divides gradients by their size, so alphas move, sharpen and settle on operators also where there is
+nothing to learn. Only what goes beyond that is knowledge, first of all that searches of several seeds
+agree.
 """
 
 from collections.abc import Sequence
@@ -17,14 +19,15 @@ from ..seed import generator
 from .recorder import describe
 from .space import Space
 
-GRADIENT = 0.03  # standard deviation of an alpha's gradient, about that of a real one; beside weight decay and clipping it matters
+GRADIENT = 0.03  # standard deviation of an alpha's gradient, about that of a real one
 
 
 def alpha_optimiser(parameters: Sequence[nn.Parameter], settings) -> torch.optim.Adam:
     """Adam as `SearchSettings` has it."""
+    decay = settings.alpha_weight_decay
     return torch.optim.Adam(
-        parameters, lr=settings.alpha_lr, betas=settings.alpha_betas, weight_decay=settings.alpha_weight_decay, foreach=True
-    )  # fmt: skip
+        parameters, settings.alpha_lr, settings.alpha_betas, weight_decay=decay, foreach=True
+    )
 
 
 def alpha_update(optimiser: torch.optim.Adam, settings) -> None:
@@ -38,25 +41,29 @@ def alpha_update(optimiser: torch.optim.Adam, settings) -> None:
 
 
 def random_alphas(space: Space, settings, seed: int, mean: Tensor | float = 0.0) -> list[np.ndarray]:
-    """Probabilities (layers, operators) after each epoch that trains alphas, by random gradients with this mean.
+    """Probabilities (layers, operators) after each epoch that trains alphas, by random gradients with
+    this mean.
 
     As many steps as a search of these settings takes.
     """
     stream = generator("random alphas", seed)
     alphas = nn.Parameter(torch.zeros(len(space.layers), space.operators).log_softmax(-1))
-    optimiser, found = alpha_optimiser([alphas], settings), []
+    optimiser, epochs = alpha_optimiser([alphas], settings), []
     for _ in range(settings.epochs - settings.weight_epochs):
         if settings.rebuild_optimisers:
             optimiser = alpha_optimiser([alphas], settings)
-        for _ in range(0, settings.steps_per_epoch, 2):  # weights are trained in every step, alphas in every second one
+        for _ in range(
+            0, settings.steps_per_epoch, 2
+        ):  # weights are trained in every step, alphas in every second one
             alphas.grad = mean + GRADIENT * torch.randn(alphas.shape, generator=stream)
             alpha_update(optimiser, settings)
-        found.append(F.softmax(alphas.detach().double(), -1).numpy())
-    return found
+        epochs.append(F.softmax(alphas.detach().double(), -1).numpy())
+    return epochs
 
 
 def agreement(searches: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Of each pair of searches (probabilities of each layer's operators) the share of layers with the same best operator."""
+    """Of each pair of searches (probabilities of each layer's operators) the share of layers with the
+    same best operator."""
     best = np.array([[int(np.argmax(p)) for p in layers] for layers in searches])
     return np.array([np.mean(a == b) for a, b in combinations(best, 2)])
 
@@ -64,15 +71,18 @@ def agreement(searches: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 def noise_null(space: Space, settings, seeds: int = 20) -> pd.DataFrame:
     """What a search shows that learned nothing, a row per epoch that trains alphas.
 
-    Means over `seeds`: flips (of the best operator, as a share of layers), entropy, margin, agreement of two seeds. And the 95th
-    percentile of that agreement, which searches that learned something must exceed.
+    Means over `seeds`: flips (of the best operator, as a share of layers), entropy, margin, agreement of
+    two seeds. And the 95th percentile of that agreement, which searches that learned something must
+    exceed.
     """
     paths = [random_alphas(space, settings, seed) for seed in range(seeds)]
+    before = [np.full_like(path[0], 1 / space.operators) for path in paths]  # as a search begins
     rows = []
-    for n, epoch in enumerate(range(settings.weight_epochs, settings.epochs)):
-        # before the first of these epochs all operators are alike, as in a search
-        now = pd.DataFrame([describe(path[n], path[n - 1] if n else np.full_like(path[n], 1 / space.operators)) for path in paths])
-        pairs = agreement([path[n] for path in paths])
-        row = {"epoch": epoch, "flips": now["flips"].mean() / len(space.layers)} | now[["entropy", "margin"]].mean().to_dict()
+    for epoch, now in enumerate(zip(*paths), settings.weight_epochs):
+        seen = pd.DataFrame([describe(*pair) for pair in zip(now, before)])
+        pairs, before = agreement(now), now
+        row = {"epoch": epoch, "flips": seen["flips"].mean() / len(space.layers)} | seen[
+            ["entropy", "margin"]
+        ].mean().to_dict()
         rows.append(row | {"agreement": pairs.mean(), "agreement_95": np.quantile(pairs, 0.95)})
     return pd.DataFrame(rows)

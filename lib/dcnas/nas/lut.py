@@ -1,13 +1,15 @@
-"""Building and validating the look-up table: every block is timed inside whole networks, where it will run.
+"""Building and validating the look-up table: every block is timed inside whole networks.
 
-A few networks are laid out so that each layer has each of its variants (kernel, squeeze-and-excitation, a few hidden widths)
-once among them; they run in turn, round after round, with a clock between the parts. So a block meets the cache, the threads
-and the memory format of real use, the same passes measure all layers at once, and drift of the machine hits all alike. TF-NAS
-lists every width of every block alone, 36,480 entries; here a few widths are measured and the rest interpolated.
+A few networks are laid out so that each layer has each of its variants (kernel, squeeze-and-excitation,
+a few hidden widths) once among them; they run in turn, round after round, with a clock between the
+parts. So a block meets the cache, the threads and the memory format of real use, the same passes measure
+all layers at once, and drift of the machine hits all alike. TF-NAS lists every width of every block
+alone, 36,480 entries; here a few widths are measured and the rest interpolated.
 """
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter_ns as clock
@@ -18,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import InputError, require_whole
-from ..latency.measure import check_device, check_threads, device_name, measure_many
+from ..errors import InputError
+from ..latency.measure import check_device, device_name, measure_many
 from ..latency.table import Conditions, Correction, Curve, Table
 from ..paths import shown, write_atomic
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
@@ -31,13 +33,15 @@ VALIDATION_NETWORKS = 60
 
 
 def key_of(layer: Layer, operator: Operator) -> str:
-    """The curve of an operator in a layer. Layers of equal shape share it, and so do expansions without squeeze-and-excitation."""
+    """The curve of an operator in a layer. Layers of equal shape share it."""
     place = f"{layer.in_channels}-{layer.out_channels}-s{layer.stride}-{layer.activation}-{layer.size}px"
     gate = operator.se_hidden(layer.in_channels)
     return f"{place}/k{operator.kernel}" + (f"-se{gate}" if gate else "")
 
 
-def parts(architecture: Architecture, network: str = "C-NAS", decoder: str = "conv") -> list[tuple[str, int]]:
+def parts(
+    architecture: Architecture, network: str = "C-NAS", decoder: str = "conv"
+) -> list[tuple[str, int]]:
     """The entries of the table that add up to a network, as (key, hidden width)."""
     blocks = [
         (key_of(layer, choice.operator), choice.hidden, layer.stage)
@@ -54,31 +58,33 @@ def parts(architecture: Architecture, network: str = "C-NAS", decoder: str = "co
     return denoiser if network == "D-NAS" else [*denoiser, *classifier]
 
 
-def predicted_ms(table: Table, architecture: Architecture, network: str = "C-NAS", decoder: str = "conv") -> float:
+def predicted_ms(
+    table: Table, architecture: Architecture, network: str = "C-NAS", decoder: str = "conv"
+) -> float:
     """The table's latency of a network."""
     return table.total_ms(parts(architecture, network, decoder))
 
 
 def variants(layer: Layer, operators: tuple[Operator, ...]) -> list[Choice]:
-    """What must be measured in a layer: for each curve, an operator at each expansion rate within its range."""
-    found = {}
+    """What to measure in a layer: for each curve, an operator at each expansion rate in its range."""
+    choices = {}
     for operator in operators:
-        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        low, high = operator.hidden_range(layer.in_channels)
         for hidden in (rate * layer.in_channels for rate in RATES):
             if low <= hidden <= high:
-                found.setdefault((key_of(layer, operator), hidden), Choice(operator, hidden))
-    return list(found.values())
+                choices.setdefault((key_of(layer, operator), hidden), Choice(operator, hidden))
+    return list(choices.values())
 
 
 def design(space: Space) -> list[Architecture]:
-    """Networks in which every layer has each of its variants at least once; neighbours are shifted against each other."""
+    """Networks in which every layer has each of its variants at least once."""
     by_layer = [variants(layer, space.candidates) for layer in space.layers]
-    count = max(map(len, by_layer))
-    shift = 7  # prime to the number of variants (10, 16 or 22), so that a layer meets other neighbours in each network
-    return [
-        Architecture(space, tuple(choices[(n + shift * i) % len(choices)] for i, choices in enumerate(by_layer)))
-        for n in range(count)
-    ]
+    shift = 7  # prime to the number of variants (10, 16 or 22): other neighbours in each network
+    rows = (
+        [some[(n + shift * i) % len(some)] for i, some in enumerate(by_layer)]
+        for n in range(max(map(len, by_layer)))
+    )
+    return [Architecture(space, tuple(choices)) for choices in rows]
 
 
 class _Stopwatch:
@@ -86,18 +92,16 @@ class _Stopwatch:
 
     def __init__(self, network: nn.Module, device: torch.device):
         self.on_gpu, self.marks = device.type == "cuda", []
-        self.handles = []
-        for key, module in parts_of(network):
-            self.handles.append(module.register_forward_pre_hook(lambda *_, key=key: self._mark(key)))
-            self.handles.append(module.register_forward_hook(lambda *_, key=key: self._mark(key)))
+        for name, module in parts_of(network):
+            module.register_forward_pre_hook(lambda *_, name=name: self._mark(name))
+            module.register_forward_hook(lambda *_, name=name: self._mark(name))
 
-    def _mark(self, key: str) -> None:
+    def _mark(self, name: str) -> None:
+        mark = clock()
         if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((key, event))
-        else:
-            self.marks.append((key, clock()))
+            mark = torch.cuda.Event(enable_timing=True)
+            mark.record()
+        self.marks.append((name, mark))
 
     def read(self) -> dict[str, float]:
         """Milliseconds of each part in the pass that just ended."""
@@ -105,43 +109,55 @@ class _Stopwatch:
             torch.cuda.synchronize()
         marks, self.marks = self.marks, []
         pairs = zip(marks[::2], marks[1::2], strict=True)
-        return {key: a.elapsed_time(b) if self.on_gpu else (b - a) / 1e6 for (key, a), (_, b) in pairs}
+        return {name: a.elapsed_time(b) if self.on_gpu else (b - a) / 1e6 for (name, a), (_, b) in pairs}
 
 
 def build_table(
-    space: Space, path: Path, *, batch: int = 32, device: str = "cpu", threads: int | None = None, rounds: int = 12,
-    passes: int = 3, progress: bool = True,
-) -> Table:  # fmt: skip
-    """Measure a table and write it to `path`. What a killed call measured is kept beside it, and the same call goes on."""
-    for name, value in (("batch", batch), ("rounds", rounds), ("passes", passes)):
-        require_whole(name, value)
+    space: Space,
+    path: Path,
+    *,
+    batch: int = 32,
+    device: str = "cpu",
+    threads: int | None = None,
+    rounds: int = 12,
+    passes: int = 3,
+    progress: bool = True,
+) -> Table:
+    """Measure a table and write it to `path`. What a killed call measured is kept beside it, and the
+    same call goes on."""
     place, before = check_device(device), torch.get_num_threads()
-    threads = before if threads is None else check_threads(threads)
     conditions = Conditions(
-        device_name(place), threads, batch, space.resolution, space.width, "channels_last", "float32", str(torch.__version__),
-        datetime.now(UTC).strftime("%Y-%m-%d"), space.strides,
-    )  # fmt: skip
+        device=device_name(place),
+        threads=threads or before,
+        batch=batch,
+        resolution=space.resolution,
+        width=space.width,
+        memory_format="channels_last",
+        precision="float32",
+        torch_version=str(torch.__version__),
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        strides=space.strides,
+    )
     part = Path(f"{path}.part")
-    head = {"space": repr(space), **conditions.__dict__, "strides": list(space.strides), "passes": passes}  # as JSON gives them
+    head = json.loads(json.dumps({"space": repr(space), "passes": passes, **asdict(conditions)}))
     samples, done = _resume(part, head)
-    image = torch.rand(batch, IMAGE_CHANNELS, space.resolution, space.resolution, generator=torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(0)
+    image = torch.rand(batch, IMAGE_CHANNELS, space.resolution, space.resolution, generator=stream)
     image = image.to(place, memory_format=torch.channels_last)
+    networks = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        networks = []
         for n, architecture in enumerate(design(space)):
             decoder = DECODERS[n % len(DECODERS)]
             network = Joint(architecture, decoder).eval().to(place, memory_format=torch.channels_last)
-            keys = _keys(architecture, decoder)
-            networks.append((network, _Stopwatch(network, place), keys))
+            networks.append((network, _Stopwatch(network, place), _keys(architecture, decoder)))
+    torch.set_num_threads(conditions.threads)
     try:
-        torch.set_num_threads(threads)
-        bar = tqdm(range(done, rounds), initial=done, total=rounds, desc="look-up table", unit="round", disable=not progress)
-        for _ in bar:
+        bar = dict(initial=done, total=rounds, desc="look-up table", unit="round", disable=not progress)
+        for n in tqdm(range(done, rounds), **bar):
             for network, watch, keys in networks:
                 _measure(network, watch, keys, image, passes, samples)
-            done += 1
-            write_atomic(part, json.dumps({"conditions": head, "rounds": done, "samples": samples}))
+            write_atomic(part, json.dumps({"conditions": head, "rounds": n + 1, "samples": samples}))
     finally:
         torch.set_num_threads(before)
     table = Table(conditions, _curves(samples))
@@ -150,7 +166,14 @@ def build_table(
     return table
 
 
-def _measure(network: nn.Module, watch: _Stopwatch, keys: dict[str, str], image: Tensor, passes: int, samples: dict) -> None:
+def _measure(
+    network: nn.Module,
+    watch: _Stopwatch,
+    keys: dict[str, str],
+    image: Tensor,
+    passes: int,
+    samples: dict,
+) -> None:
     """One untimed pass and `passes` timed ones: the times of each part go to `samples`."""
     with torch.inference_mode():
         for n in range(passes + 1):
@@ -162,25 +185,27 @@ def _measure(network: nn.Module, watch: _Stopwatch, keys: dict[str, str], image:
 
 def _keys(architecture: Architecture, decoder: str) -> dict[str, str]:
     """Name of a part of the network to "key@hidden" in the samples."""
-    found = {"stem.first": "stem.first@0", "stem.second": "stem.second@0", "head": "head@0", "decoder": f"decoder {decoder}@0"}
+    keys = {name: f"{name}@0" for name in ("stem.first", "stem.second", "head")}
+    keys["decoder"] = f"decoder {decoder}@0"
     for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True):
-        found[layer.name] = f"{key_of(layer, choice.operator)}@{choice.hidden}"
-    return found
+        keys[layer.name] = f"{key_of(layer, choice.operator)}@{choice.hidden}"
+    return keys
 
 
 def _resume(part: Path, head: dict) -> tuple[dict, int]:
-    """The samples of a call that was killed, and its rounds; `InputError` if its conditions (but for the date) were others."""
-    try:
-        record = json.loads(part.read_text())
-        before, samples, done = record["conditions"], record["samples"], record["rounds"]
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or what is there is of no use
+    """The samples of a call that was killed, and its rounds; `InputError` if its conditions (but for the
+    date) were others."""
+    if not part.exists():
         return {}, 0
-    changed = [
-        f"{name} {before.get(name)} instead of {now}" for name, now in head.items() if name != "date" and before.get(name) != now
-    ]
-    if changed:
-        raise InputError(f"{shown(part)} was begun with {', '.join(changed)}; remove it, or use the settings it had.")
-    return samples, done
+    record = json.loads(part.read_text())
+    before = record["conditions"]
+    names = [name for name, now in head.items() if name != "date" and before.get(name) != now]
+    if names:
+        changes = ", ".join(f"{name} {before.get(name)} instead of {head[name]}" for name in names)
+        raise InputError(
+            f"{shown(part)} was begun with {changes}; remove it, or use the settings it had."
+        )
+    return record["samples"], record["rounds"]
 
 
 def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
@@ -189,44 +214,57 @@ def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
         key, hidden = name.rsplit("@", 1)
         q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).round(5).tolist()
         points[key][int(hidden)] = (median, round(q75 - q25, 5), len(times))
-    return {key: Curve(tuple(sorted(by)), *zip(*(by[h] for h in sorted(by)), strict=True)) for key, by in points.items()}
+    return {
+        key: Curve(tuple(sorted(by)), *zip(*(by[h] for h in sorted(by)), strict=True))
+        for key, by in points.items()
+    }
 
 
 def validate_table(
-    table: Table, space: Space, *, device: str = "cpu", networks: int = VALIDATION_NETWORKS, rounds: int = 10, passes: int = 3,
-    seed: int = 0, offset: bool = True, progress: bool = True,
-) -> tuple[pd.DataFrame, Table]:  # fmt: skip
-    """Random whole networks, predicted and measured; and the table with a correction fitted on one half of them.
+    table: Table,
+    space: Space,
+    *,
+    device: str = "cpu",
+    networks: int = VALIDATION_NETWORKS,
+    rounds: int = 10,
+    passes: int = 3,
+    seed: int = 0,
+    offset: bool = True,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, Table]:
+    """Random whole networks, predicted and measured; and the table with a correction fitted on one half
+    of them.
 
-    The correction is a scale and, with `offset`, an offset; tiny networks, which all take alike, allow no fit of both.
-
-    The frame has a row per network: predicted_ms (uncorrected), corrected_ms, measured_ms, spread_ms, half ("fit" or "test").
+    The correction is a scale and, with `offset`, an offset; tiny networks, which all take alike, allow
+    no fit of both. The frame has a row per network: predicted_ms (uncorrected), corrected_ms,
+    measured_ms, spread_ms, half ("fit" or "test").
     """
-    require_whole("networks", networks, 4)
-    table.require(resolution=space.resolution, width=space.width, strides=space.strides, device=device_name(device))
-    rng = np.random.default_rng(seed)
+    table.require(
+        resolution=space.resolution, width=space.width, strides=space.strides, device=device_name(device)
+    )
+    rng, c = np.random.default_rng(seed), table.conditions
     drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
-    image = torch.rand(table.conditions.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
+    image = torch.rand(c.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        models = {name: (build_network("C-NAS", architecture), (image,)) for name, architecture in drawn.items()}
-    found = measure_many(
-        models, rounds=rounds, warmup=1, passes=passes, threads=table.conditions.threads, device=device, progress=progress
-    )  # fmt: skip
-    plain = table.with_correction(Correction())
-    rows = [
-        {"network": name, "predicted_ms": predicted_ms(plain, drawn[name]), "measured_ms": latency.median_ms,
-         "spread_ms": latency.spread_ms, "half": "fit" if n % 2 == 0 else "test"}
-        for n, (name, latency) in enumerate(found.items())
-    ]  # fmt: skip
-    frame = pd.DataFrame(rows)
+        models = {
+            name: (build_network("C-NAS", architecture), (image,))
+            for name, architecture in drawn.items()
+        }
+    options = dict(rounds=rounds, passes=passes, threads=c.threads, device=device, progress=progress)
+    measured, plain = measure_many(models, warmup=1, **options), table.with_correction(Correction())
+    frame = pd.DataFrame({"network": list(drawn)})
+    frame["predicted_ms"] = [predicted_ms(plain, architecture) for architecture in drawn.values()]
+    frame["measured_ms"] = [measured[name].median_ms for name in drawn]
+    frame["spread_ms"] = [measured[name].spread_ms for name in drawn]
+    frame["half"] = np.where(frame.index % 2, "test", "fit")
     fit = frame[frame["half"] == "fit"]
     scale, offset_ms = fit["measured_ms"].sum() / fit["predicted_ms"].sum(), 0.0
     if offset:
         scale, offset_ms = np.polyfit(fit["predicted_ms"], fit["measured_ms"], 1)
     if not scale > 0:
         raise InputError(
-            f"the table does not follow the measured networks at all (slope {scale:.2f}); measure on a quieter machine."
+            f"the table's slope over measured networks is {scale:.2f}; measure on a quieter machine."
         )
     frame["corrected_ms"] = scale * frame["predicted_ms"] + offset_ms
     error = table_errors(frame[frame["half"] == "test"], "corrected_ms")["median_pct"]
@@ -234,26 +272,32 @@ def validate_table(
 
 
 def table_errors(frame: pd.DataFrame, column: str = "corrected_ms") -> dict[str, float]:
-    """Bias, mean, median and largest absolute error in % of the measured latency, and Spearman's rank correlation."""
+    """Bias, mean, median and largest absolute error in % of the measured latency; Spearman's rho."""
     error = 100 * (frame[column] / frame["measured_ms"] - 1)
     return {
-        "bias_pct": float(error.mean()), "mape_pct": float(error.abs().mean()), "median_pct": float(error.abs().median()),
-        "max_pct": float(error.abs().max()), "spearman": float(frame[column].rank().corr(frame["measured_ms"].rank())),
-    }  # fmt: skip
+        "bias_pct": float(error.mean()),
+        "mape_pct": float(error.abs().mean()),
+        "median_pct": float(error.abs().median()),
+        "max_pct": float(error.abs().max()),
+        "spearman": float(frame[column].rank().corr(frame["measured_ms"].rank())),
+    }
 
 
 def operators_ms(table: Table, space: Space, hidden: list[list[int]]) -> list[Tensor]:
-    """Per layer, the corrected latency of each operator at its hidden width in ms; `base_ms` has the rest."""
+    """Per layer, the corrected latency of each operator at its hidden width; `base_ms` has the rest."""
     scale = table.correction.scale
-    return [
-        torch.tensor([scale * table.part_ms(key_of(layer, o), n) for o, n in zip(space.candidates, widths, strict=True)])
-        for layer, widths in zip(space.layers, hidden, strict=True)
-    ]
+    layers = []
+    for layer, widths in zip(space.layers, hidden, strict=True):
+        pairs = zip(space.candidates, widths, strict=True)
+        layers.append(torch.tensor([scale * table.part_ms(key_of(layer, o), n) for o, n in pairs]))
+    return layers
 
 
 def base_ms(table: Table, network: str = "C-NAS", decoder: str = "conv") -> float:
     """What a network costs besides its searchable blocks, corrected, in ms."""
-    fixed = ["stem.first", "stem.second", "head"] + ([f"decoder {decoder}"] if network == "DC-NAS" else [])
+    fixed = ["stem.first", "stem.second", "head"]
+    if network == "DC-NAS":
+        fixed.append(f"decoder {decoder}")
     return table.corrected(sum(table.part_ms(key) for key in fixed))
 
 
@@ -261,5 +305,5 @@ def require_operators(table: Table, space: Space) -> None:
     """Raise `InputError` unless the table has every operator of the space."""
     for layer in space.layers:
         for operator in space.candidates:
-            for hidden in (operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)):
+            for hidden in operator.hidden_range(layer.in_channels):
                 table.part_ms(key_of(layer, operator), hidden)

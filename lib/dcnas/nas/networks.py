@@ -1,7 +1,9 @@
-"""The networks of Section 4, built from an architecture: C-NAS, D-NAS, DC-NAS, DC-NAS_seq and DC-Net_tail (Figure 8, Tables 4, 5).
+"""The networks of Section 4, built from an architecture: C-NAS, D-NAS, DC-NAS, DC-NAS_seq and
+DC-Net_tail (Figure 8, Tables 4, 5).
 
-All take noisy images (B, 3, H, W) with H and W multiples of 32 and return (denoised, logits), either of which is None where the
-network does not do it. The encoder is the architecture's stems and first four stages; what follows is its classification branch.
+All take noisy images (B, 3, H, W) with H and W multiples of 32 and return (denoised, logits), either of
+which is None where the network does not do it. The encoder is the architecture's stems and first four
+stages; what follows is its classification branch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,19 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import require_choice
 from ..models import UNETS, DnCNN, UNet
+from . import space as spaces
 from .blocks import ConvNorm, Head, InvertedResidual
-from .space import (
-    ENCODER_STAGES,
-    HEAD_CHANNELS,
-    SECOND_CHANNELS,
-    SECOND_SE,
-    STEM_CHANNELS,
-    Architecture,
-    Layer,
-    Space,
-)  # fmt: skip
+from .space import ENCODER_STAGES, Architecture, Layer, Operator, Space
 
 IMAGE_CHANNELS = 3
 DECODERS = ("conv", "mb", "mb 1-op", "mb 3-lay")  # Table 5:4
@@ -32,41 +25,65 @@ MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN", "DnCNN, residual")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
-    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or of full size where the first has stride 1."""
-    first, second = space.channels(STEM_CHANNELS), space.channels(SECOND_CHANNELS)
-    return nn.ModuleDict({
-        "first": ConvNorm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine),
-        "second": InvertedResidual(first, second, first, se=SECOND_SE, activation="relu", affine=affine),
-    })  # fmt: skip
+    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or of full size where the first has stride
+    1."""
+    first, second = space.channels(spaces.STEM_CHANNELS), space.channels(spaces.SECOND_CHANNELS)
+    conv = ConvNorm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine)
+    block = InvertedResidual(first, second, first, se=spaces.SECOND_SE, activation="relu", affine=affine)
+    return nn.ModuleDict({"first": conv, "second": block})
 
 
-def make_block(layer: Layer, operator, hidden: int, affine: bool = True, drop_connect: float = 0.0) -> InvertedResidual:
+def make_block(
+    layer: Layer, operator: Operator, hidden: int, affine: bool = True, drop_connect: float = 0.0
+) -> InvertedResidual:
     """The block of an operator in the place of a layer."""
     return InvertedResidual(
-        layer.in_channels, layer.out_channels, hidden, operator.kernel, layer.stride, operator.se_hidden(layer.in_channels),
-        layer.activation, affine, drop_connect,
-    )  # fmt: skip
+        layer.in_channels,
+        layer.out_channels,
+        hidden,
+        operator.kernel,
+        layer.stride,
+        operator.se_hidden(layer.in_channels),
+        layer.activation,
+        affine,
+        drop_connect,
+    )
 
 
 def make_head(space: Space, affine: bool = True, dropout: float = 0.0) -> Head:
     """Pooling and linear layer after the last stage."""
-    return Head(space.layers[-1].out_channels, space.channels(HEAD_CHANNELS), space.classes, affine, dropout)
+    return Head(
+        space.layers[-1].out_channels,
+        space.channels(spaces.HEAD_CHANNELS),
+        space.classes,
+        affine,
+        dropout,
+    )
 
 
 @dataclass(frozen=True)
 class Level:
-    """A map of the encoder: its channels, and how many times smaller it is than the next finer one (the image for the first)."""
+    """A map of the encoder: its channels, and how many times smaller it is than the next finer one (the
+    image for the first)."""
 
     channels: int
     ratio: int
 
 
 def encoder_levels(space: Space) -> list[Level]:
-    """The encoder's maps, finest first (1/2, 1/4, 1/8 and 1/16 of the image at the paper's strides): the decoder's skips."""
-    at = {space.resolution // space.strides[0]: space.channels(SECOND_CHANNELS)}
-    at |= {layer.size // layer.stride: layer.out_channels for layer in space.layers if layer.stage < ENCODER_STAGES}
+    """The encoder's maps, finest first (1/2, 1/4, 1/8 and 1/16 of the image at the paper's strides): the
+    decoder's skips."""
+    at = {space.resolution // space.strides[0]: space.channels(spaces.SECOND_CHANNELS)}
+    at |= {
+        layer.size // layer.stride: layer.out_channels
+        for layer in space.layers
+        if layer.stage < ENCODER_STAGES
+    }
     sizes = [space.resolution, *at]
-    return [Level(channels, finer // size) for finer, (size, channels) in zip(sizes, at.items(), strict=False)]
+    return [
+        Level(channels, finer // size)
+        for finer, (size, channels) in zip(sizes, at.items(), strict=False)
+    ]
 
 
 class Classifier(nn.Module):
@@ -81,7 +98,9 @@ class Classifier(nn.Module):
         for i, (layer, choice) in enumerate(pairs):
             if choice is not None:  # deeper blocks are dropped more often, as in [16]
                 rate = drop_connect * (i + 2) / (len(pairs) + 1)
-                self.stages[layer.stage].append(make_block(layer, choice.operator, choice.hidden, drop_connect=rate))
+                self.stages[layer.stage].append(
+                    make_block(layer, choice.operator, choice.hidden, drop_connect=rate)
+                )
         self.head = make_head(space, dropout=dropout)
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -91,10 +110,7 @@ class Classifier(nn.Module):
         for stage in self.stages[:ENCODER_STAGES]:
             for block in stage:
                 x = block(x)
-            if x.shape[-1] == maps[-1].shape[-1]:
-                maps[-1] = x
-            else:
-                maps.append(x)
+            maps = [*maps[:-1], x] if x.shape[-1] == maps[-1].shape[-1] else [*maps, x]
         return maps
 
     def classify(self, x: Tensor) -> Tensor:
@@ -109,16 +125,17 @@ class Classifier(nn.Module):
 
 
 class Decoder(nn.Module):
-    """UNet decoder: per level a transposed convolution, the skip connection and two blocks (Section 4.2); then a 1x1 convolution.
+    """UNet decoder: per level a transposed convolution, the skip connection and two blocks (Section
+    4.2); then a 1x1 convolution.
 
-    Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what its last level joins.
-    `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per level; "mb 3-lay" without the level whose share of
-    the decoder's multiplications comes nearest the 28% that the paper saves (`shares`); its neighbour upsamples for both.
+    Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what
+    its last level joins. `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per
+    level; "mb 3-lay" without the level whose share of the decoder's multiplications comes nearest the
+    28% that the paper saves (`shares`); its neighbour upsamples for both.
     """
 
     def __init__(self, levels: Sequence[Level], kind: str = "conv", affine: bool = True):
         super().__init__()
-        require_choice("decoder", kind, DECODERS)
         self.kind = kind
         dropped = dropped_level(levels) if kind == "mb 3-lay" else None
         self.up, self.merge, self.skips = nn.ModuleList(), nn.ModuleList(), []
@@ -188,9 +205,9 @@ class Denoiser(nn.Module):
 class Joint(nn.Module):
     """DC-NAS, Integrated: encoder, decoder and classification branch (Figure 8 iii)."""
 
-    def __init__(self, architecture: Architecture, decoder: str = "conv", dropout: float = 0.0, drop_connect: float = 0.0):
+    def __init__(self, architecture: Architecture, decoder: str = "conv", **regularisation: float):
         super().__init__()
-        self.classifier = Classifier(architecture, dropout, drop_connect)
+        self.classifier = Classifier(architecture, **regularisation)
         self.decoder = Decoder(encoder_levels(architecture.space), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,10 +218,10 @@ class Joint(nn.Module):
 class SequentialJoint(nn.Module):
     """DC-NAS_seq: D-NAS, then C-NAS of the same architecture on its output (Figure 8 iv)."""
 
-    def __init__(self, architecture: Architecture, decoder: str = "conv", dropout: float = 0.0, drop_connect: float = 0.0):
+    def __init__(self, architecture: Architecture, decoder: str = "conv", **regularisation: float):
         super().__init__()
         self.denoiser = Denoiser(architecture, decoder)
-        self.classifier = Classifier(architecture, dropout, drop_connect)
+        self.classifier = Classifier(architecture, **regularisation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         denoised, _ = self.denoiser(x)
@@ -212,26 +229,35 @@ class SequentialJoint(nn.Module):
 
 
 class ManualJoint(nn.Module):
-    """DC-Net Reduced for colour images of one object (Table 5:5): Integrated, its branch pools the whole deepest map.
+    """DC-Net Reduced for colour images of one object (Table 5:5): Integrated, its branch pools the whole
+    deepest map.
 
-    With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace pooling and linear layer, on
-    maps pooled once more, to the sixteenth of the image at which those stages stand in the paper.
+    With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace
+    pooling and linear layer, on maps pooled once more, to the sixteenth of the image at which those
+    stages stand in the paper.
     """
 
     def __init__(
-        self, classes: int, architecture: Architecture | None = None, unet: dict | None = None, dropout: float = 0.0,
-        drop_connect: float = 0.0,
-    ):  # fmt: skip
+        self,
+        classes: int,
+        architecture: Architecture | None = None,
+        unet: dict | None = None,
+        **regularisation: float,
+    ):
         super().__init__()
         self.unet = UNet(**(unet or UNETS["reduced"]), in_channels=IMAGE_CHANNELS)
         deepest = self.unet.widths[-1]
         if architecture is None:
-            self.branch = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(deepest, classes))
+            self.branch = nn.Sequential(
+                nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(deepest, classes)
+            )
             return
-        tail = Classifier(architecture, dropout, drop_connect)
-        wanted = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]].in_channels
+        tail = Classifier(architecture, **regularisation)
+        first = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]]
         blocks = [block for stage in tail.stages[ENCODER_STAGES:] for block in stage]
-        self.branch = nn.Sequential(nn.MaxPool2d(2), ConvNorm(deepest, wanted, 1), *blocks, tail.head)
+        self.branch = nn.Sequential(
+            nn.MaxPool2d(2), ConvNorm(deepest, first.in_channels, 1), *blocks, tail.head
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.unet.encode(x)
@@ -267,9 +293,11 @@ class OnlyClassifies(nn.Module):
         return None, self.model(x)
 
 
-def build_network(name: str, architecture: Architecture, decoder: str = "conv", **regularisation: float) -> nn.Module:
-    """C-NAS, D-NAS, DC-NAS or DC-NAS_seq of an architecture; `regularisation`: dropout, drop_connect (none in a denoiser)."""
-    require_choice("network", name, NETWORKS)
+def build_network(
+    name: str, architecture: Architecture, decoder: str = "conv", **regularisation: float
+) -> nn.Module:
+    """C-NAS, D-NAS, DC-NAS or DC-NAS_seq of an architecture; `regularisation`: dropout, drop_connect
+    (none in a denoiser)."""
     if name == "C-NAS":
         return Classifier(architecture, **regularisation)
     if name == "D-NAS":
@@ -278,10 +306,15 @@ def build_network(name: str, architecture: Architecture, decoder: str = "conv", 
 
 
 def build_manual(
-    name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation: float
-) -> nn.Module:  # fmt: skip
-    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) of UNet hyper-parameters, or DnCNN; for colour images."""
-    if require_choice("network", name, MANUAL).startswith("DnCNN"):
+    name: str,
+    unet: dict,
+    classes: int,
+    architecture: Architecture | None = None,
+    **regularisation: float,
+) -> nn.Module:
+    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) of UNet hyper-parameters, or
+    DnCNN; for colour images."""
+    if name.startswith("DnCNN"):
         return PlainDenoiser(residual=name == "DnCNN, residual")
     if name == "UNet":
         return OnlyDenoises(**unet)
@@ -289,7 +322,8 @@ def build_manual(
 
 
 def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts whose times add up to that of a network of an architecture, in order: name in the look-up table, module."""
+    """The parts whose times add up to that of a network of an architecture, in order: name in the
+    look-up table, module."""
     classifier = network if isinstance(network, Classifier) else network.classifier
     yield "stem.first", classifier.stem["first"]
     yield "stem.second", classifier.stem["second"]

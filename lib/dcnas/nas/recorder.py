@@ -1,4 +1,5 @@
-"""What happens to the alphas during a search, epoch by epoch, and whether the search decided (Section 4.1 Exp 1, Figure 5)."""
+"""What happens to the alphas during a search, epoch by epoch, and whether the search decided (Section
+4.1 Exp 1, Figure 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +26,24 @@ class Verdict:
 
 
 def describe(probabilities: Sequence[np.ndarray], before: Sequence[np.ndarray] | None) -> dict:
-    """Of one epoch: mean entropy (as a share of the largest), mean margin of the best operator, flips of the best operator."""
-    entropy = np.mean([-(p * np.log(np.clip(p, 1e-12, 1))).sum() / np.log(len(p)) for p in probabilities])
+    """Of one epoch: mean entropy (as a share of the largest), mean margin of the best operator, flips of
+    the best operator."""
+    entropy = np.mean(
+        [-(p * np.log(np.clip(p, 1e-12, 1))).sum() / np.log(len(p)) for p in probabilities]
+    )
     ordered = [np.sort(p) for p in probabilities]
     margin = np.mean([p[-1] - p[-2] for p in ordered])
-    flips = 0 if before is None else sum(int(np.argmax(p) != np.argmax(q)) for p, q in zip(probabilities, before, strict=True))
+    flips = (
+        0
+        if before is None
+        else sum(int(np.argmax(p) != np.argmax(q)) for p, q in zip(probabilities, before, strict=True))
+    )
     return {"entropy": float(entropy), "margin": float(margin), "flips": int(flips)}
 
 
 def healthy(epochs: pd.DataFrame) -> tuple[bool | None, str]:
-    """Whether a supernet has learned: whether it ends well above the largest class on held-out images, and why.
+    """Whether a supernet has learned: whether it ends well above the largest class on held-out images,
+    and why.
 
     None where nobody looked at held-out images.
     """
@@ -42,49 +51,58 @@ def healthy(epochs: pd.DataFrame) -> tuple[bool | None, str]:
         return None, "never looked at on held-out images"
     last = epochs.iloc[-1]
     accuracy, largest = last["held_out_accuracy"], last["largest_class"]
-    return bool(accuracy >= largest + LEAD), f"{accuracy:.1f}% on held-out images, where the largest class has {largest:.1f}%"
+    return bool(
+        accuracy >= largest + LEAD
+    ), f"{accuracy:.1f}% on held-out images, where the largest class has {largest:.1f}%"
 
 
-def alpha_rows(space: Space, epoch: int, probabilities: Sequence[np.ndarray], betas: Sequence[np.ndarray]) -> list[dict]:
-    """Long format: epoch, parameter ("alpha", "beta"), place (layer or stage), choice (operator or depth), probability."""
-    rows = [
-        {"epoch": epoch, "parameter": "alpha", "place": layer.name, "choice": o.name, "probability": float(p)}
-        for layer, values in zip(space.layers, probabilities, strict=True)
-        for o, p in zip(space.candidates, values, strict=True)
+def alpha_rows(
+    space: Space, epoch: int, probabilities: Sequence[np.ndarray], betas: Sequence[np.ndarray]
+) -> list[dict]:
+    """Long format: epoch, parameter ("alpha", "beta"), place (layer or stage), choice (operator or
+    depth), probability."""
+    values = [
+        ("alpha", layer.name, operator.name, p)
+        for layer, layer_probabilities in zip(space.layers, probabilities, strict=True)
+        for operator, p in zip(space.candidates, layer_probabilities, strict=True)
     ]
-    rows += [
-        {"epoch": epoch, "parameter": "beta", "place": f"stage{s + 1}", "choice": f"depth {d + 1}", "probability": float(p)}
-        for s, values in enumerate(betas) for d, p in enumerate(values)
-    ]  # fmt: skip
-    return rows
+    values += [
+        ("beta", f"stage{s + 1}", f"depth {d + 1}", p)
+        for s, depths in enumerate(betas)
+        for d, p in enumerate(depths)
+    ]
+    names = ("epoch", "parameter", "place", "choice", "probability")
+    return [dict(zip(names, (epoch, *value, float(p)))) for *value, p in values]
 
 
 def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: float) -> Verdict:
-    """The verdict on a search from its epochs (columns flips, argmax_ms, margin, alphas_trained) and the share of layers whose best
-    operator is the cheapest one at the end."""
+    """The verdict on a search from its epochs (columns flips, argmax_ms, margin, alphas_trained) and the
+    share of layers whose best operator is the cheapest one at the end."""
     trained = epochs[epochs["alphas_trained"]]
     if len(trained) < 3:
         return Verdict("undecided", f"only {len(trained)} epochs trained alphas, too few to settle")
     tail = trained.tail(max(2, int(len(trained) * TAIL)))
-    last = float(tail["argmax_ms"].iloc[-1])
-    if cheapest >= COLLAPSE_SHARE and last < 0.9 * target_ms:
-        return Verdict(
-            "collapsed", f"{100 * cheapest:.0f}% of layers end with the cheapest operator, at {last:.2f} of {target_ms:.2f} ms"
-        )
+    last_ms = float(tail["argmax_ms"].iloc[-1])
+    if cheapest >= COLLAPSE_SHARE and last_ms < 0.9 * target_ms:
+        share = f"{100 * cheapest:.0f}% of layers end with the cheapest operator"
+        return Verdict("collapsed", f"{share}, at {last_ms:.2f} of {target_ms:.2f} ms")
     rate = float(tail["flips"].mean()) / layers
-    spread = 100 * float(tail["argmax_ms"].std()) / target_ms
+    spread_pct = 100 * float(tail["argmax_ms"].std()) / target_ms
+    when = f"in the last {len(tail)} epochs"
     if rate > FLIP_RATE:
+        reason = f"{when} {100 * rate:.1f}% of the best operators change from one epoch to the next"
+        return Verdict("oscillating", reason)
+    if spread_pct > LATENCY_STD_PCT:
         return Verdict(
-            "oscillating",
-            f"in the last {len(tail)} epochs {100 * rate:.1f}% of the best operators change from one epoch to the next",
-        )
-    if spread > LATENCY_STD_PCT:
-        return Verdict(
-            "oscillating", f"in the last {len(tail)} epochs the latency of the argmax varies by {spread:.1f}% of the target"
+            "oscillating", f"{when} the latency of the argmax varies by {spread_pct:.1f}% of the target"
         )
     margin = float(tail["margin"].iloc[-1])
     if margin < LEAST_MARGIN:
-        return Verdict("undecided", f"the best operators lead by {100 * margin:.1f} points only: the alphas have hardly moved")
+        return Verdict(
+            "undecided",
+            f"the best operators lead by {100 * margin:.1f} points only: the alphas have hardly moved",
+        )
     return Verdict(
-        "decided", f"in the last {len(tail)} epochs {100 * rate:.1f}% of the best operators change and the latency by {spread:.1f}%"
+        "decided",
+        f"{when} {100 * rate:.1f}% of the best operators change and the latency by {spread_pct:.1f}%",
     )

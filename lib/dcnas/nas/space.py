@@ -1,5 +1,4 @@
-"""The search space of Section 4.1 and Appendix B, written once, as data; TF-NAS's [16] stages, strides
-and activations.
+"""The search space of Section 4.1 and Appendix B, as data; TF-NAS's [16] stages, strides, activations.
 
 Supernet, derived networks, keys of the look-up table, FLOPs and drawings all follow from a `Space` and
 an `Architecture`. A "layer" is a searchable MBConv block, an "operator" one of its candidates, its
@@ -16,7 +15,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from ..errors import InputError, in_file
-from ..models.blocks import MOST_CLASSES
 from ..paths import write_atomic
 
 FORMAT = 1  # of architecture files
@@ -26,6 +24,7 @@ STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
 # pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8,
 # 8, 4 and 4
 SMALL = 64
+MOST_CLASSES = 2**15
 COUNTS = (4, 6, 8)  # how many operators a space may have
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
@@ -54,6 +53,10 @@ class Operator:
     def least_hidden(self, in_channels: int) -> int:
         """The smallest hidden width: half of the largest."""
         return self.most_hidden(in_channels) // 2
+
+    def hidden_range(self, in_channels: int) -> tuple[int, int]:
+        """The smallest and the largest hidden width."""
+        return self.least_hidden(in_channels), self.most_hidden(in_channels)
 
     def se_hidden(self, in_channels: int) -> int:
         """Channels inside squeeze-and-excitation; 0 without one."""
@@ -88,9 +91,7 @@ ENCODER_STAGES = 4  # "the first six stages": both stems and these (Section 4.2)
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a searchable block stands: what every operator in that place has in common. `size` is that
-    of its input map.
-    """
+    """Where a searchable block stands: what every operator in that place has in common."""
 
     stage: int  # 0 to 5
     block: int
@@ -98,7 +99,7 @@ class Layer:
     out_channels: int
     stride: int
     activation: str
-    size: int
+    size: int  # of its input map, in pixels
 
     @property
     def name(self) -> str:
@@ -110,9 +111,7 @@ class Layer:
 
 
 def strides_for(resolution: int, stem: int | None = None) -> tuple[int, ...]:
-    """The paper's strides, or for small images those of a first stem without stride; with `stem`, its
-    stride.
-    """
+    """The paper's strides; the first stem has `stem`, or none for small images."""
     return (stem or (1 if resolution <= SMALL else STRIDES[0]), *STRIDES[1:])
 
 
@@ -150,21 +149,19 @@ class Space:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The searchable layers, first to last."""
-        found, before, size = [], self.channels(SECOND_CHANNELS), self.resolution // self.strides[0]
+        layers, before, size = [], self.channels(SECOND_CHANNELS), self.resolution // self.strides[0]
         for s, stage in enumerate(STAGES):
             for b in range(stage.blocks):
                 stride, after = (self.strides[1 + s] if b == 0 else 1), self.channels(stage.channels)
-                found.append(Layer(s, b, before, after, stride, stage.activation, size))
+                layers.append(Layer(s, b, before, after, stride, stage.activation, size))
                 before, size = after, size // stride
-        return tuple(found)
+        return tuple(layers)
 
     @cached_property
     def stages(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the layers of each stage."""
-        return tuple(
-            tuple(i for i, layer in enumerate(self.layers) if layer.stage == s)
-            for s in range(len(STAGES))
-        )
+        numbers = range(len(self.layers))
+        return tuple(tuple(i for i in numbers if self.layers[i].stage == s) for s in range(len(STAGES)))
 
 
 @dataclass(frozen=True)
@@ -177,9 +174,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of a space: a choice for each layer; None leaves the layer out (only last ones of a
-    stage, with learned beta).
-    """
+    """A choice for each layer of a space; None, where beta was learned, leaves out the last of a
+    stage."""
 
     space: Space
     choices: tuple[Choice | None, ...]
@@ -207,30 +203,25 @@ class Architecture:
 
 def random_architecture(space: Space, rng) -> Architecture:
     """Operators and hidden widths drawn uniformly, from a `numpy` generator."""
-    found = []
+    choices = []
     for layer in space.layers:
         operator = space.candidates[rng.integers(space.operators)]
-        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
-        found.append(Choice(operator, int(rng.integers(low, high + 1))))
-    return Architecture(space, tuple(found))
+        low, high = operator.hidden_range(layer.in_channels)
+        choices.append(Choice(operator, int(rng.integers(low, high + 1))))
+    return Architecture(space, tuple(choices))
 
 
 def widened(architecture: Architecture, width: float) -> Architecture:
     """The same operators and expansion rates in a space whose channels are `width` times as wide."""
-    space = replace(architecture.space, width=width)
-    found = []
-    for before, layer, choice in zip(
-        architecture.space.layers, space.layers, architecture.choices, strict=True
-    ):
+    space, choices = replace(architecture.space, width=width), []
+    places = zip(architecture.space.layers, space.layers, architecture.choices, strict=True)
+    for before, layer, choice in places:
         if choice is not None:
             hidden = round(choice.hidden / before.in_channels * layer.in_channels)
-            low, high = (
-                choice.operator.least_hidden(layer.in_channels),
-                choice.operator.most_hidden(layer.in_channels),
-            )
+            low, high = choice.operator.hidden_range(layer.in_channels)
             choice = Choice(choice.operator, min(max(hidden, low), high))
-        found.append(choice)
-    return Architecture(space, tuple(found))
+        choices.append(choice)
+    return Architecture(space, tuple(choices))
 
 
 def save_architecture(architecture: Architecture, path: Path) -> Path:
@@ -272,7 +263,7 @@ def _architecture(file: _File) -> Architecture:
             choices.append(None)
             continue
         operator = by_name[block.operator]
-        low, high = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        low, high = operator.hidden_range(layer.in_channels)
         if not low <= block.hidden <= high:
             raise InputError(
                 f"the hidden width of {layer.name} is {block.hidden}, but {low} to {high} were expected."
@@ -290,11 +281,5 @@ def _architecture(file: _File) -> Architecture:
 
 def log_size(space: Space) -> float:
     """Decimal logarithm of the number of architectures, widths included: how large the space is."""
-    sizes = [
-        sum(
-            o.most_hidden(layer.in_channels) - o.least_hidden(layer.in_channels) + 1
-            for o in space.candidates
-        )
-        for layer in space.layers
-    ]
-    return sum(map(math.log10, sizes))
+    layers = ([o.hidden_range(layer.in_channels) for o in space.candidates] for layer in space.layers)
+    return sum(math.log10(sum(high - low + 1 for low, high in ranges)) for ranges in layers)

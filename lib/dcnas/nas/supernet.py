@@ -1,13 +1,14 @@
-"""The supernet: every operator of every layer at once, with alphas to choose between them (Section 4.1, TF-NAS [16]).
+"""The supernet: every operator of every layer at once, with alphas to choose between them (Section 4.1,
+TF-NAS [16]).
 
 Three ways through a layer:
 - `one`: a single sampled operator, for training weights;
-- `mixed`: the sum of all (or some) operators, each times its Gumbel weight, for training alphas. Computed with the operators of
-  one kernel size side by side in a few large calls; it equals the plain sum to rounding (there is a test);
+- `mixed`: the sum of all (or some) operators, each times its Gumbel weight, for training alphas,
+  computed with operators of one kernel size side by side in large calls, which equals the plain sum;
 - the plain sum, which only the test uses.
 
-Alphas are log-probabilities. With learned beta, a stage's output is the softmax(beta) weighted sum of its blocks' outputs; with
-beta removed, the paper's proposal, it is the last block's.
+Alphas are log-probabilities. With learned beta, a stage's output is the softmax(beta) weighted sum of
+its blocks' outputs; with beta removed, the paper's proposal, it is the last block's.
 """
 
 from collections.abc import Sequence
@@ -29,13 +30,16 @@ def _norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class MixedLayer(nn.Module):
-    """All operators of one layer at their largest hidden width, of which the first `hidden[i]` channels take part."""
+    """All operators of one layer at their largest hidden width, of which the first `hidden[i]` channels
+    take part."""
 
     def __init__(self, layer: Layer, operators: Sequence[Operator]):
         super().__init__()
         self.layer, self.operators = layer, tuple(operators)
         inside = layer.in_channels
-        self.blocks = nn.ModuleList(make_block(layer, o, o.most_hidden(inside), affine=False) for o in operators)
+        self.blocks = nn.ModuleList(
+            make_block(layer, o, o.most_hidden(inside), affine=False) for o in operators
+        )
         self.hidden = [o.start_hidden(inside) for o in operators]
         self.alphas = nn.Parameter(torch.full((len(operators),), 1 / len(operators)).log())
 
@@ -50,19 +54,25 @@ class MixedLayer(nn.Module):
         return x + z if block.residual else z
 
     def mixed(self, x: Tensor, weights: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """The sum of operators `indices` (all by default), each times its entry of `weights`, which sum to 1."""
+        """The sum of operators `indices` (all by default), each times its entry of `weights`, which sum
+        to 1."""
         indices = range(len(self.blocks)) if indices is None else indices
         projected, at = [], []
         for kernel in sorted({self.operators[i].kernel for i in indices}):
             # operators with squeeze-and-excitation last, so that they lie together in memory
-            group = sorted((i for i in indices if self.operators[i].kernel == kernel), key=lambda i: self.operators[i].se)
+            group = sorted(
+                (i for i in indices if self.operators[i].kernel == kernel),
+                key=lambda i: self.operators[i].se,
+            )
             projected += self._group(x, group)
             at += group
         position = {i: n for n, i in enumerate(indices)}
         order = weights[[position[i] for i in at]]
         outs, batch = self.layer.out_channels, len(x)
         # the weight of an operator enters as batch norm's scale
-        summed = _norm(torch.cat(projected, 1), order.repeat_interleave(outs)).view(-1, len(at), outs).sum(1)
+        summed = (
+            _norm(torch.cat(projected, 1), order.repeat_interleave(outs)).view(-1, len(at), outs).sum(1)
+        )
         size = self.layer_size(x)
         out = summed.view(batch, *size, outs).permute(0, 3, 1, 2)
         return x + out if self.layer.residual else out
@@ -73,11 +83,20 @@ class MixedLayer(nn.Module):
         return -(-x.shape[2] // stride), -(-x.shape[3] // stride)
 
     def _group(self, x: Tensor, group: Sequence[int]) -> list[Tensor]:
-        """Operators of one kernel size together: for each, the projection before its batch norm, (B * H * W, out)."""
+        """Operators of one kernel size together: for each, the projection before its batch norm, (B * H
+        * W, out)."""
         blocks, widths = [self.blocks[i] for i in group], [self.hidden[i] for i in group]
         ends = [sum(widths[: n + 1]) for n in range(len(widths))]
-        z = _expand(x, torch.cat([b.expand[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]), blocks[0].expand[2])
-        z = _depthwise(z, torch.cat([b.depthwise[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]), blocks[0])
+        z = _expand(
+            x,
+            torch.cat([b.expand[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]),
+            blocks[0].expand[2],
+        )
+        z = _depthwise(
+            z,
+            torch.cat([b.depthwise[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]),
+            blocks[0],
+        )
         rows = z.permute(0, 2, 3, 1).contiguous()  # a view in channels_last
         parts = []
         gated = [n for n, i in enumerate(group) if self.operators[i].se]
@@ -97,7 +116,9 @@ def _expand(x: Tensor, weight: Tensor, activation: nn.Module) -> Tensor:
 
 def _depthwise(z: Tensor, weight: Tensor, block: InvertedResidual) -> Tensor:
     conv = block.depthwise[0]
-    return block.depthwise[2](_norm(F.conv2d(z, weight, stride=conv.stride, padding=conv.padding, groups=len(weight))))
+    return block.depthwise[2](
+        _norm(F.conv2d(z, weight, stride=conv.stride, padding=conv.padding, groups=len(weight)))
+    )
 
 
 def _gate(means: Tensor, block: InvertedResidual, n: int) -> Tensor:
@@ -108,15 +129,21 @@ def _gate(means: Tensor, block: InvertedResidual, n: int) -> Tensor:
 
 
 class Supernet(nn.Module):
-    """Stems, mixed layers and head; with `decoder`, also the fixed decoder, for a search on both losses (Section 4.3 Exp 2)."""
+    """Stems, mixed layers and head; with `decoder`, also the fixed decoder, for a search on both losses
+    (Section 4.3 Exp 2)."""
 
     def __init__(self, space: Space, learn_beta: bool = False, decoder: bool = False):
         super().__init__()
         self.space, self.learn_beta = space, learn_beta
         self.stem = make_stem(space, affine=False)
         self.layers = nn.ModuleList(MixedLayer(layer, space.candidates) for layer in space.layers)
-        # a first block that keeps the shape could be left out too, but no stage of this space begins with one
-        self.betas = nn.ParameterList(nn.Parameter(torch.zeros(len(stage))) for stage in space.stages) if learn_beta else None
+        # a first block that keeps the shape could be left out too, but no stage of this space begins
+        # with one
+        self.betas = (
+            nn.ParameterList(nn.Parameter(torch.zeros(len(stage))) for stage in space.stages)
+            if learn_beta
+            else None
+        )
         self.head = make_head(space, affine=False)
         self.decoder = Decoder(encoder_levels(space), affine=False) if decoder else None
         for module in self.modules():
@@ -138,17 +165,25 @@ class Supernet(nn.Module):
         """Both stems: the part of a pass that does not depend on the operators."""
         return self.stem["second"](self.stem["first"](x))
 
-    def forward_paths(self, x: Tensor, paths: Sequence[Sequence[int]]) -> list[tuple[Tensor | None, Tensor]]:
-        """(denoised or None, logits) of several single paths, each a list of operator indices; the stems run once for all."""
+    def forward_paths(
+        self, x: Tensor, paths: Sequence[Sequence[int]]
+    ) -> list[tuple[Tensor | None, Tensor]]:
+        """(denoised or None, logits) of several single paths, each a list of operator indices; the stems
+        run once for all."""
         stem = self.run_stem(x)
-        return [self._through(x, stem, lambda i, z, path=path: self.layers[i].one(z, path[i])) for path in paths]
+        return [
+            self._through(x, stem, lambda i, z, path=path: self.layers[i].one(z, path[i]))
+            for path in paths
+        ]
 
     def forward_mixed(
         self, x: Tensor, weights: Sequence[Tensor], indices: Sequence[Sequence[int]] | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """(denoised or None, logits) with all operators, or `indices` of each layer, weighted."""
         some = [None] * len(self.layers) if indices is None else indices
-        return self._through(x, self.run_stem(x), lambda i, z: self.layers[i].mixed(z, weights[i], some[i]))
+        return self._through(
+            x, self.run_stem(x), lambda i, z: self.layers[i].mixed(z, weights[i], some[i])
+        )
 
     def _through(self, image: Tensor, x: Tensor, layer) -> tuple[Tensor | None, Tensor]:
         maps = [x]
@@ -164,8 +199,11 @@ class Supernet(nn.Module):
         denoised = None if self.decoder is None else self.decoder(image, maps)
         return denoised, self.head(x)
 
-    def expected_latency_ms(self, weights: Sequence[Tensor], block_ms: Sequence[Tensor], base_ms: float) -> Tensor:
-        """Latency of the mixture: operators by `weights`, depth by beta. `block_ms`: per layer a tensor with each operator's ms."""
+    def expected_latency_ms(
+        self, weights: Sequence[Tensor], block_ms: Sequence[Tensor], base_ms: float
+    ) -> Tensor:
+        """Latency of the mixture: operators by `weights`, depth by beta. `block_ms`: per layer a tensor
+        with each operator's ms."""
         layers = [(w * ms).sum() for w, ms in zip(weights, block_ms, strict=True)]
         total = torch.as_tensor(base_ms, dtype=layers[0].dtype, device=layers[0].device)
         for s, stage in enumerate(self.space.stages):

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from ..data.images import ImageSet, load_images, stored_side
 from ..errors import InputError
 from ..models import CLASSIFIERS, JOINING, UNETS, VARIANTS
-from ..nas.search import SearchSettings
+from ..nas.settings import SearchSettings
 from ..nas.space import STRIDES, Space
 from ..paths import root
 from ..training import Settings

@@ -138,7 +138,10 @@ def export(
         speed = f"{eager_ms / t['median']:.2f} times as fast as PyTorch"
         print(f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {speed}")
     for row in result.get("int8_cost", ()):
-        print("int8 minus float: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
+        means = [
+            f"{name} {value:.2f}" for name, value in row.items() if not name.endswith(("_low", "_high"))
+        ]
+        print(f"int8 minus float: {', '.join(means)}")
 
 
 # ---- trained networks

@@ -265,7 +265,8 @@ def write_report(folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as place:
         done, parameters = Path(place) / OWN_NETWORK, {"folder": str(folder.resolve())}
         execute(notebooks_dir() / OWN_NETWORK, done, parameters, progress=False)
-        exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+        without = {"exclude_input": True, "exclude_output_prompt": True, "exclude_anchor_links": True}
+        exporter = HTMLExporter(template_name="basic", **without)
         body, _ = exporter.from_filename(str(done))
     head = f'<html lang="en"><meta charset="utf-8"><title>{folder.name}</title><style>{STYLE}</style>'
     return write_atomic(folder / REPORT, f"<!doctype html>\n{head}\n<body>{body}</body></html>\n")

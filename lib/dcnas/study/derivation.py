@@ -22,7 +22,7 @@ from ..latency.table import Table, load_table
 from ..nas.derive import fit_widths, repair
 from ..nas.lut import build_table, predicted_ms, validate_table
 from ..nas.networks import IMAGE_CHANNELS, build_network
-from ..nas.search import latency_range_ms
+from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture, Space, random_architecture, save_architecture
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .presets import TARGETS, Derivation, Search, scale_named

@@ -21,7 +21,8 @@ from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdi
 from .comparisons import COUNTED, TIMED, Evidence, asked, compared
 from .figures import COLOURS
 from .presets import SECTION_3, SECTION_4, differs
-from .results import lengths, read_published, results, scale_of
+from .records import read_published, scale_of
+from .results import lengths, results
 from .stats import Scores, widened
 
 NOISY_GROUPS = ("tables_1_and_6", "figure_3", "table_3", "table_4", "table_5")  # judged on noisy images

@@ -34,7 +34,7 @@ from ..latency.table import Conditions, load_table
 from ..models import count_flops, count_parameters
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
-from ..nas.search import check_target
+from ..nas.settings import check_target
 from ..nas.space import Space, load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
@@ -42,7 +42,7 @@ from ..training import evaluate as evaluate_images
 from .notebooks import OWN_NETWORK, execute
 from .presets import SCALE, Derivation, Run, Search
 from .publish import ship_run
-from .results import derivation_row, search_row
+from .records import derivation_row, search_row
 from .runs import bank_noisy, obtain
 from .stats import bootstrap
 from .store import architecture_of, folder_of, to_csv

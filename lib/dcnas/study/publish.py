@@ -20,7 +20,7 @@ from ..nas.space import widened
 from ..paths import published_dir, weights_dir, write_atomic
 from .derivation import table_path
 from .presets import PUBLISHED_SCALES, Derivation, Named, Run, Search, filters, images_of, runs
-from .results import HISTORY, archive, derivation_row, published_architectures, read_runs, search_row
+from .records import HISTORY, archive, derivation_row, published_architectures, read_runs, search_row
 from .store import architecture_of, file_of, folder_of, is_complete, key_of, read_tensors
 
 SHIPPED = (

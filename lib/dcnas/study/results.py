@@ -4,57 +4,38 @@
 folders. Rows say how well each network does at each noise level, `scores` how well on each test image.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from ..build import build
-from ..data.images import ImageSet
-from ..data.two_digits import IMAGE_SIZE
+from ..data.images import ImageSet, evaluation_images
+from ..data.two_digits import cached
 from ..errors import InputError
-from ..models import count_flops
-from ..models.crops import BOX_SIZE
-from ..nas.networks import IMAGE_CHANNELS
-from ..nas.space import Architecture, from_record, load_architecture
+from ..latency.table import Table
+from ..nas.space import Architecture
 from ..paths import published_dir, runs_dir
 from . import latencies, presets
 from .derivation import derive, obtain_table, table_path
-from .presets import (
-    PUBLISHED_SCALES,
-    SCALES,
-    SECTION_4,
-    Derivation,
-    Filter,
-    Named,
-    Run,
-    Search,
-    images_of,
+from .presets import SCALES, SECTION_4, Derivation, Named, Run, images_of
+from .records import (
+    HISTORY,
+    architecture_in,
+    derivation_row,
+    of_best_scale,
+    published_of,
+    published_photographs,
+    published_scale,
+    read_published,
+    read_runs,
+    scale_of,
+    search_row,
+    stored_tensor,
 )
-from .runs import needs, obtain
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, needs, obtain
 from .stats import Scores
-from .store import architecture_of, folder_of, is_complete, read_rows
-from .tables import beside, beside_the_paper, contrasts, paper, quality, with_noisy_input  # noqa: F401
-
-FORMAT = 1  # of published files
-PROVENANCE = ("device", "torch", "python", "dcnas", "commit", "date")
-HISTORY = (
-    "run",
-    "label",
-    "scale",
-    "seed",
-    "step",
-    "loss",
-    "lr",
-    "validation_loss",
-)  # of published training curves
-METRICS = ("psnr", "psnr_pooled", "ssim", "accuracy")
+from .store import folder_of
 
 
 @dataclass(frozen=True)
@@ -76,6 +57,32 @@ class Results:
         """How many seeds each network was trained with."""
         return self.rows.groupby("label", sort=False)["seed"].nunique()
 
+    @property
+    def networks(self) -> pd.DataFrame:
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
+        columns = {
+            "seeds": networks["seed"].nunique(),
+            "FLOPs (M)": networks["flops"].mean().div(1e6).round(1),
+            "parameters (M)": networks["parameters"].mean().div(1e6).round(2),
+            "latency (ms)": networks["latency_ms"].mean().round(2),
+        }
+        return pd.DataFrame(columns).rename_axis("network")
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
+        seen = self.rows[
+            ["scale", "data", "classes", "resolution", "set_images", "images"]
+        ].drop_duplicates()
+        names = {
+            "resolution": "pixels",
+            "set_images": "training images",
+            "images": "images seen by a network",
+        }
+        epochs = (seen["images"] / seen["set_images"]).round(1)
+        return seen.assign(epochs=epochs).rename(columns=names).set_index("scale")
+
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
         if metric in self.compared:
@@ -93,6 +100,33 @@ class Results:
         runs = self.rows[(self.rows["seed"] == 0) & self.rows["psnr"].notna()].drop_duplicates("run")
         outputs = {run.label: stored_tensor(run, "samples", "denoised") for run in runs.itertuples()}
         return {label: images.numpy() for label, images in outputs.items() if images is not None}
+
+    def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
+        """A test image, (H, W[, 3]) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
+        if index not in range(SAMPLES) or sigma not in SAMPLE_SIGMAS:
+            levels = ", ".join(map(str, SAMPLE_SIGMAS))
+            raise InputError(
+                f"sample is {index} at sigma {sigma}, but one of 0 to {SAMPLES - 1} at {levels} was expected."
+            )
+        outputs = {
+            label: images[SAMPLE_SIGMAS.index(sigma), index] / 255
+            for label, images in self.samples.items()
+        }
+        if "task" in self.rows:
+            views = cached("test", SAMPLES).images
+        else:
+            networks = self.rows.dropna(subset="network").iloc[0]
+            views, _ = evaluation_images(
+                photographs_of(networks["scale"]), "test", int(networks["resolution"]), SAMPLES
+            )
+        images = {
+            "clean": views[index] / 255,
+            "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0],
+        } | outputs
+        images = {
+            name: np.moveaxis(np.asarray(image), 0, -1).clip(0, 1) for name, image in images.items()
+        }
+        return {name: image[..., 0] if image.shape[-1] == 1 else image for name, image in images.items()}
 
     @property
     def history(self) -> pd.DataFrame:
@@ -128,267 +162,38 @@ class Searches:
     alphas: pd.DataFrame
     architectures: dict[tuple[str, int], Architecture]
 
-
-def architecture_in(run: str, source: str) -> Architecture:
-    """The architecture that a search or derivation ended in, by its folder's or its published name."""
-    path = runs_dir() / run / "architecture.json"
-    return (
-        load_architecture(path)
-        if source == "runs" and path.exists()
-        else from_record(published_architectures()[run])
-    )
-
-
-@lru_cache(maxsize=1)
-def published_architectures() -> dict[str, dict]:
-    """Name to architecture, of all published searches and derivations."""
-    return json.loads((published_dir() / "section4_architectures.json").read_text())
-
-
-@lru_cache(maxsize=8)
-def archive(name: str) -> dict[str, Tensor]:
-    """A published archive, kept in memory."""
-    return load_file(published_dir() / f"{name}.safetensors")
-
-
-def stored_tensor(run, what: str, name: str) -> Tensor | None:
-    """A tensor of a row's run: "psnr", "ssim", "correct" of its "per_image", "denoised" of its "samples", which few have."""
-    if run.source == "runs":
-        path = runs_dir() / run.run / f"{what}.safetensors"
-        return load_file(path)[name] if path.exists() else None
-    section = (
-        "section3"
-        if isinstance(getattr(run, "task", None), str)
-        else "section4"
-        if isinstance(run.network, str)
-        else "section2"
-    )
-    return archive(f"{section}_{what}").get(run.run if what == "samples" else f"{run.run}/{name}")
-
-
-# ---- reading runs
-
-
-def head_of(run: Named) -> dict:
-    """What a published row says a run is."""
-    head = {"format": FORMAT, "run": run.name, "label": run.label}
-    if isinstance(run, Filter):
-        return head | {
-            "scale": run.scale,
-            **run.photos,
-            "eval_images": run.eval_images,
-            "grey": run.grey,
-            "seed": run.seed,
-        }
-    if run.task != "photographs":
-        unet = (
-            dict.fromkeys(("b", "d", "m", "c"))
-            | {"block": "conv"}
-            | {k: v for k, v in run.unet.items() if k != "norm_groups"}
-        )
-        kind = "unet, two norm groups" if "norm_groups" in run.unet else run.net["kind"]
-        head |= {
-            "task": run.task,
-            "network": f"denoised {kind}" if "behind" in run.net else kind,
-            "scale": run.scale,
-            "seed": run.seed,
-        }
-        head |= {
-            "batch": run.batch,
-            "precision": run.train.precision,
-            **unet,
-            "ce_weight": run.ce_weight,
-        }
-        return head | {
-            "crop": run.data["crop"],
-            "clip": run.data["clip"],
-            "images": run.train.steps * run.batch,
-            "flops": flops_of(run),
-        }
-    data = images_of(run)
-    head |= {"network": run.net["kind"], "scale": run.scale, "seed": run.seed, "data": run.data["data"]}
-    head |= {
-        "resolution": run.data["resolution"],
-        "batch": run.batch,
-        "upscaled": run.net.get("upscaled", 1.0),
-    }
-    head |= {
-        "decoder": run.net.get("decoder", "conv"),
-        "b": run.unet.get("b"),
-        "large": run.unet.get("d", 4) == 5,
-    }
-    head |= {
-        "noisy": run.data["noisy"],
-        "derivation": run.source and run.source.name,
-        "classes": len(data.classes),
-    }
-    head |= {"set_images": sum(len(data.rows[part]) for part in ("weights", "alphas"))}
-    return head | {"images": run.train.steps * run.batch, "flops": flops_of(run)}
-
-
-@lru_cache(maxsize=512)  # tracing a network takes as long as many an evaluation at scale smoke
-def _counted(net: str, task: str, size: int, classes: int, architecture: Architecture | None) -> int:
-    model = build(json.loads(net), classes, architecture)
-    size = BOX_SIZE if task == "classify" else size
-    boxes = (torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]),) if task == "joint" else ()
-    return count_flops(
-        model, torch.zeros(1, IMAGE_CHANNELS if task == "photographs" else 1, size, size), *boxes
-    )
-
-
-def read_runs(runs: Iterable[Named]) -> pd.DataFrame:
-    """All complete runs, in their order, a row per noise level: what a run is, its metrics, where and how it was made."""
-    frames = []
-    for run in filter(is_complete, runs):
-        record = json.loads((folder_of(run) / "provenance.json").read_text())
-        names = (
-            PROVENANCE
-            if isinstance(run, Filter)
-            else ("parameters", *PROVENANCE, "train_s", "evaluate_s")
-        )
-        head, more = head_of(run), {name: record.get(name) for name in names}
-        frames += [
-            head | row | more
-            for row in (
-                {k: float(v) for k, v in r.items()} for r in read_rows(folder_of(run) / "metrics.csv")
-            )
+    def only(self, label: str, seed: int = 0) -> "Searches":
+        """One of them."""
+        frames = [
+            f.query("label == @label and seed == @seed") for f in (self.rows, self.epochs, self.alphas)
         ]
-    return typed(pd.DataFrame(frames))
+        return Searches(*frames, {(label, seed): self.architectures[label, seed]})
 
+    def log_alphas(self, label: str, seed: int = 0) -> list[np.ndarray]:
+        """Per layer the log-probabilities of a search's operators at its end."""
+        alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
+        last = alphas[alphas["epoch"] == alphas["epoch"].max()]
+        return [
+            np.log(np.clip(part["probability"].to_numpy(), 1e-6, 1))
+            for _, part in last.groupby("place", sort=False)
+        ]
 
-def flops_of(run: Run) -> int:
-    """FLOPs for one image, as the paper counts them: of a classifier for one digit, of a joint model with one digit."""
-    photographs = run.task == "photographs"
-    size, classes = (
-        (run.data["resolution"], len(images_of(run).classes)) if photographs else (IMAGE_SIZE, 10)
-    )
-    architecture = None if run.source is None else architecture_of(run.source)
-    return _counted(json.dumps(run.net), run.task, size, classes, architecture)
+    @property
+    def largest_class(self) -> float:
+        """The share of the largest class in %, which whoever names it always gets right.
 
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Whole numbers as such, also in columns that not every run has."""
-    return frame.astype({name: "Int64" for name in ("b", "d", "c", "crop") if name in frame})
-
-
-def search_row(run: Search) -> dict:
-    """What a published row says a search is, how it ended, and where it was made."""
-    settings = dict(learn_beta=False, elasticity=True, loss="ce", alpha_gradient="all") | run.settings
-    record = json.loads((folder_of(run) / "provenance.json").read_text())
-    end = pd.read_csv(folder_of(run) / "metrics.csv").iloc[0].to_dict()
-    head = {
-        "format": FORMAT,
-        "run": run.name,
-        "label": run.label,
-        "scale": run.scale,
-        "seed": run.seed,
-        "data": run.photos["data"],
-    }
-    head |= {
-        "resolution": run.photos["resolution"],
-        "batch": run.batch,
-        "operators": run.operators,
-        "target_ms": end["target_ms"],
-    }
-    head |= {
-        name: settings[name]
-        for name in (
-            "epochs",
-            "weight_epochs",
-            "steps_per_epoch",
-            "alpha_lr",
-            "learn_beta",
-            "elasticity",
-        )
-    }
-    head |= {
-        "noisy": run.noisy,
-        "loss": settings["loss"],
-        "alpha_gradient": settings["alpha_gradient"],
-    } | end
-    return head | {name: record[name] for name in ("device", "torch", "commit", "date")}
-
-
-def derivation_row(run: Derivation) -> dict:
-    """How a derivation ended: prediction, measurement and error of the network, measured anew after its repairs."""
-    end = pd.read_csv(folder_of(run) / "metrics.csv").iloc[0].to_dict()
-    head = {
-        "format": FORMAT,
-        "run": run.name,
-        "label": run.label,
-        "network": run.network,
-        "scale": run.scale,
-    }
-    return end | head | {"seed": run.seed, "random_seed": run.random_seed}
-
-
-# ---- what is published
-
-
-def read_published(name: str) -> pd.DataFrame:
-    """A file of data/published as it is."""
-    path = published_dir() / f"{name}.csv"
-    if not path.exists():
-        raise InputError(
-            f"no results are published in {path.name} yet; use the scale smoke, laptop, gpu or paper."
-        )
-    return typed(pd.read_csv(path))
-
-
-def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the scale that has most trained networks, each seed counted; of the best scale that has as many as another."""
-    counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()
-    best = max(counts.index, key=lambda name: (counts[name], SCALES.index(name)))
-    return rows[rows["scale"] == best].reset_index(drop=True)
-
-
-def published_scale() -> str:
-    """The scale of which most trainings of Section 4 are published; the best of those with equally many."""
-    return of_best_scale(read_published("section4"))["scale"].iloc[0]
-
-
-def scale_of(scale: str) -> str:
-    """A scale of Section 4; that of the published results at `published`."""
-    return published_scale() if scale == "published" else scale
-
-
-def published_of(group: str) -> pd.DataFrame:
-    """The published rows of a group of Section 3 at every scale, seed by seed in the group's order."""
-    wanted = dict.fromkeys(
-        (scale, run.label) for scale in PUBLISHED_SCALES for run in presets.runs(group, scale)
-    )
-    order = {label: i for i, label in enumerate(dict.fromkeys(label for _, label in wanted))}
-    rows = read_published("section3").assign(source="published")
-    rows = rows[[key in wanted for key in zip(rows["scale"], rows["label"], strict=True)]]
-    keys = rows["label"].map(order) + rows["seed"] * len(order)
-    return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
+        Of the held-out images where searches looked at them, else of all images of their scale.
+        """
+        if "largest_class" in self.epochs:
+            return float(self.epochs["largest_class"].max())
+        labels = photographs_of(self.rows["scale"].iloc[0]).labels
+        return 100 * labels.bincount().max().item() / len(labels)
 
 
 def lengths(group: str) -> dict[str, Results]:
     """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
     parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
     return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
-
-
-def _published_photographs(groups: Sequence[str]) -> pd.DataFrame:
-    scale = published_scale()
-    order = {
-        (run.label, run.seed): i
-        for i, run in enumerate(run for group in groups for run in presets.runs(group, scale))
-    }
-    rows = read_published("section4").assign(source="published")
-    rows = rows[rows["scale"] == scale]
-    place = pd.Series(
-        [order.get(key) for key in zip(rows["label"], rows["seed"], strict=True)],
-        index=rows.index,
-        dtype=float,
-    )
-    return (
-        rows[place.notna()].iloc[np.argsort(place[place.notna()], kind="stable")].reset_index(drop=True)
-    )
-
-
-# ---- what notebooks call
 
 
 def results(
@@ -415,7 +220,7 @@ def results(
             rows = latencies.with_latency(rows, scale, pd.DataFrame(derived))
         return Results(rows)
     if groups[0] in SECTION_4:
-        rows = _published_photographs(groups)
+        rows = published_photographs(groups)
         return Results(latencies.with_latency(rows, published_scale(), derivations("published")))
     first = published_of(groups[0])
     if first.empty:
@@ -505,6 +310,9 @@ def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = Tr
         for of in frames
     ]
     more = ["scale", "target_ms", "predicted_ms", "verdict", "reason"]
+    named = [
+        frame.dropna(axis=1, how="all").infer_objects() for frame in named
+    ]  # what other kinds of search have
     return Searches(pd.DataFrame(heads).join(rows[more]), *named, architectures)
 
 
@@ -526,7 +334,7 @@ def derivations(scale: str, *, device: str = "cpu", progress: bool = True) -> pd
     return pd.DataFrame(map(derivation_row, listed))
 
 
-def table_of_scale(scale: str):
+def table_of_scale(scale: str) -> Table:
     """The look-up table of a scale."""
     return obtain_table(scale_of(scale))
 
@@ -540,3 +348,26 @@ def validation_of(scale: str) -> pd.DataFrame:
 def photographs_of(scale: str) -> ImageSet:
     """The images that a scale searches and trains on."""
     return images_of(presets.filters(scale_of(scale))[0])
+
+
+def with_recalls(nets: Results) -> pd.DataFrame:
+    """The rows with mean and least recall of the classes in %, from the images where results were made without them."""
+    rows = nets.rows
+    if "least_recall" in rows and rows["least_recall"].notna().any():
+        return rows
+    scores = nets.scores("accuracy")
+    count = next(iter(scores.values())).shape[1]
+    _, labels = evaluation_images(
+        photographs_of(rows["scale"].iloc[0]), "test", int(rows["resolution"].iloc[0]), count
+    )
+    same = [(labels == name).numpy() for name in labels.unique()]
+    recalls = {
+        key: [[float(level[of].mean()) for of in same] for level in right[..., :1]]
+        for key, right in scores.items()
+    }
+    keys, level = (
+        zip(rows["label"], rows["seed"], strict=True),
+        rows.groupby(["label", "seed"]).cumcount(),
+    )
+    each = [recalls[key][n] if key in recalls else [np.nan] for key, n in zip(keys, level, strict=True)]
+    return rows.assign(balanced_accuracy=[*map(np.mean, each)], least_recall=[*map(np.min, each)])

@@ -164,10 +164,9 @@ class Searches:
 
     def only(self, label: str, seed: int = 0) -> "Searches":
         """One of them."""
-        frames = [
-            f.query("label == @label and seed == @seed") for f in (self.rows, self.epochs, self.alphas)
-        ]
-        return Searches(*frames, {(label, seed): self.architectures[label, seed]})
+        frames = self.rows, self.epochs, self.alphas
+        parts = [frame[(frame["label"] == label) & (frame["seed"] == seed)] for frame in frames]
+        return Searches(*parts, {(label, seed): self.architectures[label, seed]})
 
     def log_alphas(self, label: str, seed: int = 0) -> list[np.ndarray]:
         """Per layer the log-probabilities of a search's operators at its end."""

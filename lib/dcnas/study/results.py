@@ -14,7 +14,7 @@ from ..data.images import ImageSet, evaluation_images
 from ..data.two_digits import cached
 from ..errors import InputError
 from ..latency.table import Table
-from ..nas.space import Architecture
+from ..nas.space import Architecture, Space
 from ..paths import published_dir, runs_dir
 from . import latencies, presets
 from .derivation import derive, obtain_table, table_path
@@ -168,25 +168,12 @@ class Searches:
         parts = [frame[(frame["label"] == label) & (frame["seed"] == seed)] for frame in frames]
         return Searches(*parts, {(label, seed): self.architectures[label, seed]})
 
-    def log_alphas(self, label: str, seed: int = 0) -> list[np.ndarray]:
-        """Per layer the log-probabilities of a search's operators at its end."""
+    def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
+        """The space of a search, and of each layer the log-probabilities of its operators at the end."""
         alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
-        last = alphas[alphas["epoch"] == alphas["epoch"].max()]
-        return [
-            np.log(np.clip(part["probability"].to_numpy(), 1e-6, 1))
-            for _, part in last.groupby("place", sort=False)
-        ]
-
-    @property
-    def largest_class(self) -> float:
-        """The share of the largest class in %, which whoever names it always gets right.
-
-        Of the held-out images where searches looked at them, else of all images of their scale.
-        """
-        if "largest_class" in self.epochs:
-            return float(self.epochs["largest_class"].max())
-        labels = photographs_of(self.rows["scale"].iloc[0]).labels
-        return 100 * labels.bincount().max().item() / len(labels)
+        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)["probability"]
+        logs = [np.log(np.clip(probabilities.to_numpy(), 1e-6, 1)) for _, probabilities in last]
+        return self.architectures[label, seed].space, logs
 
 
 def lengths(group: str) -> dict[str, Results]:
@@ -370,3 +357,9 @@ def with_recalls(nets: Results) -> pd.DataFrame:
     )
     each = [recalls[key][n] if key in recalls else [np.nan] for key, n in zip(keys, level, strict=True)]
     return rows.assign(balanced_accuracy=[*map(np.mean, each)], least_recall=[*map(np.min, each)])
+
+
+def largest_class(scale: str) -> float:
+    """The share of the largest class among the images of a scale, in %: who names it always is as often right."""
+    labels = photographs_of(scale).labels
+    return 100 * labels.bincount().max().item() / len(labels)

@@ -157,19 +157,3 @@ def test_two_processes_may_publish_at_once(project):
         assert (published_dir() / FILE).read_bytes() == before  # whole at every moment
     assert [process.exitcode for process in both] == [0, 0]
     assert not list(published_dir().glob(".*"))
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (lambda text: text[:-5], "does not end in a newline"),
-        (lambda text: text.replace("validation_loss", "other"), "lacks the columns validation_loss"),
-        (lambda text: text.replace("laptop,0,2,", "laptop,0,soon,"), "step in .* is 'soon'"),
-    ],
-)
-def test_a_damaged_file_is_told_in_one_sentence(project, change, why):
-    results.collect()
-    path = published_dir() / FILE
-    path.write_text(change(path.read_text()))
-    with pytest.raises(InputError, match=why):
-        histories.histories(results.published())

@@ -22,7 +22,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def in_file(path: Path) -> Iterator[None]:
+def in_file(path: Path, advice: str = "") -> Iterator[None]:
     """What goes wrong inside because of what a user's file holds, as an `InputError` that begins with
     the file's name.
     """
@@ -30,7 +30,7 @@ def in_file(path: Path) -> Iterator[None]:
         yield
     # errors of JSON, pydantic, pandas and encodings are ValueErrors
     except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{shown(path)}: {sentence(error)}") from error
+        raise InputError(f"{shown(path)}: {sentence(error)}{advice}") from error
 
 
 def sentence(error: Exception) -> str:

@@ -33,7 +33,7 @@ from ..latency.table import Conditions, load_table
 from ..models import count_flops, count_parameters
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
-from ..nas.search import check_target
+from ..nas.settings import check_target
 from ..nas.space import Space, load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic

@@ -23,7 +23,7 @@ from ..errors import InputError, require_choice, require_whole
 from ..models import count_flops
 from ..models.crops import BOX_SIZE
 from ..paths import published_dir, runs_dir, shown, weights_dir, write_atomic
-from ..reading import COUNT, FLAG, NUMBER, SCORE, TEXT, one_of, read_frame, require_columns
+from ..reading import read_frame
 from . import experiments as lists
 from .experiments import FORMAT, Experiment, build
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, folder_of, is_complete, obtain, read_history, read_metrics, read_tensors
@@ -44,17 +44,6 @@ _IDENTITY = (
 _FIELDS = [field.name for field in fields(Experiment) if field.name in _IDENTITY]
 _PROVENANCE = ("parameters", "device", "torch", "python", "dcnas", "commit", "date", "train_s", "evaluate_s")
 COLUMNS = ("run", *_IDENTITY, "sigma", *_PROVENANCE)  # that a published file must have, beside its format and the metrics
-_KINDS = (  # of the columns of all published files, each of which has some of them
-    {"label": TEXT, "scale": one_of(SCALES)}
-    | dict.fromkeys(("seed", "flops"), COUNT)
-    | dict.fromkeys(("batch", "images", "parameters", "resolution", "classes", "set_images"), COUNT.or_empty)
-    | dict.fromkeys(("network", "task", "data", "decoder", "block", "precision", "derivation", "device"), TEXT.or_empty)
-    | dict.fromkeys(("verdict", "reason"), TEXT)
-    | dict.fromkeys(("clip", "large", "noisy", "learn_beta", "elasticity"), FLAG.or_empty)
-    | dict.fromkeys(("psnr", "psnr_pooled", "ssim", "accuracy", "balanced_accuracy", "least_recall"), SCORE)
-    | dict.fromkeys(("m", "ce_weight", "upscaled", "train_s", "evaluate_s", "random_seed"), NUMBER.or_empty)
-    | dict.fromkeys(("target_ms", "predicted_ms", "measured_ms", "noise_ms", "error_pct", "first_error_pct"), NUMBER)
-)
 HISTORY = ("run", "label", "scale", "seed", "step", "loss", "lr", "validation_loss")  # columns of the published training curves
 METRICS, RECALLS = ("psnr", "psnr_pooled", "ssim", "accuracy"), ("balanced_accuracy", "least_recall")
 SHIPPED = ("DC-Net Reduced Integrated", "DC-Net Reduced Sequential", "UNet b=8 d=4 m=1.5 c=2")  # with their weights
@@ -129,7 +118,6 @@ def read_results_file(path: Path, columns: Sequence[str] = COLUMNS, whole: Seque
         levels = frame.groupby("run")["sigma"].agg(tuple)
         if cut := [run for run, found in levels.items() if found != SIGMAS]:
             raise InputError(f"{shown(path)} lacks noise levels of the run {cut[0]}: it was cut short.")
-    require_columns(path, frame, _KINDS)
     try:  # not every network has them: without this they would be read, and written again, as 8.0
         return frame.astype(dict.fromkeys(whole, "Int64"))
     except (ValueError, TypeError, OverflowError) as error:  # the last where a cell is infinite

@@ -15,7 +15,7 @@ from ..data.images import ImageSet, load_images
 from ..errors import InputError, require_choice
 from ..latency.table import Table, load_table
 from ..nas.lut import build_table, validate_table
-from ..nas.search import SearchSettings, latency_range_ms
+from ..nas.settings import SearchSettings, latency_range_ms
 from ..nas.space import STRIDES, Space, strides_for
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .experiments import Named

@@ -16,4 +16,4 @@ __all__ = [
     "Integrated",
     "Sequential",
 ]
-__all__ += ["UNet", "build_classifier", "build_dcnet", "count_parameters", "unet_widths"]
+__all__ += ["UNet", "build_classifier", "build_dcnet", "count_flops", "count_parameters", "unet_widths"]

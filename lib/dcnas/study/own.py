@@ -24,8 +24,8 @@ from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
 from ..data.images import ImageSet, evaluation_images, load_images
-from ..data.photographs import identity_of, set_named
 from ..data.noise import SIGMAS
+from ..data.photographs import identity_of, set_named
 from ..deploy.weights import Network, card_path, load_network
 from ..errors import InputError, in_file
 from ..latency.measure import device_named

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..data.noise import SIGMAS
 from ..data.two_digits import cached
-from ..nas.space import Architecture
+from ..nas.space import Architecture, Space
 from ..paths import paper_dir
 from ..training import evaluate
 from . import histories, results3, results4, section2
@@ -95,6 +95,13 @@ class Searches:
     epochs: pd.DataFrame
     alphas: pd.DataFrame
     architectures: dict[tuple[str, int], Architecture]
+
+    def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
+        """The space of a search, and of each of its layers the log-probabilities of the operators at the end."""
+        alphas = self.alphas.query("parameter == 'alpha' and label == @label and seed == @seed")
+        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)["probability"]
+        logs = [np.log(np.clip(probabilities.to_numpy(), 1e-6, 1)) for _, probabilities in last]
+        return self.architectures[label, seed].space, logs
 
 
 def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> Results:

@@ -74,12 +74,6 @@ class Searched:
     epochs: pd.DataFrame
     alphas: pd.DataFrame
 
-    @property
-    def log_alphas(self) -> list[np.ndarray]:
-        """Per layer the log-probabilities of its operators at the end."""
-        last = self.alphas[(self.alphas["parameter"] == "alpha") & (self.alphas["epoch"] == self.alphas["epoch"].max())]
-        return [np.log(np.clip(part["probability"].to_numpy(), 1e-6, 1)) for _, part in last.groupby("place", sort=False)]
-
 
 def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> list[Searched]:
     """The searches of a list of `section4`, such as "beta_searches", in its order."""
@@ -97,14 +91,10 @@ def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = Tr
     return [read_search(experiment) for experiment in experiments]
 
 
-def largest_class(found: Sequence[Searched]) -> float:
-    """The share of the largest class in %, which whoever names it always gets right.
-
-    Of the held-out images where searches looked at them, else of all images of their scale.
-    """
-    known = [s.epochs["largest_class"].iloc[-1] for s in found if "largest_class" in s.epochs]
-    labels = None if known else images_of_scale(found[0].scale).labels
-    return float(max(known)) if known else 100 * labels.bincount().max().item() / len(labels)
+def largest_class(scale: str) -> float:
+    """The share of the largest class among the images of a scale, in %: who names it always is as often right."""
+    labels = images_of_scale(scale).labels
+    return 100 * labels.bincount().max().item() / len(labels)
 
 
 def read_search(experiment: Search) -> Searched:

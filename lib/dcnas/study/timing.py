@@ -115,10 +115,10 @@ def pair_passes(a: str, b: str) -> pd.DataFrame:
 def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
     """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that of `reference`."""
     ours, single = (latencies(batch).reindex(theirs.index) for batch in (32, 1))
+    spread = {"q25_ms": "25% of passes (ms)", "q75_ms": "75% of passes (ms)", "unsynchronised_ms": "unsynchronised mean (ms)"}
     table = pd.DataFrame({
         "batch 32 (ms)": ours["median_ms"], "batch 1 (ms)": single["median_ms"], "paper, batch 32 (ms)": theirs,
     })  # fmt: skip
     relative = (table / table.loc[reference]).rename(columns=lambda name: name.replace("(ms)", "(relative)"))
-    spread = ours[["q25_ms", "q75_ms", "unsynchronised_ms"]]
-    spread.columns = ["25% of passes (ms)", "75% of passes (ms)", "unsynchronised mean (ms)"]
-    return table[["batch 32 (ms)"]].join(spread).join(table.iloc[:, 1:]).round(3).join(relative.round(2)).rename_axis("network")
+    table = table.join(relative.round(2)).join(ours[[*spread]].rename(columns=spread)).round(3)
+    return table.join(ours[["device", "threads"]]).rename_axis("network")

@@ -97,7 +97,7 @@ def test_a_corrupt_mnist_file(dcnas, tmp_path):
     for name in FILES:
         (folder / name).write_bytes(b"\x00\x00\x08\x03 not a digit")
     said = refused(dcnas("data", "--folder", str(folder)))
-    assert f"train-images-idx3-ubyte in {folder}" in said
+    assert "train-images-idx3-ubyte" in said
     assert not list(tmp_path.rglob("downloads/MNIST/raw/*"))
 
 

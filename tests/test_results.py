@@ -61,7 +61,7 @@ def test_latencies_beside_the_papers(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "latency_dir", lambda: tmp_path)
     theirs = pd.Series({"Conv-L": 0.336, "MB2.5-M": 0.384, "MB1-S": 0.300})
     assert timing.beside_the_paper(theirs, "Conv-L")["batch 32 (ms)"].isna().all()  # none are measured
-    common = dict(unsynchronised_ms=1.0, device="a board", q25_ms=1, q75_ms=3)
+    common = dict(unsynchronised_ms=1.0, device="a board", threads=1, q25_ms=1, q75_ms=3)
     rows = [
         dict(label=label, batch=batch, median_ms=ms * batch) | common
         for batch in (1, 32) for label, ms in (("Conv-L", 0.1), ("MB2.5-M", 0.15))
@@ -71,6 +71,7 @@ def test_latencies_beside_the_papers(tmp_path, monkeypatch):
     assert table["batch 32 (ms)"].tolist()[:2] == [3.2, 4.8] and table["batch 1 (ms)"].tolist()[:2] == [0.1, 0.15]
     assert table["batch 32 (relative)"].tolist()[:2] == [1, 1.5] and table["batch 32 (ms)"].isna()["MB1-S"]
     assert table["paper, batch 32 (relative)"].tolist() == [1, 1.14, 0.89]
+    assert table["device"].tolist()[:2] == ["a board"] * 2
 
 
 def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_if_it_has_as_many():

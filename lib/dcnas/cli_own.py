@@ -17,8 +17,7 @@ from .options import SearchOptions, TableOptions, TrainOptions, options_of
 from .paths import shown, write_atomic
 
 apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
-photographs, tables = Lazy("data.photographs"), Lazy("latency.table")
-lookup, space = Lazy("nas.lut"), Lazy("nas.space")
+lookup, space, tables = Lazy("nas.lut"), Lazy("nas.space"), Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
@@ -129,7 +128,6 @@ def export(
     folder = Path(source) if Path(source).is_dir() else None
     network = trained.load_network(source if folder is None else str(folder / own.WEIGHTS))
     out = out or (folder or Path()) / f"{network.kind.lower() if folder else network.name}.onnx"
-    data = None if data is None else photographs.set_named(data)
     result = own_export.write_export(network, out, data, int8=int8, threads=threads)
     for name, mib in result["mib"].items():
         print(f"Wrote {shown(out.with_name(name))}, {mib:.1f} MiB")
@@ -139,7 +137,10 @@ def export(
         speed = f"{eager_ms / t['median']:.2f} times as fast as PyTorch"
         print(f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {speed}")
     for row in result.get("int8_cost", ()):
-        print("int8 minus float: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
+        means = [
+            f"{name} {value:.2f}" for name, value in row.items() if not name.endswith(("_low", "_high"))
+        ]
+        print(f"int8 minus float: {', '.join(means)}")
 
 
 # ---- trained networks

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from dcnas.study.experiments import build, section3
 from torch import nn
 
 from dcnas.errors import InputError
@@ -21,7 +22,6 @@ from dcnas.models import (
 )  # fmt: skip
 from dcnas.models.blocks import MBConv
 from dcnas.paths import paper_dir
-from dcnas.study.experiments import build, section3
 
 UNET_FLOPS = {"baseline": 1_301_815_296, "reduced": 51_244_416}
 CLASSIFIER_FLOPS = {

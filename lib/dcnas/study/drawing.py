@@ -21,7 +21,7 @@ from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, Classifier, UNet, count_parameters
 from ..models.crops import BOX_SIZE
 from .figures import COLOURS, MARKERS, PALETTE, new_figure
-from .timing import latencies
+from .latencies import section_3
 
 CLASSES = 10
 MIDDLE = {"fontsize": 11, "ha": "center", "va": "center"}
@@ -226,7 +226,7 @@ class Trained:
         """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
         rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
         table = rows.groupby("label")[["flops", self.metric]].mean()
-        return table.assign(mb=table.index.str.startswith("MB"), ms=latencies(batch=1)["median_ms"])
+        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
 
     def show(self, size: Size, mb: bool, sigma: float | None, unit: str) -> str:
         """Mark a network; in words what it costs, and what those reach that cost about as much."""

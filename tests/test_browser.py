@@ -184,7 +184,8 @@ def test_an_assumption_of_the_conclusion_answers(browser, lab):
     from playwright.sync_api import expect
 
     with opened(browser, lab, "05_conclusion") as page:
-        box, status = page.locator(".dcnas-panel input[type=checkbox]"), page.locator(".dcnas-status")
+        status = page.locator(".dcnas-status")
+        box = page.locator(".dcnas-panel input[type=checkbox]")
         for ticked, says in ((True, "ten noise levels above 0"), (False, "eleven noise levels")):
             box.first.set_checked(ticked)
             expect(status).to_contain_text(says, timeout=120_000)

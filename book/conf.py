@@ -6,7 +6,8 @@ extensions = ["myst_nb"]
 exclude_patterns = ["**.ipynb_checkpoints", "own_network.ipynb"]  # the report of a reader's own network
 
 nb_execution_mode = "off"
-nb_ipywidgets_js = {}  # a page has no kernel for widgets; the figure below a panel stands for it
+nb_ipywidgets_js = {}  # a page has no kernel for widgets: the first picture of a panel stands there
+nb_mime_priority_overrides = [("*", "application/vnd.jupyter.widget-view+json", None)]
 
 html_theme = "furo"
 html_title = "dcnas"

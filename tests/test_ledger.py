@@ -7,7 +7,7 @@ import pytest
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
 from dcnas.paths import notebooks_dir, paper_dir
-from dcnas.study import explore_ledger, ledger, paper
+from dcnas.study import ledger, paper
 from dcnas.study import results3 as results
 from dcnas.study.claims import judge
 from dcnas.study.ledger import Assumptions, clearance
@@ -172,9 +172,6 @@ def test_turning_assumptions_about_names_what_moves(monkeypatch):
     assert len(table) == 5  # each alone, and all
     assert table.iloc[:, 0].tolist() == ["0 of 6", "0 of 6", "1 of 6", "0 of 6", "1 of 6"]
     assert table["verdicts that move"].tolist() == ["none", "none", moves, "none", moves]
-    panel = explore_ledger.assumptions("published")
-    panel.controls["clipped"].value = True
-    assert panel.error is None and "C01: undecided → reproduced" in panel.status.value and "Clipped: 0 of 6" in panel.status.value
 
 
 def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():

@@ -12,7 +12,6 @@ from dcnas.models import (
     JOINING,
     UNETS,
     VARIANTS,
-    Classifier,
     DnCNN,
     UNet,
     build_classifier,

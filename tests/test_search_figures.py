@@ -1,4 +1,4 @@
-"""Drawings of searched networks show what they are given; the search's widgets answer every position."""
+"""Drawings of searched networks show what they are given."""
 
 
 import numpy as np
@@ -7,21 +7,12 @@ import pytest
 from made_up import linear_table, start_architecture
 
 from dcnas.nas.networks import DECODERS
-from dcnas.nas.recorder import alpha_rows
 from dcnas.nas.space import Architecture, Space, random_architecture
-from dcnas.study import explore_search, nas_figures
+from dcnas.study import nas_figures
 from dcnas.study.figures import caption, new_figure
 
 SPACE = Space(operators=8, resolution=64, classes=4)
 TABLE = linear_table(SPACE)
-RNG = np.random.default_rng(0)
-LOGS = [np.log(p / p.sum()) for p in RNG.random((18, 8)) + 0.1]
-EPOCHS = pd.DataFrame(
-    [dict(epoch=e, argmax_ms=10.0 + e, expected_ms=11.0, entropy=0.5, flips=2, alphas_trained=True) for e in range(4)]
-)
-ALPHAS = pd.DataFrame([
-    row for e in range(4) for row in alpha_rows(SPACE, e, [q / q.sum() for q in RNG.random((18, 8)) + e], [])
-])  # fmt: skip
 
 
 def texts(figure) -> str:
@@ -60,29 +51,3 @@ def test_a_drawing_leaves_out_what_beta_left_out():
 def test_a_caption_says_what_the_interval_of_a_single_seed_is(seeds, text):
     rows = pd.DataFrame(dict(label="a", seed=range(seeds), scale="laptop", images=32_000))
     assert caption(new_figure(3, 3)[0], rows, "Bars: 95%.").get_supxlabel().endswith(f"per network. {text}")
-
-
-# widgets
-
-
-def test_the_target_slider_answers_everywhere_and_stays_within_the_target():
-    panel = explore_search.target(TABLE, {"a search": (SPACE, LOGS)})
-    slider = panel.controls["target_ms"]
-    before = panel.image.value
-    for value in np.linspace(slider.min, slider.max, 7):
-        slider.value = value
-        assert panel.error is None
-        predicted = float(panel.status.value.split("table: ")[1].split(" ms")[0])
-        assert predicted <= slider.value + 0.005
-    assert panel.image.value != before and panel.figure is not None
-
-
-def test_the_table_and_the_replay_answer_every_position():
-    panel = explore_search.table(TABLE, SPACE)
-    for layer in (1, 9, 18):
-        panel.controls["layer"].value = layer
-        assert panel.error is None and SPACE.layers[layer - 1].name in panel.status.value
-    panel = explore_search.replay(ALPHAS, EPOCHS, 12.0)
-    for epoch in range(4):
-        panel.controls["epoch"].value = epoch
-        assert panel.error is None and f"epoch {epoch}:" in panel.status.value and f"{10 + epoch:.2f} ms" in panel.status.value

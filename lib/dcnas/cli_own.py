@@ -17,7 +17,7 @@ from .options import SearchOptions, TableOptions, TrainOptions, options_of
 from .paths import shown, write_atomic
 
 apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
-images, tables, lookup, space = map(Lazy, ("data.images", "latency.table", "nas.lut", "nas.space"))
+lookup, space, tables = Lazy("nas.lut"), Lazy("nas.space"), Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
@@ -128,7 +128,6 @@ def export(
     folder = Path(source) if Path(source).is_dir() else None
     network = trained.load_network(source if folder is None else str(folder / own.WEIGHTS))
     out = out or (folder or Path()) / f"{network.kind.lower() if folder else network.name}.onnx"
-    data = None if data is None else images.set_named(data)
     result = own_export.write_export(network, out, data, int8=int8, threads=threads)
     for name, mib in result["mib"].items():
         print(f"Wrote {shown(out.with_name(name))}, {mib:.1f} MiB")

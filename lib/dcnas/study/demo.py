@@ -21,7 +21,7 @@ from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scen
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, new_figure, picture
-from .results4 import images_of_scale
+from .results import photographs_of
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .widgets import WIDE, Panel
 
@@ -71,10 +71,10 @@ def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
 
     `samples`: label to the outputs that are kept, uint8 (SAMPLE_SIGMAS, SAMPLES, C, H, W).
     """
-    images, side = images_of_scale(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
+    images, side = photographs_of(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
     views, _ = evaluation_images(images, "test", side, SAMPLES)
     noisy, part, count = bank_noisy(views), slice(side // 4, 7 * side // 12), len(samples) + 2
-    shown = Pictures(count, rows=2, height=3.4)
+    shown = Pictures(count, rows=2, height=0.7 + 2 * min(1.35, 8.6 / count))
 
     def draw(image: int, sigma: float) -> tuple[Figure, str]:
         row = {"clean": views[image] / 255, "noisy": noisy(range(image, image + 1), sigma)[0]}
@@ -82,7 +82,7 @@ def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
             label: arrays[SAMPLE_SIGMAS.index(sigma), image] / 255 for label, arrays in samples.items()
         }
         for n, (name, pixels) in enumerate(row.items()):
-            shown.show(n, pixels, name.replace(" ", "\n", 1))
+            shown.show(n, pixels, name.replace(" ", "\n", len(name) > 8))
             shown.show(n + count, np.asarray(pixels)[:, part, part])
         return (
             shown.figure,
@@ -185,12 +185,14 @@ def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
             text += f"Without its denoiser its classifier says {words(network, outcome.before)}. "
     if outcome.psnr is not None and outcome.psnr < outcome.noisy_psnr:
         text += "It makes this picture worse than the noise does. "
-    return text + " ".join(scene.notes)
+    return (text + " ".join(scene.notes)).strip()
 
 
 def words(network: Network, probabilities: Tensor) -> str:
     """The label of each object and its probability."""
-    return ", ".join(f"{label} ({100 * p:.0f}%)" for label, p in best_classes(probabilities, network.classes))
+    return ", ".join(
+        f"{label} ({100 * p:.0f}%)" for label, p in best_classes(probabilities, network.classes)
+    )
 
 
 def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""Style, captions and files of all figures and tables, and the drawing that several notebooks share.
+"""Style, captions and files of all figures and tables, and the drawing that several of them share.
 
-Figures of `new_figure` are plain `matplotlib.figure.Figure` objects, seaborn's grids are pyplot's: `show` takes both.
+The plots themselves are in the notebooks' cells. Figures of widgets are never pyplot's.
 """
 
 import io
@@ -14,14 +14,12 @@ import seaborn as sns
 from cycler import cycler
 from IPython.display import Image as Picture
 from matplotlib import pyplot as plt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..paths import figures_dir, write_atomic
-from .scales import SCALES
+from .presets import SCALES
 from .stats import SIGMAS, Interval, Scores, means
 
 DPI = 110
@@ -50,34 +48,6 @@ def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: 
     """(figure, axes) in the study's style, sizes in inches; axes as `Figure.subplots` gives them."""
     figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(rows, columns, **options)
-
-
-class Backdrop:
-    """A figure as pixels, to lie under what changes from one choice to the next: to draw axes anew would take most of the time.
-
-    The coordinates of its axes can be drawn in with `transform=axes.transData`.
-    """
-
-    def __init__(self, figure: Figure):
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        everything = np.array(canvas.buffer_rgba())
-        self.size, drawn = figure.get_size_inches(), (everything != 255).any(2)
-        rows, columns = np.nonzero(drawn.any(1))[0], np.nonzero(drawn.any(0))[0]
-        self.corner = int(columns[0]), len(everything) - 1 - int(rows[-1])  # pixels from the left, from below
-        self.pixels = everything[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-    def below(self, figure: Figure | None = None) -> Figure:
-        """A figure, or a new one of the same size, with the pixels below all that is drawn on it."""
-        figure = figure or Figure(figsize=self.size)
-        figure.figimage(self.pixels, *self.corner, zorder=-1)
-        return figure
-
-
-def columns(figure: Figure, axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, width: float, **look) -> None:
-    """Bars at once on a figure, in the coordinates of `axes`: as patches of their own they would take long to draw."""
-    sides = x + width / 2 * np.array([[-1], [-1], [1], [1]])
-    figure.add_artist(PolyCollection(np.stack([sides, [low, high, high, low]]).T, transform=axes.transData, **look))
 
 
 def style(i: int) -> dict:

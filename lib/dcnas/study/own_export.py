@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.images import ImageSet, evaluation_images
 from ..data.noise import SIGMAS
+from ..data.photographs import set_named
 from ..data.two_digits import IMAGE_SIZE, cached
 from ..deploy import export
 from ..deploy.weights import Network
@@ -44,7 +45,7 @@ def write_export(
     if network.of_digits:
         trial = cached("test", CALIBRATION).images / 255
     else:
-        images = images_for(network, data or network.card["data"])
+        images = images_for(network, set_named(data or network.card["data"]))
         trial = _noisy_training_images(images, size)
     result = {"network": network.label, "size_px": size}
     result["largest_difference"] = export.export_onnx(network, path, trial[:8])

@@ -31,7 +31,7 @@ from ..nas.lut import key_of, parts
 from ..nas.space import ENCODER_STAGES, Space
 from . import drawing
 from .figures import COLOURS, LINES, MARKERS, PALETTE, new_figure
-from .timing import latencies
+from .latencies import section_3
 
 LOCK = threading.Lock()  # JupyterLab calls back in a thread of its own
 # Of controls: whole labels
@@ -157,7 +157,7 @@ class Trained:
         """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
         rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
         table = rows.groupby("label")[["flops", self.metric]].mean()
-        return table.assign(mb=table.index.str.startswith("MB"), ms=latencies(batch=1)["median_ms"])
+        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
 
     def show(self, size: drawing.Size, mb: bool, sigma: float | None, unit: str) -> str:
         """Mark a network; in words what it costs, and what those reach that cost about as much."""
@@ -215,8 +215,8 @@ def table(measured: Table, space: Space) -> Panel:
         place, points = space.layers[layer - 1], []
         for operator, line in zip(space.candidates, lines):
             curve = measured.curves[key_of(place, operator)]
-            ends = operator.least_hidden(place.in_channels), operator.most_hidden(place.in_channels)
-            own = [(x, ms) for x, ms in zip(curve.hidden, curve.median_ms) if ends[0] <= x <= ends[1]]
+            low, high = operator.hidden_range(place.in_channels)
+            own = [(x, ms) for x, ms in zip(curve.hidden, curve.median_ms) if low <= x <= high]
             line.set_data(*np.transpose(own))
             points += own
         (_, least_ms), (width, most_ms) = np.min(points, 0), np.max(points, 0)
@@ -233,19 +233,20 @@ def target(measured: Table, searches: dict, network: str = "C-NAS", decoder: str
     `searches`: name to (space, log-probabilities of the operators of its layers).
     """
     solved = {key: frontier(s, measured, logs, network, decoder) for key, (s, logs) in searches.items()}
-    low, high = max(s.range_ms[0] for s in solved.values()), min(s.range_ms[1] for s in solved.values())
-    high = max(s.latency_ms(s.best(high)) for s in solved.values())  # a longer target changes nothing
-    space = next(iter(searches.values()))[0]
+    largest = {key: found.best(found.range_ms[1]) for key, found in solved.items()}
+    ends = {key: np.ceil(10 * solved[key].latency_ms(best)) / 10 for key, best in largest.items()}
+    low = np.ceil(10 * max(found.range_ms[0] for found in solved.values())) / 10
+    first, count = next(iter(searches)), len(parts(next(iter(largest.values())), network, decoder))
     figure, axes = new_figure(9.6, 3.2)
-    bars = axes.bar(range(len(space.layers) + 4), 1, align="edge", edgecolor="black", linewidth=0.8)
+    bars = axes.bar(range(count), 1, align="edge", edgecolor="black", linewidth=0.8)
     stages = [axes.text(0, 8.4, str(n + 1)) for n in range(ENCODER_STAGES if network == "D-NAS" else 6)]
-    aim = axes.axvline(low, color="black", linestyle="--")
+    aim = axes.axvline(0, color="black", linestyle="--")
     looks = KERNELS | {"stem, head": "0.85", "decoder": COLOURS["green"]}
     handles = [Patch(facecolor=colour, edgecolor="black", label=name) for name, colour in looks.items()]
     handles += [Patch(facecolor="white", edgecolor="black", hatch="//", label="squeeze-and-excitation")]
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, fontsize=10)
     axes.set(xlabel="latency (ms); a block is as wide as the time it takes, 1 to 6: stages")
-    axes.set(ylabel="expansion rate", ylim=(0, 9.2), xlim=(0, 1.02 * high))
+    axes.set(ylabel="expansion rate", ylim=(0, 9.2), xlim=(0, 1.02 * max(ends.values())))
 
     def draw(search: str, target_ms: float) -> tuple[Figure, str]:
         space, log_alphas = searches[search]
@@ -261,21 +262,18 @@ def target(measured: Table, searches: dict, network: str = "C-NAS", decoder: str
                 layer, choice = next(blocks)
                 bar.set(height=hidden / layer.in_channels, hatch="//" if choice.operator.se else "")
                 bar.set_facecolor(looks[f"kernel {choice.operator.kernel}"])
-                stages[layer.stage].set_x(
-                    left if layer.block == 0 else stages[layer.stage].get_position()[0]
-                )
+                if layer.block == 0:
+                    stages[layer.stage].set_x(left)
         aim.set_xdata([target_ms] * 2)
         logs = [alpha[space.candidates.index(c.operator)] for alpha, c in zip(log_alphas, best.choices)]
         text = f"{network}, {search}: {total_ms:.2f} ms by the table, for at most {target_ms:.1f} ms; "
-        mean = np.exp(np.mean(logs))
-        return figure, f"{text}the search gives its operators a probability of {mean:.2f} per layer."
+        return figure, f"{text}probability of its operators {np.exp(np.mean(logs)):.2f} per layer."
 
-    ends = dict(min=np.ceil(10 * low) / 10, max=np.ceil(10 * high) / 10, step=0.1, readout_format=".1f")
-    return Panel(
-        draw,
-        search=W.Dropdown(options=list(searches), description="search", **WIDE),
-        target_ms=W.FloatSlider(round((low + high) / 2, 1), description="target (ms)", **ends, **WIDE),
-    )
+    choice = W.Dropdown(options=list(searches), description="search", **WIDE)
+    look = dict(description="target (ms)", step=0.1, readout_format=".1f")
+    slider = W.FloatSlider(round((low + ends[first]) / 2, 1), min=low, max=ends[first], **look, **WIDE)
+    choice.observe(lambda change: slider.set_trait("max", ends[change["new"]]), names="value")
+    return Panel(draw, search=choice, target_ms=slider)  # a target beyond its end would change nothing
 
 
 def replay(alphas: pd.DataFrame, epochs: pd.DataFrame, target_ms: float) -> Panel:

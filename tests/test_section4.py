@@ -92,7 +92,6 @@ def test_a_search_leaves_all_that_the_notebooks_show(small):
     assert not list(folder_of(found).glob("checkpoint*"))  # a hundred megabytes that nobody needs any more
     assert result.predicted_ms <= found.target_ms == target_ms("smoke", "M")
     assert result.architecture == load_architecture(folder_of(found) / "architecture.json")
-    assert [len(a) for a in result.log_alphas] == [4] * 18
     assert json.loads((folder_of(found) / "config.json").read_text())["experiment"]["label"] == "test"
 
 

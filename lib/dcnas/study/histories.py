@@ -29,7 +29,7 @@ def failed_seeds(history: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """Loss of training and validation over the images seen, a panel per network, a line per seed; `rows` are those of the results."""
+    """Loss of training and validation over the images seen, a panel per network, a line per seed."""
     labels, failed = list(dict.fromkeys(history["label"])), failed_seeds(history)
     wide = min(COLUMNS, len(labels))
     tall = -(-len(labels) // wide)

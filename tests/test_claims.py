@@ -1,14 +1,15 @@
 """Verdicts on made-up effects."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dcnas.errors import InputError
-from dcnas.study import claims, timing
+from dcnas.study import latencies
 from dcnas.study.claims import judge, overall, verdict_table, verdict_text
+from dcnas.study.comparisons import Evidence
 from dcnas.study.stats import Interval, of_median
 
 NAN = math.nan
@@ -40,11 +41,6 @@ def test_each_verdict(effect, asked, verdict):
     assert judge(effect, **asked) == verdict
 
 
-def test_an_unknown_direction_is_named():
-    with pytest.raises(InputError, match="direction is '>='"):
-        judge(Interval(1, 1, 1), direction=">=")
-
-
 def test_a_claim_of_several_parts_is_as_good_as_its_worst():
     assert overall(["reproduced", "reproduced"]) == "reproduced"
     assert overall(["reproduced", "undecided"]) == "undecided"
@@ -73,23 +69,15 @@ def test_bounds_of_what_is_exact_or_not_measured():
 
 
 def test_the_latency_difference_is_paired(tmp_path, monkeypatch):
-    monkeypatch.setattr(timing, "latency_dir", lambda: tmp_path)
-    assert math.isnan(claims.latency_difference("MB2.5-M", "Conv-L").mean)  # never measured
+    monkeypatch.setattr(latencies, "latency_dir", lambda: tmp_path)
     load = np.random.default_rng(0).uniform(10, 20, 60)  # what the machine does meanwhile meets both
-    rows = [
-        {"a": a, "b": b, "round": i, "a_ms": ms + 0.5 + 0.001 * (i % 3), "b_ms": ms}
-        for a, b in timing.PAIRS for i, ms in enumerate(load)
-    ]  # fmt: skip
-    path = tmp_path / "pairs-board.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
-    found = claims.latency_difference("MB2.5-M", "Conv-L")
-    assert found.mean == pytest.approx(0.501) and 0.5 <= round(found.low, 6) <= round(found.high, 6) <= 0.502
-    pd.DataFrame(rows[:-1]).to_csv(path, index=False)
-    with pytest.raises(InputError, match="pairs-board.csv has not all its rounds"):
-        claims.latency_difference("MB2.5-M", "Conv-L")
-    pd.DataFrame(rows[60:]).to_csv(path, index=False)
-    with pytest.raises(InputError, match="not all its rounds"):
-        claims.latency_difference("DC-Net Reduced Sequential", "DC-Net Reduced Integrated")
+    slower = load + 0.5 + 0.001 * (np.arange(60) % 3)
+    passes = pd.DataFrame({"a": "MB2.5-M", "b": "Conv-L", "round": range(60), "a_ms": slower, "b_ms": load})
+    passes.to_csv(tmp_path / "pairs-board.csv", index=False)
+    for networks, sign in (("MB2.5-M - Conv-L", 1), ("Conv-L - MB2.5-M", -1)):
+        row = SimpleNamespace(metric="pair", networks=networks, sigmas="all", group="tables_1_and_6")
+        effect, _, _ = Evidence().effect(row)
+        assert effect.mean == pytest.approx(sign * 0.501) and effect.high - effect.low < 0.0021
 
 
 def test_the_median_has_the_ranks_of_statistical_tables():

@@ -9,11 +9,9 @@ from math import isnan
 import pandas as pd
 
 from . import paper
-from .latencies import pair_passes
-from .stats import Interval, of_median
+from .stats import Interval
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
-COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 
 
 def judge(effect: Interval, threshold: float = 0.0, direction: str = ">", *, margin: float = 0.0, seeds: int | None = None) -> str:
@@ -40,12 +38,6 @@ def criterion(threshold: float = 0.0, direction: str = ">", margin: float = 0.0)
     if direction == "about":
         return f"about {threshold:g} (within {margin:g})"
     return f"{'above' if direction == '>' else 'below'} {threshold:g}"
-
-
-def latency_difference(a: str, b: str) -> Interval:
-    """Latency of `a` minus that of `b` in ms, timed side by side in batches of 32: the median over rounds; NaN if not measured."""
-    passes = pair_passes(a, b)
-    return of_median(passes["a_ms"] - passes["b_ms"])
 
 
 def verdict_table(rows: list[dict]) -> pd.DataFrame:

@@ -23,9 +23,8 @@ from .paths import executed_dir, shown
 measure, mnist, notebooks, queues = map(
     Lazy, ("latency.measure", "data.mnist", "study.notebooks", "study.queue")
 )
-section2, section4, store = Lazy("study.section2"), Lazy("study.section4"), Lazy("study.runs")
-results3, results4, timing = Lazy("study.results3"), Lazy("study.results4"), Lazy("study.timing")
-summary = Lazy("study.summary")
+presets, store, carrying_out = Lazy("study.presets"), Lazy("study.store"), Lazy("study.runs")
+publish, latencies, table = Lazy("study.publish"), Lazy("study.latencies"), Lazy("study.readme")
 
 OWN = "A network for your board and images"  # heading of the help
 OUT_OF_MEMORY = (
@@ -109,15 +108,12 @@ def data(
 @study_command
 def runs(scale: options.Scale = "laptop", group: options.Group = "section3") -> None:
     """List the runs of a scale in the queue's order: complete here, published, or still to do."""
-    experiments, published = _group(group)(scale), store.published_runs()
-    for experiment in experiments:
-        is_published = "published" if experiment.name in published else "-"
-        state = "complete" if store.is_complete(experiment) else is_published
-        print(f"{experiment.name}  {state:9}  {experiment.title}")
-    here, known = sum(map(store.is_complete, experiments)), sum(e.name in published for e in experiments)
-    print(
-        f"{here} of {len(experiments)} complete here, {known} published. Groups: {', '.join(_groups())}."
-    )
+    listed = presets.runs(group, scale)
+    complete, published = [*map(store.is_complete, listed)], [*map(store.is_published, listed)]
+    for run, here, known in zip(listed, complete, published, strict=True):
+        print(f"{run.name}  {'complete' if here else 'published' if known else '-':9}  {run.title}")
+    counts = f"{sum(complete)} of {len(listed)} complete here, {sum(published)} published"
+    print(f"{counts}. Groups: {', '.join(presets.GROUPS)}.")
 
 
 @study_command
@@ -129,7 +125,7 @@ def run(settings: LabelOptions) -> None:
     label, seed = settings.label, settings.seed
     if label is None:
         return _work_through(settings)
-    experiments = _group(settings.group)(settings.scale)
+    experiments = presets.runs(settings.group, settings.scale)
     labels = list(dict.fromkeys(e.label for e in experiments))
     if label not in labels:
         close = close_to(label, labels, 3, 0.3)
@@ -144,7 +140,7 @@ def run(settings: LabelOptions) -> None:
     _require_commit(settings)
     experiment, where = seeds[seed], {"device": settings.device}
     if (settings.engine, settings.address) == ("local", None):
-        store.obtain(experiment, **where)  # in this process: it may be one of torchrun's
+        carrying_out.obtain(experiment, **where)  # in this process: it may be one of torchrun's
     else:
         where |= {"engine": settings.engine, "address": settings.address}
         queues.run_queue([experiment], **where, skip_published=False)
@@ -164,7 +160,7 @@ def queue(settings: QueueOptions) -> None:
 
 
 def _work_through(settings: RunOptions, **limits) -> None:
-    experiments = _group(settings.group)(settings.scale)
+    experiments = presets.runs(settings.group, settings.scale)
     _require_commit(settings)
     where = {name: getattr(settings, name) for name in ("device", "engine", "address")}
     done = len(experiments) - queues.run_queue(experiments, **where, **limits)
@@ -181,36 +177,17 @@ def _require_commit(settings: RunOptions) -> None:
         store.require_commit()
 
 
-def _groups() -> dict[str, Callable]:
-    """Every group of runs by name: lists for a scale."""
-    names = ("searches", "derivations", "trainings")
-    whole = {f"section4_{name}": getattr(section4, name) for name in names} | {
-        "section4": section4.everything
-    }
-    parts = {name: make for name, make in results4.GROUPS.items() if name != "trainings"}
-    return results3.GROUPS | whole | parts | {"section2": section2.section2}
-
-
-def _group(name: str) -> Callable:
-    groups = _groups()
-    if name not in groups:
-        raise InputError(f"group is {name!r}, but one of {', '.join(groups)} was expected.")
-    return groups[name]
-
-
 @study_command
 def collect() -> None:
     """Merge complete runs of the scales laptop, gpu and paper into data/published, data/weights."""
-    third, fourth, second = results3.collect(), results4.collect(), section2.collect()
-    print(f"Section 2: {second} runs of BM3D are published.")
-    print(f"Section 3: {third['published']} runs are published, {third['new']} of them new.")
-    print(f"Section 4: published are {', '.join(f'{count} {what}' for what, count in fourth.items())}.")
+    for name, count in publish.collect().items():
+        print(f"data/published/{name}.csv has {count} runs.")
 
 
 @study_command
 def readme() -> None:
     """Put the published results beside the paper's numbers into the README."""
-    print("README.md was up to date." if summary.write_readme() else "README.md has the new table.")
+    print("README.md was up to date." if table.write_readme() else "README.md has the new table.")
 
 
 @study_command
@@ -229,9 +206,9 @@ def latency(
     meanwhile.
     """
     if section == "3":
-        path = timing.measure_section3(device=device, threads=threads, rounds=rounds or 10)
+        path = latencies.measure_section3(device=device, threads=threads, rounds=rounds or 10)
     else:
-        measured = results4.measure_section4 if section == "4" else section2.measure
+        measured = latencies.measure_section4 if section == "4" else latencies.measure_section2
         path = measured(scale, rounds=rounds or 30, progress=True)
     print(f"Wrote {shown(path)}")
 

@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ..build import build
 from ..data.pictures import STRIDE, square_of, with_channels
 from ..errors import InputError, close_to, in_file
-from ..models import UNet, build_classifier
 from ..models.crops import BOX_SIZE, crop_boxes
-from ..models.dcnet import JOINING, Integrated, Sequential
-from ..nas.networks import DECODERS, MANUAL, NETWORKS, SequentialJoint, build_manual, build_network
-from ..nas.space import MOST_RESOLUTION, from_record
+from ..models.dcnet import JOINING
+from ..nas.networks import DECODERS, MANUAL, NETWORKS, SequentialJoint
+from ..nas.space import MOST_RESOLUTION
 from ..paths import weights_dir, write_atomic
 
 FORMAT = 1
@@ -146,24 +146,6 @@ def _corner(images: Tensor) -> Tensor:
 
 
 # ---- files
-
-
-def build(record: dict, classes: int) -> nn.Module:
-    """The network that a card's `network` describes, without weights."""
-    kind = record["kind"]
-    if kind in ("unet", *JOINING):
-        unet = UNet(**record["unet"])
-        if kind == "unet":
-            return unet
-        return (
-            Integrated(unet, classes)
-            if kind == "integrated"
-            else Sequential(unet, build_classifier(record["classifier"]))
-        )
-    architecture = from_record(record["architecture"]) if "architecture" in record else None
-    if kind in NETWORKS:
-        return build_network(kind, architecture, record.get("decoder", "conv"))
-    return build_manual(kind, record.get("unet", {}), classes, architecture)
 
 
 def compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:

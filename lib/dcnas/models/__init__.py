@@ -1,7 +1,7 @@
 """The networks of Section 3: classifiers, UNet denoisers and the joint DC-Net."""
 
 from .classifier import CLASSIFIERS, VARIANTS, Classifier, build_classifier
-from .dcnet import JOINING, UNETS, Integrated, Sequential, build_dcnet
+from .dcnet import JOINING, UNETS, EncoderClassifier, Integrated, Sequential, build_dcnet
 from .dncnn import DnCNN
 from .flops import count_flops, count_parameters
 from .unet import UNet, unet_widths
@@ -13,6 +13,7 @@ __all__ = [
     "VARIANTS",
     "Classifier",
     "DnCNN",
+    "EncoderClassifier",
     "Integrated",
     "Sequential",
 ]

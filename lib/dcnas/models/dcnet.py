@@ -6,6 +6,7 @@ the digit's region of the deepest encoder map, a global max pooling and a linear
 """
 
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from .classifier import build_classifier
 from .crops import crop_boxes, crop_features
@@ -46,3 +47,17 @@ def build_dcnet(joining: str, size: str) -> Integrated | Sequential:
     """DC-Net "integrated" or "sequential", of size "baseline" or "reduced" (Table 3)."""
     unet = UNet(**UNETS[size])
     return Integrated(unet) if joining == "integrated" else Sequential(unet, build_classifier("MB2.5-M"))
+
+
+class EncoderClassifier(nn.Module):
+    """A control of Section 3.3: Integrated's encoder and head on the digit's noisy square alone, (B, 1, 32, 32) to logits."""
+
+    def __init__(self, unet: UNet):
+        super().__init__()
+        joint = Integrated(unet)
+        self.encoder, self.head = joint.unet.down, joint.head
+
+    def forward(self, crops: Tensor) -> Tensor:
+        for i, level in enumerate(self.encoder):
+            crops = level(max_pool2d(crops, 2) if i else crops)
+        return self.head(crops.amax((-2, -1)))

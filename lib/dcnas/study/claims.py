@@ -10,8 +10,8 @@ import pandas as pd
 
 from ..errors import require_choice
 from . import paper
+from .latencies import pair_passes
 from .stats import Interval, of_median
-from .timing import pair_passes
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 DIRECTIONS = (">", "<", "about")

@@ -16,22 +16,28 @@ import pandas as pd
 from ..data.noise import SIGMAS
 from ..nas.recorder import TAIL
 from ..paths import paper_dir
-from . import results4, stats
-from .results import Results, paper, results, searches
+from . import stats
+from .latencies import pair_passes
+from .results import Results, derivations, results, searches
 from .stats import NOISY, Interval, Scores
-from .timing import pair_passes
+from .tables import paper
 
 COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 B_LINE = [f"UNet b={b} d=4 m=2 c=2" for b in (4, 8, 16, 32, 64)]
 LEVELS = {"all": SIGMAS, "noisy": NOISY, "above 0.2": SIGMAS[3:], "0": SIGMAS[:1]}
 GROUPS = {"figure_3": ("figure_3", "figure_3_mbconv")}  # read together
 TABLES = {  # of the paper, and the column of names
-    "tables_1_and_6": ("table1_6_classifiers", "model"), "figure_3": ("table2_unet", "model"),
-    "table_3": ("table3_dcnet", "model"), "table_8": ("table8_beta", "beta"),
-    "table_4": ("table4_dnas", "model"), "table_5": ("table5_dcnas", "ours"),
+    "tables_1_and_6": ("table1_6_classifiers", "model"),
+    "figure_3": ("table2_unet", "model"),
+    "table_3": ("table3_dcnet", "model"),
+    "table_8": ("table8_beta", "beta"),
+    "table_4": ("table4_dnas", "model"),
+    "table_5": ("table5_dcnas", "ours"),
 }
 TERM = re.compile(r"(?:^|\s)([+-]?) ?(?:([\d.]+) \* )?(equal\()?([^;|/]+?)\)?(?=$| [+-] )")
-Effect = tuple[Interval, int | None, dict]  # the effect; seeds, None if counted or timed; what the row's text has in braces
+Effect = tuple[
+    Interval, int | None, dict
+]  # the effect; seeds, None if counted or timed; what the row's text has in braces
 
 
 def asked(claims: Iterable[str] = ()) -> pd.DataFrame:
@@ -59,7 +65,7 @@ class Evidence:
 
     def results_of(self, group: str) -> Results:
         read = results(GROUPS.get(group, group), self.scale, device=self.device)
-        return Results(self.select(read.rows), read.archive)
+        return Results(self.select(read.rows))
 
     def flops_of(self, group: str) -> pd.Series:
         return self.results_of(group).rows.groupby("label", sort=False)["flops"].first()
@@ -87,7 +93,9 @@ class Evidence:
             if term is None or not set(term) <= set(self.flops_of(group).index):
                 return None
             for name, weight in term.items():
-                total[name] = total.get(name, 0.0) + weight * float(factor or 1) * (-1 if sign == "-" else 1)
+                total[name] = total.get(name, 0.0) + weight * float(factor or 1) * (
+                    -1 if sign == "-" else 1
+                )
         return total
 
     def named(self, row):
@@ -95,27 +103,42 @@ class Evidence:
         for word, pattern in (("b=equal", r"{} b=(\d+)$"), ("b=large", r"{} b=(\d+) d=5")):
             if word in row.networks:
                 prefix = re.search(rf"(\S+) {word}", row.networks)[1]
-                widths = [m[1] for label in self.flops_of(row.group).index if (m := re.match(pattern.format(prefix), label))]
+                widths = [
+                    m[1]
+                    for label in self.flops_of(row.group).index
+                    if (m := re.match(pattern.format(prefix), label))
+                ]
                 new = f"b={widths[0] if widths else 'none'}"
-                row = row._replace(networks=row.networks.replace(word, new), text=row.text.replace(word, new))
+                row = row._replace(
+                    networks=row.networks.replace(word, new), text=row.text.replace(word, new)
+                )
         return row
 
     def effect(self, row) -> Effect | None:
         """The effect that a row of `asked` is about; None where a network has no results."""
         kind, _, how = row.metric.partition(" ")
-        levels = LEVELS.get(row.sigmas) or ([self.sigma] if row.sigmas == "sigma" else [float(s) for s in row.sigmas.split()])
+        levels = LEVELS.get(row.sigmas) or (
+            [self.sigma] if row.sigmas == "sigma" else [float(s) for s in row.sigmas.split()]
+        )
         if kind in ("psnr", "ssim", "accuracy"):
             return self.score(row, kind, how, levels)
         labels = re.split(r" [-/|] ", row.networks)
-        if kind not in ("pair", "flips", "derived") and not set(labels) <= set(self.flops_of(row.group).index):
+        if kind not in ("pair", "flips", "derived") and not set(labels) <= set(
+            self.flops_of(row.group).index
+        ):
             return None
         return getattr(self, kind)(row, how, levels, labels)  # the methods below are the kinds
 
     def score(self, row, metric: str, how: str, levels) -> Effect | None:
         scores, words = self.scores_of(row.group, metric, row.sigmas == "0"), {}
         if how == "mean":  # over those b whose networks share most seeds
-            parts = {int(re.search(r"b=(\d+)", f)[1]): self.weights(f, row.group) for f in row.networks.split(" ; ")}
-            seeds = {b: pair[1] for b, w in parts.items() if w and (pair := stats.contrast(scores, w, levels))}
+            parts = {
+                int(re.search(r"b=(\d+)", f)[1]): self.weights(f, row.group)
+                for f in row.networks.split(" ; ")
+            }
+            seeds = {
+                b: pair[1] for b, w in parts.items() if w and (pair := stats.contrast(scores, w, levels))
+            }
             used = [b for b, count in seeds.items() if count == max(seeds.values())]
             weights: dict[str, float] = {}
             for b in used:
@@ -131,7 +154,9 @@ class Evidence:
             words["worst"] = levels[0]
         return *stats.contrast(scores, weights, levels), words
 
-    def _stacked(self, row, metric: str, sides: list[list[str]], levels) -> tuple[np.ndarray, int] | None:
+    def _stacked(
+        self, row, metric: str, sides: list[list[str]], levels
+    ) -> tuple[np.ndarray, int] | None:
         """(seeds, sides, networks, images) of the seeds that all networks share."""
         scores = self.scores_of(row.group, metric, row.sigmas == "0")
         by_seed = [[stats.per_image(scores, label, levels) for label in side] for side in sides]
@@ -143,21 +168,35 @@ class Evidence:
         """The rank correlation of a score with the number in each network's name."""
         if (stacked := self._stacked(row, metric, [labels], levels)) is None:
             return None
-        numbers = np.array([float(re.search(r"[\d.]+", label.split("C-NAS")[-1])[0]) for label in labels])[:, None]
+        numbers = np.array(
+            [float(re.search(r"[\d.]+", label.split("C-NAS")[-1])[0]) for label in labels]
+        )[:, None]
         rho = stats.bootstrap_of_means(stacked[0][:, 0], lambda means: stats.spearman(means, numbers))
         return rho, stacked[1], {}
 
     def twins(self, row, metric: str, levels, labels) -> Effect | None:
         """The rank correlation of UNets' scores with those of their MBConv twins."""
         there = [label for label in labels if f"MB-{label}" in self.flops_of(row.group).index]
-        if len(there) < 3 or (stacked := self._stacked(row, metric, [there, [f"MB-{label}" for label in there]], levels)) is None:
+        if (
+            len(there) < 3
+            or (
+                stacked := self._stacked(
+                    row, metric, [there, [f"MB-{label}" for label in there]], levels
+                )
+            )
+            is None
+        ):
             return None
         rho = stats.bootstrap_of_means(stacked[0], lambda means: stats.spearman(*means))
         return rho, stacked[1], {"count": len(there)}
 
     def flops(self, row, how: str, levels, labels) -> Effect:
         flops = self.flops_of(row.group)[labels].to_numpy()
-        value = {"": (flops[0] - flops[1]) / 1000, "ratio": flops[0] / flops[1], "least": (flops[1:] / flops[:-1]).min()}[how]
+        value = {
+            "": (flops[0] - flops[1]) / 1000,
+            "ratio": flops[0] / flops[1],
+            "least": (flops[1:] / flops[:-1]).min(),
+        }[how]
         value = float(value)
         return Interval(value, value, value), None, {}
 
@@ -175,7 +214,11 @@ class Evidence:
             each = part["error_ms"].groupby(part["derivation"].fillna("made by hand")).sum()
             mean.append(part["latency_ms"].mean())
             error.append(float((each**2).sum() ** 0.5 / len(part)))
-        gap, half, scale = mean[0] - mean[1], 1.96 * hypot(*error), 100 / mean[1] if row.metric == "pct" else 1
+        gap, half, scale = (
+            mean[0] - mean[1],
+            1.96 * hypot(*error),
+            100 / mean[1] if row.metric == "pct" else 1,
+        )
         return Interval(gap * scale, (gap - half) * scale, (gap + half) * scale), None, {}
 
     pct = ms
@@ -183,9 +226,13 @@ class Evidence:
     def flips(self, row, how: str, levels, labels) -> Effect:
         """Best operators that change from one epoch to the next in the last third of the alphas' training, in % of layers."""
         read, pct = self.searches_of("beta_searches"), {}
-        for (label, seed), epochs in read.epochs[read.epochs["alphas_trained"]].groupby(["label", "seed"]):
+        for (label, seed), epochs in read.epochs[read.epochs["alphas_trained"]].groupby(
+            ["label", "seed"]
+        ):
             tail = epochs["flips"].tail(max(2, int(len(epochs) * TAIL)))
-            pct.setdefault(label, {})[seed] = 100 * float(tail.mean()) / len(read.architectures[label, seed].space.layers)
+            pct.setdefault(label, {})[seed] = (
+                100 * float(tail.mean()) / len(read.architectures[label, seed].space.layers)
+            )
         sides = [pct[label] for label in labels]
         shared = sorted(set.intersection(*map(set, sides)) if len(sides) > 1 else sides[0])
         values = [sides[0][seed] - (sides[1][seed] if len(sides) > 1 else 0.0) for seed in shared]
@@ -194,17 +241,29 @@ class Evidence:
 
     def spread(self, row, what: str, levels, labels) -> Effect:
         """The standard deviation over searches of the first, over that of the second: of latency as searched, or of accuracy."""
-        sides, last = [], self.searches_of("beta_searches").epochs.groupby(["label", "seed"])["argmax_ms"].last().round(2)
+        sides, last = (
+            [],
+            self.searches_of("beta_searches")
+            .epochs.groupby(["label", "seed"])["argmax_ms"]
+            .last()
+            .round(2),
+        )
         scores = self.scores_of(row.group, "accuracy", True)
         for label in labels:
-            one = [stats.contrast({key: a}, {label: 1.0}, [0.0])[0].mean for key, a in scores.items() if key[0] == label]
+            one = [
+                stats.contrast({key: a}, {label: 1.0}, [0.0])[0].mean
+                for key, a in scores.items()
+                if key[0] == label
+            ]
             sides.append(last[label].to_numpy() if what == "latency" else np.round(one, 1))
         return stats.ratio_of_spreads(*sides), min(map(len, sides)), {}
 
     def derived(self, row, column: str, levels, labels) -> Effect | None:
         """How far measured latencies of derived networks are from their targets, in %."""
-        rows = results4.derived(self.scale, device=self.device)
-        ours = rows[(rows["label"] == row.networks) & rows["random_seed"].isna() & (rows["network"] == "C-NAS")]
+        rows = derivations(self.scale, device=self.device)
+        ours = rows[
+            (rows["label"] == row.networks) & rows["random_seed"].isna() & (rows["network"] == "C-NAS")
+        ]
         return (stats.of_few(ours[column].to_numpy()), len(ours), {}) if len(ours) else None
 
 
@@ -218,7 +277,11 @@ def compared(claims: Iterable[str] = (), evidence: Evidence | None = None) -> li
         interval, seeds, words = effect
         number = paper_number(row)
         sign, *numbers = row.ask.replace("paper", f"{round(number or 0, 3)}").split()
-        entry = {"claim": row.claim, "group": row.group, "comparison": row.text.format(sigma=evidence.sigma, **words)}
+        entry = {
+            "claim": row.claim,
+            "group": row.group,
+            "comparison": row.text.format(sigma=evidence.sigma, **words),
+        }
         entry |= {"effect": interval, "direction": sign, "threshold": float(numbers[0])}
         if sign == "about":
             entry["margin"] = float(numbers[-1])

@@ -21,7 +21,7 @@ from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scen
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, new_figure, picture
-from .results4 import images_of_scale
+from .results import photographs_of
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .widgets import WIDE, Panel
 
@@ -71,7 +71,7 @@ def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
 
     `samples`: label to the outputs that are kept, uint8 (SAMPLE_SIGMAS, SAMPLES, C, H, W).
     """
-    images, side = images_of_scale(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
+    images, side = photographs_of(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
     views, _ = evaluation_images(images, "test", side, SAMPLES)
     noisy, part, count = bank_noisy(views), slice(side // 4, 7 * side // 12), len(samples) + 2
     shown = Pictures(count, rows=2, height=0.7 + 2 * min(1.35, 8.6 / count))

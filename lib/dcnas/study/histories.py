@@ -5,11 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ..paths import published_dir, runs_dir
-from ..reading import COUNT, SCORE, read_frame, require_columns
 from . import figures
-from .results3 import HISTORY
-from .runs import read_history
 
 FAILED = 1.1  # times the final validation loss of its network's median seed, and above
 NONE = "No training curves of these networks are published yet."
@@ -19,28 +15,6 @@ _LOOKS = {
     "validation": dict(color=figures.COLOURS["blue"], linewidth=1.4),
     "validation, a seed that failed": dict(color=figures.COLOURS["red"], linewidth=1.4, linestyle="--"),
 }
-
-
-def histories(rows: pd.DataFrame) -> pd.DataFrame:
-    """The training curves of the runs in `rows`, which `results` gave: a row per run and epoch, with the images seen till then.
-
-    Of published runs only those whose curves are published.
-    """
-    runs = rows[["run", "label", "scale", "seed", "batch", "source"]].drop_duplicates()
-    found = [pd.DataFrame(columns=["run", *HISTORY[4:]])]
-    if "published" in set(runs["source"]):
-        found += map(_read_published, sorted(published_dir().glob("section*_history.csv")))
-    here = runs.loc[runs["source"] == "runs", "run"]
-    found += [pd.DataFrame(read_history(runs_dir() / run)).assign(run=run) for run in here]
-    curves = pd.concat(found[1:] or found)[["run", *HISTORY[4:]]]
-    curves = runs.drop(columns="source").merge(curves, on="run")
-    return curves.assign(images=curves["step"] * curves["batch"])
-
-
-def _read_published(path) -> pd.DataFrame:
-    frame = read_frame(path, HISTORY)
-    require_columns(path, frame, dict.fromkeys(("seed", "step"), COUNT) | dict.fromkeys(HISTORY[5:], SCORE))
-    return frame
 
 
 def failed_seeds(history: pd.DataFrame) -> list[tuple[str, int]]:
@@ -55,7 +29,7 @@ def failed_seeds(history: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """Loss of training and validation over the images seen, a panel per network, a line per seed; `rows` as for `histories`."""
+    """Loss of training and validation over the images seen, a panel per network, a line per seed; `rows` are those of the results."""
     labels, failed = list(dict.fromkeys(history["label"])), failed_seeds(history)
     wide = min(COLUMNS, len(labels))
     tall = -(-len(labels) // wide)

@@ -16,13 +16,14 @@ from matplotlib.lines import Line2D
 
 from ..data.two_digits import IMAGE_SIZE
 from ..models.crops import BOX_SIZE
-from . import figures, paper, results3, results4
+from . import figures, latencies, paper
 from .claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, judge, overall, verdict_table
 from .comparisons import COUNTED, TIMED, Evidence, asked, compared
 from .figures import COLOURS
-from .section4_runs import differs
+from .presets import SECTION_3, SECTION_4, differs
+from .records import read_published, scale_of
+from .results import lengths, results
 from .stats import Scores, widened
-from .timing import latencies
 
 NOISY_GROUPS = ("tables_1_and_6", "figure_3", "table_3", "table_4", "table_5")  # judged on noisy images
 DECIBEL = 10 / np.log(10)
@@ -116,9 +117,7 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
     noisy = sorted({claim for claim, group in asked()[["claim", "group"]].to_numpy() if group in NOISY_GROUPS})
     rows = [row | {"clipped": False} if row["claim"] in noisy and "seeds" in row else row for row in compared(evidence=evidence)]
     if assumptions.clipped:
-        among = results4.published() if scale == "published" else pd.DataFrame(columns=["label", "scale"])
-        check = results3.published() if scale == "published" else results3.results("clipping_check", scale, device=device)
-        there = pd.concat([check, among])
+        there = results("clipping_check", scale, device=device).rows if scale != "published" else _all_published()
         twins = Evidence(scale, device=device, change=assumptions.change, select=lambda rows: twins_of(rows, there))
         rows = with_twins(rows, compared(noisy, twins))
     texts, facts = paper.assumed(), cache(partial(_facts, evidence))
@@ -129,10 +128,15 @@ def comparisons(scale: str, assumptions: Assumptions = Assumptions(), *, device:
     return sorted(rows, key=lambda row: row["claim"])
 
 
+def _all_published() -> pd.DataFrame:
+    """All published trainings of Section 3: a row per run and noise level."""
+    return read_published("section3").assign(source="published")
+
+
 def _facts(evidence: Evidence, group: str) -> dict:
     """What the texts of assumptions name of a group's results."""
     rows = evidence.results_of(group).rows
-    timed = latencies(32) if evidence.results_of(group).archive == "section3_per_image" else results4.latencies(evidence.scale)
+    timed = latencies.section_3() if "task" in rows else latencies.section_4(scale_of(evidence.scale))
     facts = {name: _listed(rows[name]) for name in ("batch", "data", "resolution") if name in rows}
     facts |= {"box": BOX_SIZE, "image": IMAGE_SIZE, "timed_on": _listed(timed["device"]) or "no device"}
     return facts | {"scale": rows["scale"].iloc[0], "training": differs(rows["scale"].iloc[0])}
@@ -141,7 +145,7 @@ def _facts(evidence: Evidence, group: str) -> dict:
 def by_evidence(rows: Sequence[dict], scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """Claims that more evidence has moved: the verdicts on two seeds, or on classifiers trained for less, and on all, `rows`."""
     columns = {"two seeds of each network": verdicts(comparisons(scale, Assumptions(seeds=2), device=device))}
-    for part in results3.published_lengths("tables_1_and_6")[:-1] if scale == "published" else ():
+    for part in [r.rows for r in lengths("tables_1_and_6").values()][:-1] if scale == "published" else ():
         shorter = verdicts(compared(["C01", "C02", "C03", "C04", "C05"], Evidence(scale, select=lambda _, part=part: part)))
         columns[f"classifiers after {part['images'].iloc[0]:,} images"] = shorter.replace("no results", "")
     table = pd.DataFrame(columns | {"all": verdicts(rows)})
@@ -224,7 +228,7 @@ def _scales(rows: Sequence[dict]) -> str:
 
 def few_seeds(scale: str, *, device: str = "cpu") -> pd.DataFrame:
     """The networks with fewer seeds than others, and how long a training of theirs takes, in minutes."""
-    sections = (results3.results("section3", scale, device=device), results4.results("trainings", scale, device=device))
+    sections = [results(list(groups), scale, device=device).rows for groups in (SECTION_3, SECTION_4)]
     rows = pd.concat([part[["label", "seed", "train_s"]] for part in sections]).drop_duplicates(["label", "seed"])
     found = rows.groupby("label", sort=False).agg(seeds=("seed", "size"), minutes=("train_s", lambda s: round(s.mean() / 60, 1)))
     return found[found["seeds"] < found["seeds"].max()].rename_axis("network").rename(columns={"minutes": "a training (minutes)"})

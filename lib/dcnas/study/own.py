@@ -11,9 +11,10 @@ here:
 """
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,17 +34,30 @@ from ..latency.table import Conditions, load_table
 from ..models import count_flops, count_parameters
 from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
-from ..nas.search import check_target
+from ..nas.settings import check_target
 from ..nas.space import Space, load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
 from ..training import evaluate as evaluate_images
 from .notebooks import OWN_NETWORK, execute
-from .results3 import ship_run
-from .results4 import card_of, derivation_row, read_runs, read_search
-from .runs import bank_noisy, folder_of, obtain, to_csv
-from .section4 import OWN, TEMPERATURE_FALL, Search, Training, derivation, training
+from .presets import SCALE, Derivation, Run, Search
+from .publish import ship_run
+from .records import derivation_row, search_row
+from .runs import bank_noisy, obtain
 from .stats import bootstrap
+from .store import architecture_of, folder_of, to_csv
+
+TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
+SETTINGS = (
+    "epochs",
+    "steps_per_epoch",
+    "alpha_lr",
+    "learn_beta",
+    "elasticity",
+    "loss",
+    "alpha_gradient",
+    "rebuild_optimisers",
+)
 
 RECORD, ARCHITECTURE, EPOCHS = "search.json", "architecture.json", "search.csv"
 WEIGHTS, METRICS, REPORT = "weights.safetensors", "metrics.csv", "report.html"
@@ -87,32 +101,27 @@ def search(options: SearchOptions) -> Record:
         raise InputError(f"{shown(out)} holds another search ({settings}); name another folder.")
     out.mkdir(parents=True, exist_ok=True)
     obtain(run, device=options.device)
-    result, network, measured = read_search(run), run.settings.network, {}
-    architecture = result.architecture
+    network, measured, source = run.with_target(options.target_ms).network, {}, run
     if options.measure:
-        derived = derivation(run, network, options.target_ms)
-        obtain(derived, device=options.device)
-        architecture = load_architecture(folder_of(derived) / ARCHITECTURE)
-        measured = derivation_row(derived)[MEASURED].iloc[0].to_dict()
+        source = Derivation(run, network, options.target_ms)
+        obtain(source, device=options.device)
+        measured = {name: derivation_row(source)[name] for name in MEASURED}
+    architecture, end = architecture_of(source), search_row(run)
     with torch.random.fork_rng():
         model = build_network(network, architecture)
     side = architecture.space.resolution
     sizes = {"parameters": count_parameters(model)}
     sizes |= {"flops": count_flops(model, torch.zeros(1, IMAGE_CHANNELS, side, side))}
-    judged = (
-        {name: getattr(result, name) for name in ("target_ms", "verdict", "reason")} | measured | sizes
-    )
+    judged = {name: end[name] for name in ("target_ms", "verdict", "reason")} | measured | sizes
     told = {"predicted_ms": predicted_ms(table, architecture, network), "conditions": table.conditions}
-    error_pct = table.correction.error_pct
-    record = Record(
-        run=run.name, network=network, data=run.data, table_error_pct=error_pct, **judged, **told
-    )
+    told |= {"data": run.photos["data"], "table_error_pct": table.correction.error_pct}
+    record = Record(run=run.name, network=network, **judged, **told)
     if (out / ARCHITECTURE).exists() and load_architecture(out / ARCHITECTURE) != architecture:
         # they are of another network
         for path in (out / WEIGHTS, card_path(out / WEIGHTS), out / METRICS):
             path.unlink(missing_ok=True)
     save_architecture(architecture, out / ARCHITECTURE)
-    write_atomic(out / EPOCHS, result.epochs.to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / EPOCHS, (folder_of(run) / "epochs.csv").read_text())
     write_atomic(out / RECORD, record.model_dump_json(indent=1) + "\n")
     return record
 
@@ -129,18 +138,25 @@ def search_run(options: SearchOptions) -> Search:
     c, weight_epochs = table.conditions, max(1, epochs // 5)
     decay = options.temperature_decay or TEMPERATURE_FALL ** (1 / (epochs - weight_epochs))
     digest = hashlib.sha256(options.lut.read_bytes() + identity_of(data).encode()).hexdigest()[:8]
-    names = {field.name for field in fields(Search)}
-    settings = {name: value for name, value in asdict(options).items() if name in names}
-    settings |= {"label": f"own search, {digest}", "scale": "own", "data": data, "limit": None}
-    settings |= {"resolution": c.resolution, "width": c.width, "strides": c.strides}
-    settings |= {"operators": int(options.operators), "table": str(options.lut.resolve())}
-    settings |= {
-        "weight_epochs": weight_epochs,
-        "temperature_decay": decay,
-        "threads": _threads(options),
-    }
-    run = Search(**settings)
-    check_target(Space(run.operators, c.resolution, 2, c.width, c.strides), table, run.settings)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings |= {"weight_epochs": weight_epochs, "temperature_decay": decay}
+    run = Search(
+        f"own search, {digest}",
+        "own",
+        options.seed,
+        photos=dict(data=data, resolution=c.resolution, limit=None),
+        width=c.width,
+        strides=c.strides,
+        operators=int(options.operators),
+        target=options.target_ms,
+        table=str(options.lut.resolve()),
+        batch=options.batch,
+        settings=settings,
+        noisy=options.noisy,
+        threads=_threads(options),
+    )
+    space = Space(run.operators, c.resolution, 2, c.width, c.strides)
+    check_target(space, table, run.with_target(options.target_ms))
     return run
 
 
@@ -162,25 +178,25 @@ def train(options: TrainOptions) -> pd.DataFrame:
         network, data = network or record.network, data or record.data
     run = training_run(options, network, set_named(data))
     obtain(run, device=options.device)
-    rows = read_runs([run])
-    command = f"dcnas train DIR --network {network} --data {run.data} --decoder '{run.decoder}'"
-    command += f" --batch {run.batch} --seed {run.seed}{'' if run.noisy else ' --no-noisy'}"
-    card = card_of(run, f"{command} --steps {run.steps}")
-    card |= {"noisy": run.noisy, "flops": int(rows["flops"].iloc[0])}
-    ship_run(run, folder / WEIGHTS, card, rows, half=False)
+    command = (
+        f"dcnas train DIR --network {network} --data {run.data['data']} --decoder '{options.decoder}'"
+    )
+    command += f" --batch {run.batch} --seed {run.seed}{'' if options.noisy else ' --no-noisy'}"
+    ship_run(
+        run, folder / WEIGHTS, f"{command} --steps {run.train.steps}", half=False, noisy=options.noisy
+    )
     return evaluate(folder)[0]
 
 
-def training_run(options: TrainOptions, network: str, data: str) -> Training:
+def training_run(options: TrainOptions, network: str, data: str) -> Run:
     """The training of the folder's architecture on a reader's own images."""
     architecture = load_architecture(options.folder / ARCHITECTURE)
     label = f"own {network}, {hashlib.sha256(identity_of(data).encode()).hexdigest()[:8]}"
-    run = training(OWN, options.seed, label, network, architecture=architecture.to_json())
-    run = replace(
-        run, scale="own", data=data, resolution=architecture.space.resolution, decoder=options.decoder
-    )
-    run = replace(run, steps=options.steps, epoch_steps=max(1, options.steps // 8), batch=options.batch)
-    return replace(run, noisy=options.noisy, threads=_threads(options))
+    net = dict(kind=network, architecture=json.loads(architecture.to_json()), decoder=options.decoder)
+    photos = dict(data=data, resolution=architecture.space.resolution, limit=None, noisy=options.noisy)
+    how = replace(SCALE["short"].train, steps=options.steps, epoch_steps=max(1, options.steps // 8))
+    sizes = dict(batch=options.batch, eval_images=SCALE["short"].photos_eval, threads=_threads(options))
+    return Run(label, "own", options.seed, "photographs", net, photos, how, **sizes)
 
 
 def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]:

@@ -1,137 +1,139 @@
 """The queue: takes the most useful unfinished runs, several at a time, until all are done or the time is up.
 
-Workers of the engine `local` are processes of their own; those of `ray` are on several machines, see `engine_ray`. They agree
-through the runs' locks alone, so several queues, on several machines with a shared folder, may work on the same runs; a worker
-that dies loses nothing but its last seconds.
+Workers are processes of this machine, or tasks of a Ray cluster whose machines share the runs' folder: the same interface, that of
+a pool. They agree through the runs' locks alone, so several queues may work on the same runs; a worker that dies loses nothing
+but its last seconds. What measures latency goes alone, after what it needs.
 """
 
 import multiprocessing
 import os
-import sys
+import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from tqdm.auto import tqdm
 
 from ..data.mnist import load_mnist
-from ..errors import InputError, require_choice, require_whole
+from ..errors import InputError
 from ..latency.measure import check_device
-from .experiments import Experiment
-from .runs import is_complete, needs, obtain, published_runs
+from .derivation import derive
+from .presets import Derivation, Named, Run
+from .runs import needs, obtain
+from .store import is_complete, is_published
 
-ENGINES = ("local", "ray")
-MOST_JOBS = 256  # processes; more than any machine has cores for would only take its memory
-
-
-def work(experiments: list[Experiment], device: str, deadline: float | None, progress: bool = False) -> None:
-    """Go through `experiments` in order, again and again, until each is complete or another process has it.
-
-    Those that measure latency are carried out together, all at once, and the deadline does not interrupt them.
-    """
-    if not all(isinstance(e, Experiment) for e in experiments):
-        from .section4_runs import derive  # here: a machine for Section 3 alone may lack what it imports
-
-        if experiments[0].measures_latency:
-            return derive(experiments, device=device, progress=progress)
-    left, going_on = experiments, True
-    while left and going_on:
-        going_on = False
-        for experiment in left:
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            going_on |= obtain(experiment, device=device, progress=progress, deadline=deadline, wait=False)
-        left = [e for e in left if not is_complete(e)]
-
-
-def _worker(*arguments) -> None:
-    """`work` in a process of its own: errors of users and of the machine in one sentence, exit status 2."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        work(*arguments)
-    except (InputError, OSError) as error:
-        sys.stderr.write(f"dcnas: {error}\n")  # in one piece: another worker may be saying the same
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _end_with_parent() -> None:
-    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+}  # nothing is sent to its makers; busy machines are slow
 
 
 def run_queue(
-    experiments: list[Experiment], *, minutes: float | None = None, jobs: int | None = None, device: str = "cpu",
-    progress: bool = True, engine: str = "local", address: str | None = None, skip_published: bool = True,
-) -> int:  # fmt: skip
-    """Complete `experiments` in their order, `jobs` at once, for at most `minutes`. Returns how many are unfinished.
+    listed: list[Named],
+    *,
+    minutes: float | None = None,
+    jobs: int | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    engine: str = "local",
+    address: str | None = None,
+    skip_published: bool = True,
+) -> int:
+    """Complete runs in their order, `jobs` at once, for at most `minutes`. Returns how many are unfinished.
 
     Without `jobs` one at a time here, and on Ray as many as the cluster at `address` has cores, or GPUs where `device` is cuda.
-    Where some of them measure latency, what those need comes first, then they, one at a time, then the rest.
-    Runs whose results are published already count as complete, also on a machine that does not have their folders.
-    `InputError` for bad numbers, a device that is not there, or when a worker fails (the other workers go on to the end).
+    Runs whose results are published count as complete. What a run raises ends the queue, once the others of its wave are done.
     """
-    if jobs is not None and require_whole("jobs", jobs) > MOST_JOBS:
-        raise InputError(f"jobs is {jobs}, but at most {MOST_JOBS} processes were expected.")
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"minutes is {minutes!r}, but a time above 0 was expected.")
-    published = published_runs() if skip_published else ()
-    experiments = [e for e in experiments if e.name not in published]
-    with _engine(engine, address, device) as run_one_wave:
-        if any(isinstance(e, Experiment) for e in experiments):
-            load_mnist()  # once, before the workers ask for it all together
-        deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        with tqdm(total=len(experiments), desc="queue", unit="run", disable=not progress, dynamic_ncols=True) as bar:
-            for wave, at_once in waves(experiments, jobs):
-                run_one_wave(wave, at_once, device, deadline, lambda: bar.update(sum(map(is_complete, experiments)) - bar.n))
-    return sum(not is_complete(e) for e in experiments)
-
-
-def _engine(name: str, address: str | None, device: str) -> AbstractContextManager[Callable]:
-    """What carries out a wave, as `run_wave` does, while the context lasts."""
-    if require_choice("engine", name, ENGINES) == "ray":
-        from .engine_ray import cluster
-
-        return cluster(address, device)
-    if address is not None:
-        raise InputError(f"address is {address!r}, but the engine is local, which has none; add --engine ray.")
     check_device(device)
-    return nullcontext(run_wave)
+    listed = [run for run in listed if not (skip_published and is_published(run))]
+    if any(isinstance(run, Run) and run.task != "photographs" for run in listed):
+        load_mnist()  # once, before the workers ask for it all together
+    ends = None if minutes is None else time.time() + 60 * minutes  # other machines have other monotonic clocks
+    bar = tqdm(total=len(listed), desc="queue", unit="run", disable=not progress, dynamic_ncols=True)
+    with bar, _pool(engine, address, jobs, device) as pool:
+        for wave in waves(listed):
+            if isinstance(
+                wave[0], Derivation
+            ):  # here and alone; what a deadline has kept their searches from, they lack
+                derive([run for run in wave if needs(run) is None or is_complete(needs(run))], progress)
+                continue
+            for _ in pool.imap_unordered(partial(_carry_out, device=device, ends=ends), wave):
+                bar.update(sum(map(is_complete, listed)) - bar.n)
+        bar.update(sum(map(is_complete, listed)) - bar.n)
+    return sum(not is_complete(run) for run in listed)
 
 
-def waves(experiments: list, jobs: int | None) -> list[tuple[list, int | None]]:
-    """Runs that may go side by side, with how many at once: a run that measures latency goes alone, after those that it needs."""
-    measuring = list({e.name: e for run in experiments for e in [*needed_by(run), run] if e.measures_latency}.values())
-    first = list({e.name: e for run in measuring for e in needed_by(run)}.values())
-    early = {e.name for e in (*first, *measuring)}
-    found = [(first, jobs), (measuring, 1), ([e for e in experiments if e.name not in early], jobs)]
-    return [(wave, at_once) for wave, at_once in found if wave]
+def waves(listed: list[Named]) -> list[list[Named]]:
+    """Runs that may go side by side: what derivations need, then these, whose networks are measured, then the rest."""
+    derived = {d.name: d for run in listed for d in (run, needs(run)) if isinstance(d, Derivation)}
+    first = {s.name: s for d in derived.values() if (s := needs(d)) is not None}
+    rest = [run for run in listed if run.name not in derived and run.name not in first]
+    needed = {n.name: n for run in rest if (n := needs(run)) is not None and n.name not in derived}
+    rest = [run for run in rest if run.name not in needed]
+    return [wave for wave in ([*first.values()], [*derived.values()], [*needed.values()], rest) if wave]
 
 
-def needed_by(run) -> list:
-    """The runs that must be complete before this one, the first of them first."""
-    before = needs(run)
-    return [] if before is None else [*needed_by(before), before]
+def _carry_out(run: Named, device: str, ends: float | None) -> bool:
+    """A run in a worker; False if the time was up, or another process has it."""
+    left = 0.0 if ends is None else ends - time.time()
+    if left < 0:
+        return False
+    deadline = None if ends is None else time.monotonic() + left
+    return obtain(run, device=device, progress=False, deadline=deadline, wait=False)
 
 
-def run_wave(experiments: list, jobs: int | None, device: str, deadline: float | None, tick: Callable[[], object]) -> None:
-    """Carry out runs that may go side by side with processes of this machine; `tick` is called now and then."""
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    workers = [context.Process(target=_worker, args=(experiments, device, deadline)) for _ in range(jobs or 1)]
-    for worker in workers:
-        worker.start()
+@contextmanager
+def _pool(engine: str, address: str | None, jobs: int | None, device: str) -> Iterator:
+    """A pool of processes here, or of a Ray cluster."""
+    if engine == "local":
+        if address is not None:
+            raise InputError(
+                f"address is {address!r}, but the engine is local, which has none; add --engine ray."
+            )
+        with multiprocessing.get_context("spawn").Pool(
+            jobs or 1, _end_with_parent
+        ) as pool:  # CUDA does not survive a fork
+            yield pool
+        return
+    if engine != "ray":
+        raise InputError(f"engine is {engine!r}, but local or ray was expected.")
+    os.environ.update(RAY | os.environ)
     try:
-        while any(worker.is_alive() for worker in workers):
-            tick()
-            time.sleep(0.5)
-        tick()
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    failed = [worker.exitcode for worker in workers if worker.exitcode]
-    if failed:
-        raise InputError(f"{len(failed)} of {len(workers)} workers ended with exit codes {failed}; what they said stands above.")
+        import ray
+        from ray.util.multiprocessing import Pool
+    except ImportError:
+        raise InputError(
+            "engine is 'ray', but Ray is not installed here; in the project's folder, `pip install -e '.[ray]'` does that."
+        ) from None
+    try:
+        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray's own kinds, among them the bare Exception
+        raise InputError(
+            f"address is {address!r}, but Ray cannot work there: {str(error).splitlines()[-1]}"
+        ) from None
+    try:
+        kind = "GPU" if device.startswith("cuda") else "CPU"
+        if not (count := int(ray.cluster_resources().get(kind, 0))):
+            raise InputError(f"device is {device!r}, but no machine of the Ray cluster offers a {kind}.")
+        with Pool(
+            jobs or count, ray_remote_args={"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
+        ) as pool:
+            yield pool
+    finally:
+        ray.shutdown()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old.
+
+    Ctrl-C is the parent's: it ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

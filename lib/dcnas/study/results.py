@@ -1,24 +1,41 @@
 """Results as tidy data: what the notebooks' cells ask for, at any scale.
 
-`results("table_3", "published")` reads what is published; any other scale trains what is missing and reads it from the
-runs' folder. Rows say how well each network does at each noise level, `scores` how well on each test image.
+`results("table_3", "published")` reads what is published; any other scale carries out what is missing and reads it from the runs'
+folders. Rows say how well each network does at each noise level, `scores` how well on each test image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from ..data.noise import SIGMAS
+from ..data.images import ImageSet, evaluation_images
 from ..data.two_digits import cached
+from ..errors import InputError
+from ..latency.table import Table
 from ..nas.space import Architecture, Space
-from ..paths import paper_dir
-from ..training import evaluate
-from . import histories, results3, results4, section2
-from .runs import bank_noisy
-from .stats import Interval, Scores, contrast, means
+from ..paths import published_dir, runs_dir
+from . import latencies, presets
+from .derivation import derive, obtain_table, table_path
+from .presets import SCALES, SECTION_4, Derivation, Named, Run, images_of
+from .records import (
+    HISTORY,
+    architecture_in,
+    derivation_row,
+    of_best_scale,
+    published_of,
+    published_photographs,
+    published_scale,
+    read_published,
+    read_runs,
+    scale_of,
+    search_row,
+    stored_tensor,
+)
+from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, needs, obtain
+from .stats import Scores
+from .store import folder_of
 
 
 @dataclass(frozen=True)
@@ -26,8 +43,9 @@ class Results:
     """Networks of a group: a row per run and noise level in `rows`, a number per test image in `scores`."""
 
     rows: pd.DataFrame
-    archive: str = "section3_per_image"  # where per-image results of published runs lie
-    compared: dict[str, Scores] = field(default_factory=dict)  # scores cut to the images that all networks have
+    compared: dict[str, Scores] = field(
+        default_factory=dict
+    )  # scores cut to the images that all networks have
 
     @property
     def labels(self) -> list[str]:
@@ -54,37 +72,85 @@ class Results:
     @property
     def training(self) -> pd.DataFrame:
         """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
-        seen = self.rows[["scale", "data", "classes", "resolution", "set_images", "images"]].drop_duplicates()
-        names = {"resolution": "pixels", "set_images": "training images", "images": "images seen by a network"}
-        return seen.assign(epochs=(seen["images"] / seen["set_images"]).round(1)).rename(columns=names).set_index("scale")
+        seen = self.rows[
+            ["scale", "data", "classes", "resolution", "set_images", "images"]
+        ].drop_duplicates()
+        names = {
+            "resolution": "pixels",
+            "set_images": "training images",
+            "images": "images seen by a network",
+        }
+        epochs = (seen["images"] / seen["set_images"]).round(1)
+        return seen.assign(epochs=epochs).rename(columns=names).set_index("scale")
 
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
         if metric in self.compared:
             return self.compared[metric]
-        return results3.per_image(self.rows[self.rows[metric].notna()], metric, self.archive)
+        stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
+        runs = self.rows[self.rows[metric].notna()].drop_duplicates("run")
+        return {
+            (run.label, run.seed): factor * stored_tensor(run, "per_image", stored).float().numpy()
+            for run in runs.itertuples()
+        }
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
         """label to the outputs of seed 0 for the first test images: uint8 (sigmas, images, C, H, W)."""
-        read = {"section2_per_image": section2.samples, "section3_per_image": results3.samples}
-        return read.get(self.archive, results4.samples)(self.rows)
+        runs = self.rows[(self.rows["seed"] == 0) & self.rows["psnr"].notna()].drop_duplicates("run")
+        outputs = {run.label: stored_tensor(run, "samples", "denoised") for run in runs.itertuples()}
+        return {label: images.numpy() for label, images in outputs.items() if images is not None}
 
     def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
         """A test image, (H, W[, 3]) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
-        if self.archive == "section3_per_image":
-            return results3.pictures(self.rows, index, sigma)
-        return results4.pictures(self.rows, self.samples, index, sigma)
+        if index not in range(SAMPLES) or sigma not in SAMPLE_SIGMAS:
+            levels = ", ".join(map(str, SAMPLE_SIGMAS))
+            raise InputError(
+                f"sample is {index} at sigma {sigma}, but one of 0 to {SAMPLES - 1} at {levels} was expected."
+            )
+        outputs = {
+            label: images[SAMPLE_SIGMAS.index(sigma), index] / 255
+            for label, images in self.samples.items()
+        }
+        if "task" in self.rows:
+            views = cached("test", SAMPLES).images
+        else:
+            networks = self.rows.dropna(subset="network").iloc[0]
+            views, _ = evaluation_images(
+                photographs_of(networks["scale"]), "test", int(networks["resolution"]), SAMPLES
+            )
+        images = {
+            "clean": views[index] / 255,
+            "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0],
+        } | outputs
+        images = {
+            name: np.moveaxis(np.asarray(image), 0, -1).clip(0, 1) for name, image in images.items()
+        }
+        return {name: image[..., 0] if image.shape[-1] == 1 else image for name, image in images.items()}
 
     @property
     def history(self) -> pd.DataFrame:
         """Loss curves: a row per run and validation, with the images seen till then; empty where none are published."""
-        return histories.histories(self.rows)
+        runs = self.rows[["run", "label", "scale", "seed", "batch", "source"]].drop_duplicates()
+        frames = [pd.DataFrame(columns=["run", *HISTORY[4:]])]
+        if "published" in set(runs["source"]):
+            frames += [
+                pd.read_csv(path) for path in sorted(published_dir().glob("section*_history.csv"))
+            ]
+        for run in runs.loc[runs["source"] == "runs", "run"]:
+            frames.append(pd.read_csv(runs_dir() / run / "history.csv").assign(run=run))
+        curves = pd.concat(frames[1:] or frames)[["run", *HISTORY[4:]]]
+        curves = runs.drop(columns="source").merge(curves, on="run")
+        return curves.assign(images=curves["step"] * curves["batch"])
 
     @property
     def architectures(self) -> dict[tuple[str, int], Architecture]:
         """(label, seed) to the architecture, before it was upscaled, of the networks that have one."""
-        return results4.architectures(self.rows)
+        runs = self.rows.drop_duplicates("run").dropna(subset="derivation")
+        return {
+            (run.label, run.seed): architecture_in(run.derivation, run.source)
+            for run in runs.itertuples()
+        }
 
 
 @dataclass(frozen=True)
@@ -96,99 +162,204 @@ class Searches:
     alphas: pd.DataFrame
     architectures: dict[tuple[str, int], Architecture]
 
+    def only(self, label: str, seed: int = 0) -> "Searches":
+        """One of them."""
+        frames = self.rows, self.epochs, self.alphas
+        parts = [frame[(frame["label"] == label) & (frame["seed"] == seed)] for frame in frames]
+        return Searches(*parts, {(label, seed): self.architectures[label, seed]})
+
     def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
-        """The space of a search, and of each of its layers the log-probabilities of the operators at the end."""
-        alphas = self.alphas.query("parameter == 'alpha' and label == @label and seed == @seed")
+        """The space of a search, and of each layer the log-probabilities of its operators at the end."""
+        alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
         last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)["probability"]
         logs = [np.log(np.clip(probabilities.to_numpy(), 1e-6, 1)) for _, probabilities in last]
         return self.architectures[label, seed].space, logs
 
 
-def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> Results:
-    """The results of a group such as "table_3", or of several: each run once, all of the first group's scale."""
-    groups = [group] if isinstance(group, str) else list(group)
-    if groups[0] == "section2":
-        rows, scores = section2.results(scale, device=device)
-        return Results(rows, "section2_per_image", scores)
-    if groups[0] in results4.GROUPS:
-        rows = pd.concat([results4.results(name, scale, device=device) for name in groups])
-        return Results(rows.drop_duplicates(["run", "sigma"], ignore_index=True), "section4_per_image")
-    return Results(results3.gather(groups, scale, device))
-
-
 def lengths(group: str) -> dict[str, Results]:
     """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
-    parts = map(Results, results3.published_lengths(group))
+    parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
     return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
 
-def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
-    """The searches of a group such as "beta_searches", in its order."""
-    listed = results4.searches(group, scale, device=device)
-    heads = [dict(run=f"{s.label}, seed {s.seed}", label=s.label, seed=s.seed) for s in listed]
-    more = ("scale", "target_ms", "predicted_ms", "verdict", "reason")
-    rows = [head | {name: getattr(s, name) for name in more} for head, s in zip(heads, listed, strict=True)]
-    frames = [
-        pd.concat([getattr(s, name).assign(**head) for head, s in zip(heads, listed, strict=True)], ignore_index=True)
-        for name in ("epochs", "alphas")
+def results(
+    group: str | Sequence[str], scale: str, *, device: str = "cpu", progress: bool = True
+) -> Results:
+    """The results of a group such as "table_3", or of several: each run once, all of the first group's scale."""
+    groups = [group] if isinstance(group, str) else list(group)
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}, but one of {', '.join(SCALES)} was expected.")
+    if groups == ["section2"]:
+        return _section_2(scale, device=device, progress=progress)
+    if scale != "published":
+        listed = {run.name: run for name in groups for run in presets.runs(name, scale)}.values()
+        carry_out(listed, device=device, progress=progress)
+        rows = read_runs(listed).assign(source="runs")
+        if groups[0] in SECTION_4 or groups[0] == "section4":
+            if scale == "smoke":
+                latencies.measure_section4(scale, listed, rounds=1, passes=1)
+            derived = [
+                derivation_row(run.source)
+                for run in listed
+                if isinstance(run, Run) and needs(run) is not None
+            ]
+            rows = latencies.with_latency(rows, scale, pd.DataFrame(derived))
+        return Results(rows)
+    if groups[0] in SECTION_4:
+        rows = published_photographs(groups)
+        return Results(latencies.with_latency(rows, published_scale(), derivations("published")))
+    first = published_of(groups[0])
+    if first.empty:
+        raise InputError(
+            f"no results of {groups[0]} are published yet; use the scale smoke, laptop, gpu or paper."
+        )
+    first = of_best_scale(first)  # budgets are never mixed
+    rows = pd.concat([first, *map(published_of, groups[1:])], ignore_index=True).drop_duplicates(
+        ["run", "sigma"]
+    )
+    return Results(rows[rows["scale"] == first["scale"].iloc[0]].reset_index(drop=True))
+
+
+def carry_out(listed: Iterable[Named], *, device: str, progress: bool) -> None:
+    """Complete runs; what they derive together, measured side by side."""
+    listed = list(listed)
+    derived = {
+        run.source.name: run.source
+        for run in listed
+        if isinstance(run, Run) and isinstance(needs(run), Derivation)
+    }
+    for run in derived.values():
+        if (search := needs(run)) is not None:
+            obtain(search, device=device, progress=progress)
+    derive(list(derived.values()), progress)
+    for run in listed:
+        obtain(run, device=device, progress=progress)
+
+
+def _section_2(scale: str, *, device: str, progress: bool) -> Results:
+    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single image."""
+    networks = results("related_work", scale, device=device, progress=progress)
+    if scale == "published":
+        rows = read_published("section2").assign(source="published")
+        rows = rows[rows["scale"] == published_scale()]
+    else:
+        carry_out(presets.filters(scale), device=device, progress=progress)
+        rows = read_runs(presets.filters(scale)).assign(source="runs")
+    of_filters, compared = Results(rows.assign(network=None)), {}
+    for metric in ("psnr", "ssim"):
+        scores = of_filters.scores(metric)
+        count = min(values.shape[1] for values in scores.values())
+        compared[metric] = {
+            key: values[:, :count] for key, values in (scores | networks.scores(metric)).items()
+        }
+    rows = pd.concat([rows, networks.rows[networks.rows["psnr"].notna()]], ignore_index=True)
+    known = latencies.section_2(scale_of(scale)).set_index("label")[
+        ["median_ms", "q25_ms", "q75_ms", "passes"]
     ]
-    return Searches(pd.DataFrame(rows), *frames, {(s.label, s.seed): s.architecture for s in listed})
+    rows = rows.drop(columns=["latency_ms", "q25_ms", "q75_ms", "passes"]).join(known, on="label")
+    return Results(rows.rename(columns={"median_ms": "latency_ms"}), compared)
 
 
-def paper(name: str, index: str = "model") -> pd.DataFrame:
-    """One of the paper's tables in data/paper, such as "table3_dcnet"."""
-    return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
+def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> Searches:
+    """The searches of a group such as "beta_searches", in its order, with the name "label, seed N" for each."""
+    if scale == "published":
+        listed = {(run.label, run.seed): None for run in presets.searches(group, published_scale())}
+        rows = (
+            read_published("section4_searches")
+            .query("scale == @published_scale()")
+            .set_index(["label", "seed"], drop=False)
+        )
+        rows = rows.loc[[key for key in listed if key in rows.index]].reset_index(drop=True)
+        frames = [
+            pd.read_csv(published_dir() / f"section4_{name}").groupby("run")
+            for name in ("epochs.csv", "alphas.csv.gz")
+        ]
+        frames = [[of.get_group(run) for run in rows["run"]] for of in frames]
+    else:
+        listed = presets.searches(group, scale)
+        carry_out(listed, device=device, progress=progress)
+        rows = pd.DataFrame(map(search_row, listed))
+        frames = [
+            [pd.read_csv(folder_of(run) / f"{name}.csv") for run in listed]
+            for name in ("epochs", "alphas")
+        ]
+    source = "published" if scale == "published" else "runs"
+    heads = [
+        dict(run=f"{row.label}, seed {row.seed}", label=row.label, seed=row.seed)
+        for row in rows.itertuples()
+    ]
+    architectures = {
+        (row.label, row.seed): architecture_in(row.run, source) for row in rows.itertuples()
+    }
+    named = [
+        pd.concat([f.assign(**h) for f, h in zip(of, heads, strict=True)], ignore_index=True)
+        for of in frames
+    ]
+    more = ["scale", "target_ms", "predicted_ms", "verdict", "reason"]
+    named = [
+        frame.dropna(axis=1, how="all").infer_objects() for frame in named
+    ]  # what other kinds of search have
+    return Searches(pd.DataFrame(heads).join(rows[more]), *named, architectures)
 
 
-def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
-    """A row per network with its mean score, such as "PSNR (dB)", and the bounds of its 95% interval."""
-    levels = means(scores, dict.fromkeys(label for label, _ in scores), sigmas)
-    rows = [(round(level.mean, decimals), level.bounds(decimals)) for level in levels.values()]
-    return pd.DataFrame(rows, pd.Index(list(levels)), [name, f"{name}, 95%"])
+def derivations(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
+    """A row per derived network: target, prediction and measurement in ms."""
+    if scale == "published":
+        return (
+            read_published("section4_derivations")
+            .query("scale == @published_scale()")
+            .reset_index(drop=True)
+        )
+    listed = {
+        run.name: run for run in presets.runs("section4", scale) if isinstance(run, Derivation)
+    }.values()
+    for run in listed:
+        if (search := needs(run)) is not None:
+            obtain(search, device=device, progress=progress)
+    derive(list(listed), progress)
+    return pd.DataFrame(map(derivation_row, listed))
 
 
-def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False) -> pd.DataFrame:
-    """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference and a verdict.
-
-    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to the paper's
-    number; else if the paper's number lies inside our interval, or would before it was rounded.
-    """
-    rows = []
-    for name, value in ours.items():
-        interval = value if isinstance(value, Interval) else Interval(value, value, value)
-        row = {"network": name, "ours": round(interval.mean, decimals)}
-        if not exact:
-            row["95% interval"] = interval.bounds(decimals) if isinstance(value, Interval) else "exact"
-        number = theirs.get(name)
-        row["paper"] = number
-        row["difference"] = None if number is None else round(interval.mean - number, decimals)
-        match = number is not None and interval.contains(number, 0.5 * 10**-decimals)
-        row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("network")
+def table_of_scale(scale: str) -> Table:
+    """The look-up table of a scale."""
+    return obtain_table(scale_of(scale))
 
 
-def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparison") -> pd.DataFrame:
-    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
-    rows = {}
-    for part, (weights, sigmas) in parts.items():
-        if weights and (pair := contrast(scores, weights, sigmas)):
-            effect, seeds = pair
-            side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
-            rows[part] = [round(effect.mean, 2), effect.bounds(), seeds, side + " (one seed)" * (seeds == 1)]
-    columns = ["effect", "95% interval", "seeds", "interval is"]
-    return pd.DataFrame(list(rows.values()), pd.Index(list(rows)), columns).rename_axis(name)
+def validation_of(scale: str) -> pd.DataFrame:
+    """The whole networks that the look-up table of a scale was held against."""
+    obtain_table(scale_of(scale))
+    return pd.read_csv(table_path(scale_of(scale)).with_suffix(".validation.csv"))
 
 
-@lru_cache(maxsize=4)
-def _noisy_input(images: int) -> dict[str, np.ndarray]:
-    data = cached("test", images)
-    noisy = bank_noisy(data.images)
-    scores = evaluate(lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, noisy, SIGMAS)
-    return {metric: values.numpy() for metric, values in scores.items()}
+def photographs_of(scale: str) -> ImageSet:
+    """The images that a scale searches and trains on."""
+    return images_of(presets.filters(scale_of(scale))[0])
 
 
-def with_noisy_input(scores: Scores, metric: str) -> Scores:
-    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that every network meets."""
-    noisy = _noisy_input(next(iter(scores.values())).shape[1])[metric]
-    return scores | {("noisy input", seed): noisy for _, seed in scores}
+def with_recalls(nets: Results) -> pd.DataFrame:
+    """The rows with mean and least recall of the classes in %, from the images where results were made without them."""
+    rows = nets.rows
+    if "least_recall" in rows and rows["least_recall"].notna().any():
+        return rows
+    scores = nets.scores("accuracy")
+    count = next(iter(scores.values())).shape[1]
+    _, labels = evaluation_images(
+        photographs_of(rows["scale"].iloc[0]), "test", int(rows["resolution"].iloc[0]), count
+    )
+    same = [(labels == name).numpy() for name in labels.unique()]
+    recalls = {
+        key: [[float(level[of].mean()) for of in same] for level in right[..., :1]]
+        for key, right in scores.items()
+    }
+    keys, level = (
+        zip(rows["label"], rows["seed"], strict=True),
+        rows.groupby(["label", "seed"]).cumcount(),
+    )
+    each = [recalls[key][n] if key in recalls else [np.nan] for key, n in zip(keys, level, strict=True)]
+    return rows.assign(balanced_accuracy=[*map(np.mean, each)], least_recall=[*map(np.min, each)])
+
+
+def largest_class(scale: str) -> float:
+    """The share of the largest class among the images of a scale, in %: who names it always is as often right."""
+    labels = photographs_of(scale).labels
+    return 100 * labels.bincount().max().item() / len(labels)

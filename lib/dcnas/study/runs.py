@@ -1,67 +1,322 @@
-"""The run store: each experiment has a folder, named by its hash, that is filled once and can be continued after any kill.
+"""Carrying runs out: `obtain(run)` trains, searches, derives or filters unless that is done, and goes on after any kill.
 
-`config.json` (the experiment), `history.csv` (a row per epoch), `weights.safetensors`, `per_image.safetensors` (metrics of each
-test image), `samples.safetensors` (outputs of the first test images), `provenance.json` (device, versions, commit, date,
-seconds) and, last of all, `metrics.csv` (a row per sigma): where that file stands, the run is complete.
+Section 3 trains on images of two digits, Section 4 on photographs. What a step sees depends on seed and step alone, so that a
+run that was killed ends with the very bits that it would have had (on a CPU).
 """
 
-import csv
-import io
-import json
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import lru_cache, singledispatch
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from .. import __version__
+from ..build import build
+from ..data.images import evaluation_images, make_image_draw
 from ..data.noise import SIGMAS, NoiseBank, degrade, sample_sigmas
-from ..data.two_digits import TwoDigits, cached
+from ..data.two_digits import cached
 from ..errors import InputError
-from ..latency.measure import check_device, device_name
-from ..models import count_parameters
+from ..latency.measure import check_device
+from ..models import UNETS, count_parameters
 from ..models.crops import BOX_SIZE, crop_boxes, crop_squares
-from ..paths import published_dir, root, runs_dir, shown, write_atomic
-from ..reading import numbers, read_record, read_rows
+from ..nas.lut import predicted_ms
+from ..nas.random_search import run_random_search
+from ..nas.search import run_search
+from ..nas.space import Architecture, save_architecture
+from ..paths import write_atomic
 from ..seed import generator, set_seed
-from ..training import Batch, Settings, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
+from ..training import Batch, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
 from ..training import checkpoint as checkpoints
 from ..training.loop import AT_ONCE
-from .experiments import FORMAT, Experiment, build, depends_on
+from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
+from .derivation import TABLE_LIMIT_PCT, derive, table_of, target_ms
+from .filters import BM3D
+from .presets import LABEL_SMOOTHING, Derivation, Filter, Named, Run, Search, images_of, runs
+from .store import (
+    architecture_of,
+    commit,
+    finish,
+    folder_of,
+    hold,
+    is_complete,
+    is_published,
+    read_tensors,
+    write_per_image,
+    write_trained,
+)
 
 SAMPLES = 4  # test images whose outputs are kept
 SAMPLE_SIGMAS = (0.0, 0.2, 0.4, 0.8, 1.0)
 VALIDATION_IMAGES = 64
-PLATEAU_IMAGES = 1_000  # where the learning rate follows the validation loss, which must not move by chance
-AGAIN = "; delete metrics.csv of that run to make it again"
+PLATEAU_IMAGES = (
+    1_000  # where the learning rate follows the validation loss, which must not move by chance
+)
+HELD_OUT, HELD_OUT_BATCH = (
+    900,
+    100,
+)  # test images, as many of every class, that a supernet is looked at with after each epoch
+Answer = Callable[[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]
 
 
-def folder_of(experiment: Experiment) -> Path:
-    """The run's folder."""
-    return runs_dir() / experiment.name
+def needs(run: Named) -> Named | None:
+    """The run that must be complete before this one; None also where its result is published."""
+    if isinstance(run, Run) and "behind" in run.net:
+        return next(
+            r
+            for r in runs("table_2", run.scale)
+            if (r.seed, r.unet["b"]) == (run.seed, UNETS["reduced"]["b"])
+        )
+    before = run.source if isinstance(run, Run) else run.search if isinstance(run, Derivation) else None
+    return None if before is None or (is_published(before) and not is_complete(before)) else before
 
 
-def is_complete(experiment: Experiment) -> bool:
-    """Whether the run has ended with all its files."""
-    return (folder_of(experiment) / "metrics.csv").exists()
+def obtain(
+    run: Named,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+    deadline: float | None = None,
+    wait: bool = True,
+    checkpoint_s: float = 30.0,
+) -> bool:
+    """Carry a run out unless that is done, going on from a checkpoint where there is one. True once it is complete.
+
+    Two processes never work on the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
+    At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
+    """
+    place = parallel.join(check_device(device))
+    progress = progress and parallel.is_first()
+    if parallel.told(is_complete(run)):
+        return True
+    if run.scale == "short":
+        raise InputError(
+            f"{run.title}: nothing trains at scale short any more; use laptop, gpu or paper."
+        )
+    commit()  # now, for the library may be edited while it trains
+    needed = needs(run)
+    if needed is not None and parallel.world() > 1 and not is_complete(needed):
+        raise InputError(
+            f"{run.title} needs {needed.title}, which is not complete; make that first, without torchrun."
+        )
+    if needed is not None and not obtain(
+        needed, device=device, progress=progress, deadline=deadline, wait=wait
+    ):
+        return False
+    if isinstance(run, Derivation):
+        derive([run], progress)  # which holds its runs itself
+        return True
+    if not parallel.is_first():  # the first process holds the run for all
+        return _perform(run, place, False, deadline, checkpoint_s)
+    with hold(run, wait, progress) as mine:
+        return _perform(run, place, progress, deadline, checkpoint_s, mine)
 
 
-def published_runs() -> set[str]:
-    """Names of the runs whose results are published, which a queue need not repeat (read without pandas)."""
-    names = set()
-    for path in published_dir().glob("section*.csv"):
-        names |= {row["run"] for row in read_rows(path, ["run"]) if row.get("format") == str(FORMAT)}
-    return names
+def _perform(
+    run: Named,
+    device: torch.device,
+    progress: bool,
+    deadline: float | None,
+    checkpoint_s: float,
+    mine: bool = True,
+) -> bool:
+    if not parallel.told(mine):
+        return False
+    if parallel.told(is_complete(run)):
+        return True
+    threads = torch.get_num_threads()
+    torch.set_num_threads(run.threads)
+    how = dict(progress=progress, deadline=deadline, checkpoint_s=checkpoint_s)
+    kinds = {Run: _train, Search: _search, Filter: _filter}
+    try:
+        return parallel.told(kinds[type(run)](run, folder_of(run), device, **how))
+    finally:
+        torch.set_num_threads(threads)
+
+
+# ---- trainings
+
+
+class Digits:
+    """What a run of Section 3 trains on and is judged by: images of two digits, with noise of its own in every step.
+
+    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away. With
+    `crop`, clean and noisy are random squares; behind a trained denoiser, noisy is what that makes of it.
+    """
+
+    def __init__(self, run: Run, device: torch.device):
+        self.run, self.device = run, device
+        self.test = cached("test", run.eval_images)
+        self.images, self.boxes, self.labels = self.test.images, self.test.boxes, self.test.labels
+        before = needs(run) if "behind" in run.net else None
+        self.front = (
+            None if before is None else load_model(before).to(device).eval().requires_grad_(False)
+        )
+
+    def _denoised(self, batch: Batch) -> Batch:
+        if self.front is None:
+            return batch
+        with torch.no_grad():
+            return batch._replace(
+                noisy=torch.cat([self.front(part) for part in batch.noisy.split(AT_ONCE)])
+            )
+
+    def draws(self) -> tuple[Callable[[int], Batch], Batch]:
+        """The batch of a step, as a function of seed and step alone; and one for validation, always the same."""
+        run, device, clip = self.run, self.device, self.run.data["clip"]
+        data = cached("train", run.data["images"]).to(device)
+        squares = run.task == "classify" and "behind" not in run.net
+
+        def draw(step: int) -> Batch:
+            rows = batch_rows(run.seed, step, run.batch, len(data)).to(device)
+            stream = generator("noise", run.seed, step, device=device)
+            clean, boxes, labels = data.images[rows], data.boxes[rows], data.labels[rows]
+            if squares:
+                clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
+                boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
+            if (crop := run.data["crop"]) is not None:
+                corner = torch.randint(
+                    clean.shape[-1] - crop + 1, (2, len(clean), 1), generator=stream, device=device
+                )
+                clean = crop_squares(clean, *corner, crop)
+            clean = clean / 255
+            sigmas = sample_sigmas(len(clean), stream)
+            noise = torch.randn(clean.shape, generator=stream, device=device)
+            return self._denoised(Batch(clean, degrade(clean, sigmas, noise, clip=clip), boxes, labels))
+
+        part = cached("validation", validation_images(run)).to(device)
+        stream, clean = generator("validation", device=device), part.images / 255
+        noise = torch.randn(clean.shape, generator=stream, device=device)
+        noisy = degrade(clean, sample_sigmas(len(clean), stream), noise, clip=clip)
+        return draw, self._denoised(Batch(clean, noisy, part.boxes, part.labels))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return task_loss(self.run.task, model, batch, self.run.ce_weight)
+
+    def answer(self, model: nn.Module) -> Answer:
+        model = model.to(memory_format=torch.channels_last)  # the faster one in float32
+        return lambda images, boxes: predict(
+            self.run.task, model, images if self.front is None else self.front(images), boxes
+        )
+
+
+class Photographs:
+    """What a run of Section 4 trains on and is judged by."""
+
+    def __init__(self, run: Run, device: torch.device):
+        self.run, self.device, size = run, device, run.data["resolution"]
+        self.images, self.labels = evaluation_images(images_of(run), "test", size, run.eval_images)
+        self.boxes = torch.zeros(len(self.images), 1, 4)
+
+    def draws(self) -> tuple[Callable[[int], Batch], Batch]:
+        """The batch of a step; for validation one of training images, augmented once."""
+        draw = batches_of(self.run, ["weights", "alphas"], "training", self.device)
+        return draw, draw(-1)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives."""
+        denoised, logits = model(batch.noisy)
+        losses = []
+        if logits is not None:
+            entropy = F.cross_entropy(logits.float(), batch.labels, label_smoothing=LABEL_SMOOTHING)
+            losses.append(entropy if denoised is None else CE_WEIGHT * entropy)
+        if denoised is not None:
+            loss = denoising_loss(denoised.float(), batch.clean, SSIM_WEIGHT)
+            losses.append(loss if logits is None else (1 - CE_WEIGHT) * loss)
+        return sum(losses)
+
+    def answer(self, model: nn.Module) -> Answer:
+        def of(images: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            denoised, logits = model(images.contiguous(memory_format=torch.channels_last))
+            return denoised, None if logits is None else logits[:, None]
+
+        return of
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    device: torch.device,
+    *,
+    progress: bool,
+    deadline: float | None,
+    checkpoint_s: float,
+) -> bool:
+    task = (Photographs if run.task == "photographs" else Digits)(run, device)
+    set_seed(run.seed)
+    model = network_of(run)
+    if (folder / "weights.safetensors").exists() and (
+        folder / "history.csv"
+    ).exists():  # only the evaluation is left
+        model.load_state_dict(read_tensors(folder / "weights.safetensors"))
+        model.to(device)
+    else:
+        draw, fixed = task.draws()
+        history = fit(
+            Trainer(model, task.loss, run.train, device),
+            draw,
+            validation(task.loss, fixed),
+            folder,
+            label=run.title,
+            progress=progress,
+            checkpoint_s=checkpoint_s,
+            deadline=deadline,
+        )
+        if history is None:
+            return False
+        write_trained(model, history, folder)
+    if parallel.is_first():
+        _evaluate(run, model.eval(), task, folder, device, progress)
+        checkpoints.remove(folder)
+    return True
+
+
+def _evaluate(
+    run: Run,
+    model: nn.Module,
+    task: Digits | Photographs,
+    folder: Path,
+    device: torch.device,
+    progress: bool,
+) -> None:
+    """Metrics of each test image at eleven noise levels, with the noise that every network meets; outputs for the first images."""
+    begun, photographs = time.monotonic(), run.task == "photographs"
+    noisy, answer = bank_noisy(task.images, run.data.get("clip", False)), task.answer(model)
+    metrics = evaluate(
+        answer, task.images, task.boxes, task.labels, noisy, SIGMAS, device=device, progress=progress
+    )
+    write_per_image(metrics, folder)
+    if "psnr" in metrics:
+        ids = range(min(SAMPLES, len(task.images)))
+        boxes = task.boxes[: len(ids)].to(device)
+        with torch.inference_mode():
+            outputs = [
+                answer(noisy(ids, sigma).to(device), boxes)[0].float().clamp(0, 1).cpu()
+                for sigma in SAMPLE_SIGMAS
+            ]
+        pictures = (torch.stack(outputs) * 255).round().to(torch.uint8).contiguous()
+        write_atomic(folder / "samples.safetensors", save({"denoised": pictures}))
+    record = {"parameters": count_parameters(model), "evaluate_s": round(time.monotonic() - begun, 1)}
+    finish(folder, device, summarise(metrics, SIGMAS, task.labels if photographs else None), record)
+
+
+def network_of(run: Run, architecture: Architecture | None = None) -> nn.Module:
+    """The network of a run, with fresh weights from torch's global seed; of `architecture` instead of its own, if given."""
+    if architecture is None and run.source is not None:
+        architecture = architecture_of(run.source)
+    classes = 10 if run.task != "photographs" else len(images_of(run).classes)
+    if "architecture" in run.net and (own := run.net["architecture"]["space"]["classes"]) != classes:
+        raise InputError(f"the architecture is for {own} classes, but {run.data['data']} has {classes}.")
+    return build(run.net, classes, architecture)
+
+
+def load_model(run: Run) -> nn.Module:
+    """The trained network of a complete run, on the CPU."""
+    model = network_of(run)
+    model.load_state_dict(read_tensors(folder_of(run) / "weights.safetensors"))
+    return model
 
 
 @lru_cache(maxsize=2)
@@ -69,61 +324,41 @@ def _order(key: int, epoch: int, size: int) -> Tensor:
     return torch.randperm(size, generator=generator("order", key, epoch))
 
 
-def batch_indices(experiment: Experiment, step: int, size: int) -> Tensor:
+def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
     """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed and step alone."""
-    first = step * experiment.batch
-    parts = []
-    while first < (step + 1) * experiment.batch:
+    first, parts = step * batch, []
+    while first < (step + 1) * batch:
         epoch, start = divmod(first, size)
-        stop = min(size, start + (step + 1) * experiment.batch - first)
-        parts.append(_order(experiment.seed, epoch, size)[start:stop])
+        stop = min(size, start + (step + 1) * batch - first)
+        parts.append(_order(seed, epoch, size)[start:stop])
         first += stop - start
     return torch.cat(parts)
 
 
-def make_draw(experiment: Experiment, data: TwoDigits, device: torch.device) -> Callable[[int], Batch]:
-    """`draw(step)`: clean images, a sigma for each, noise, boxes and labels, as a function of seed and step alone.
-
-    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away.
-    With `crop`, clean and noisy are random squares of the images; boxes are then of no use, so only denoisers may ask for it.
-    """
-    squares = experiment.task == "classify" and depends_on(experiment) is None
-
-    def draw(step: int) -> Batch:
-        rows = batch_indices(experiment, step, len(data)).to(device)
-        stream = generator("noise", experiment.seed, step, device=device)
-        clean, boxes, labels = data.images[rows], data.boxes[rows], data.labels[rows]
-        if squares:
-            clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
-            boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
-        if experiment.crop is not None:
-            corner = torch.randint(clean.shape[-1] - experiment.crop + 1, (2, len(clean), 1), generator=stream, device=device)
-            clean = crop_squares(clean, *corner, experiment.crop)
-        clean = clean / 255
-        sigmas = sample_sigmas(len(clean), stream)
-        noise = torch.randn(clean.shape, generator=stream, device=device)
-        return Batch(clean, degrade(clean, sigmas, noise, clip=experiment.clip), boxes, labels)
-
-    return draw
-
-
-def _denoise_first(experiment: Experiment, device: torch.device) -> nn.Module | None:
-    """The trained and frozen denoiser in front of the network, for the control that needs one."""
-    needed = depends_on(experiment)
-    return None if needed is None else load_model(needed).to(device).eval().requires_grad_(False)
-
-
-def _front(batch: Batch, denoise: nn.Module | None) -> Batch:
-    if denoise is None:
-        return batch
-    with torch.no_grad():
-        return batch._replace(noisy=torch.cat([denoise(part) for part in batch.noisy.split(AT_ONCE)]))
-
-
-def validation_images(experiment: Experiment) -> int:
+def validation_images(run: Run) -> int:
     """How many images a training is validated on: not more than it sees itself, so that scale smoke stays fast."""
-    wanted = PLATEAU_IMAGES if experiment.schedule == "plateau" else VALIDATION_IMAGES
-    return max(VALIDATION_IMAGES, min(wanted, experiment.steps * experiment.batch))
+    wanted = PLATEAU_IMAGES if run.train.schedule == "plateau" else VALIDATION_IMAGES
+    return max(VALIDATION_IMAGES, min(wanted, run.train.steps * run.batch))
+
+
+def batches_of(
+    run: Search | Run, parts: list[str], stream: str, device: torch.device
+) -> Callable[[int], Batch]:
+    """`draw(step)`: training batches of photographs."""
+    size, noisy = (
+        (run.data["resolution"], run.data["noisy"])
+        if isinstance(run, Run)
+        else (run.photos["resolution"], run.noisy)
+    )
+    draw = make_image_draw(
+        images_of(run), parts, size, run.batch, run.seed, noisy=noisy, stream_name=stream, device=device
+    )
+
+    def batch(step: int) -> Batch:
+        clean, noisy, labels = draw(step)
+        return Batch(clean, noisy, None, labels)
+
+    return batch
 
 
 def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
@@ -132,271 +367,139 @@ def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], T
 
     def noisy(ids: range, sigma: float) -> Tensor:
         clean = images[ids.start : ids.stop] / 255
-        return clean if sigma == 0 else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
+        return (
+            clean
+            if sigma == 0
+            else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
+        )
 
     return noisy
 
 
-def obtain(
-    experiment: Experiment, *, device: str = "cpu", progress: bool = True, deadline: float | None = None, wait: bool = True,
-    checkpoint_s: float = 30.0,
-) -> bool:  # fmt: skip
-    """Train and evaluate unless that is done, going on from a checkpoint where there is one. True once the run is complete.
-
-    Two processes never train the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
-    At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
-    """
-    place = parallel.join(check_device(device))
-    progress = progress and parallel.is_first()
-    if parallel.told(is_complete(experiment)):
-        return True
-    if getattr(experiment, "scale", None) == "short":
-        raise InputError(f"{experiment.title}: nothing trains at scale short any more; use laptop, gpu or paper.")
-    _commit()  # now, for the library may be edited while it trains
-    needed = needs(experiment)
-    if needed is not None and parallel.world() > 1 and not is_complete(needed):
-        raise InputError(f"{experiment.title} needs {needed.title}, which is not complete; make that first, without torchrun.")
-    if needed is not None and not obtain(needed, device=device, progress=progress, deadline=deadline, wait=wait):
-        return False
-    folder = folder_of(experiment)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")  # the system frees it when its process dies, however it dies
-    try:
-        if not parallel.told(not parallel.is_first() or _acquire(lock, experiment, wait, progress)):
-            return False
-        if parallel.told(is_complete(experiment)):
-            return True
-        threads = torch.get_num_threads()
-        torch.set_num_threads(experiment.threads)
-        try:
-            if parallel.is_first():
-                _write_config(experiment)
-            return parallel.told(perform(experiment, folder, place, progress, deadline, checkpoint_s))
-        finally:
-            torch.set_num_threads(threads)
-    finally:
-        lock.release()
+# ---- searches
 
 
-def _write_config(experiment) -> None:
-    """The run's first file, by who holds its lock; what a killed process left of its last file goes."""
-    for part in folder_of(experiment).glob(".*.part"):
-        part.unlink()
-    config = {"format": FORMAT, "experiment": asdict(experiment)}
-    write_atomic(folder_of(experiment) / "config.json", json.dumps(config, indent=1))
-
-
-@contextmanager
-def hold(experiment, progress: bool = True) -> Iterator[None]:
-    """The run for this process alone, after another one that has it, for work that `obtain` does not do."""
-    folder_of(experiment).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder_of(experiment) / ".lock")
-    _acquire(lock, experiment, True, progress)
-    try:
-        _write_config(experiment)
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(lock: FileLock, experiment, wait: bool, progress: bool) -> bool:
-    """Whether the run's lock is ours now; with `wait`, after another process that has it."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            return False
-        if progress:
-            print(f"{experiment.title}: another process is training it; waiting for it to end.", flush=True)
-        lock.acquire()
-    return True
-
-
-@singledispatch
-def needs(experiment) -> object | None:
-    """The run that must be complete before this one."""
-    raise TypeError(f"{type(experiment).__name__} is no kind of run")
-
-
-@singledispatch
-def perform(experiment, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float) -> bool:
-    """Carry out a run in its folder, whose last file is metrics.csv; False if the deadline came first. A function per kind."""
-    raise TypeError(f"{type(experiment).__name__} is no kind of run")
-
-
-needs.register(Experiment)(depends_on)
-
-
-@perform.register
-def _(
-    experiment: Experiment, folder: Path, device: torch.device, progress: bool, deadline: float | None, checkpoint_s: float
+def _search(
+    run: Search,
+    folder: Path,
+    device: torch.device,
+    *,
+    progress: bool,
+    deadline: float | None,
+    checkpoint_s: float,
 ) -> bool:
-    front = _denoise_first(experiment, device)
-    set_seed(experiment.seed)
-    model = build(experiment)
-    if not trained_before(model, folder, device):
-        history = _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s)
-        if history is None:
-            return False
-        write_trained(model, history, folder)
     if not parallel.is_first():
         return True
-    _evaluate(experiment, model.eval(), front, folder, device, progress)
+    table = table_of(run)
+    table.require(resolution=run.photos["resolution"], width=run.width, strides=run.strides)
+    if run.scale not in (
+        "smoke",
+        "own",
+    ):  # a tiny table need not be good; a reader's own is checked with their limit
+        table.require_accuracy(TABLE_LIMIT_PCT)
+    settings = run.with_target(target_ms(run))
+    draws = [batches_of(run, [part], f"search {part}", device) for part in ("weights", "alphas")]
+    how = dict(device=device, progress=progress, deadline=deadline, label=run.title)
+    if run.random_networks:
+        images = len(images_of(run).rows["alphas"])
+        validate = [draws[1](step) for step in range(images // run.batch)]  # an epoch: each image once
+        sizes = dict(networks=run.random_networks, steps=run.random_steps)
+        result = run_random_search(
+            run.space, table, settings, draws[0], validate, folder, **sizes, **how
+        )
+    else:
+        looked_at = held_out_batches(run, device)
+        result = run_search(
+            run.space,
+            table,
+            settings,
+            *draws,
+            folder,
+            held_out=looked_at,
+            checkpoint_s=checkpoint_s,
+            **how,
+        )
+    if result is None:
+        return False
+    write_atomic(folder / "epochs.csv", result.epochs.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / "alphas.csv", result.alphas.to_csv(index=False, lineterminator="\n"))
+    save_architecture(result.architecture, folder / "architecture.json")
+    predicted = predicted_ms(table, result.architecture, settings.network)
+    row = {
+        "target_ms": settings.target_ms,
+        "predicted_ms": predicted,
+        "verdict": result.verdict.word,
+        "reason": result.verdict.reason,
+    }
+    finish(folder, device, [row], {})
     checkpoints.remove(folder)
     return True
 
 
-def _train(experiment, model, front, folder, device, progress, deadline, checkpoint_s) -> list[dict] | None:
-    data = cached("train", experiment.train_images, experiment.data_seed).to(device)
-    held_out = cached("validation", validation_images(experiment), experiment.data_seed).to(device)
-    draw = make_draw(experiment, data, device)
-    stream = generator("validation", device=device)
-    clean = held_out.images / 255
-    noise = torch.randn(clean.shape, generator=stream, device=device)
-    noisy = degrade(clean, sample_sigmas(len(clean), stream), noise, clip=experiment.clip)
-    fixed = _front(Batch(clean, noisy, held_out.boxes, held_out.labels), front)
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return task_loss(experiment.task, model, batch, experiment.ce_weight)
-
-    return fit(
-        Trainer(model, loss, Settings.of(experiment), device), lambda step: _front(draw(step), front), validation(loss, fixed),
-        folder, label=experiment.title, progress=progress, checkpoint_s=checkpoint_s, deadline=deadline,
-    )  # fmt: skip
-
-
-def _evaluate(experiment: Experiment, model: nn.Module, front, folder: Path, device: torch.device, progress: bool) -> None:
-    begun = time.monotonic()
-    model = model.to(memory_format=torch.channels_last)  # the faster one in float32
-    data = cached("test", experiment.eval_images, experiment.data_seed)
-    noisy = bank_noisy(data.images, experiment.clip)
-
-    def answer(images: Tensor, boxes: Tensor):
-        return predict(experiment.task, model, images if front is None else front(images), boxes)
-
-    found = evaluate(answer, data.images, data.boxes, data.labels, noisy, SIGMAS, device=device, progress=progress)
-    write_per_image(found, folder)
-    if experiment.task != "classify":
-        write_atomic(folder / "samples.safetensors", save(_samples(answer, data, noisy, device)))
-    record = {"parameters": count_parameters(model), "evaluate_s": round(time.monotonic() - begun, 1)}
-    finish(folder, device, summarise(found, SIGMAS), record)
+def held_out_batches(run: Search, device: torch.device) -> list[Batch]:
+    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is searched on noisy ones."""
+    views, labels = evaluation_images(images_of(run), "test", run.photos["resolution"])
+    names = labels[:, 0].unique()
+    few = (
+        torch.cat([torch.nonzero(labels[:, 0] == name)[: HELD_OUT // len(names), 0] for name in names])
+        .sort()
+        .values
+    )
+    views, labels = views[few], labels[few]
+    stream, batches = generator("held out", run.seed), []
+    for some, of_some in zip(
+        views.split(HELD_OUT_BATCH), labels[:, 0].split(HELD_OUT_BATCH), strict=True
+    ):
+        clean = (some / 255).contiguous(memory_format=torch.channels_last)
+        noisy = clean
+        if run.noisy:
+            sigmas, noise = (
+                torch.rand(len(clean), generator=stream),
+                torch.randn(clean.shape, generator=stream),
+            )
+            noisy = degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last)
+        batches.append(Batch(clean.to(device), noisy.to(device), None, of_some.to(device)))
+    return batches
 
 
-def trained_before(model: nn.Module, folder: Path, device: torch.device) -> bool:
-    """Whether the run's training was complete; then the model holds its weights, and only the evaluation is left."""
-    if not ((folder / "weights.safetensors").exists() and (folder / "history.csv").exists()):
-        return False
-    model.load_state_dict(read_tensors(folder / "weights.safetensors"))
-    model.to(device)
-    return True
+# ---- BM3D
 
 
-def write_trained(model: nn.Module, history: list[dict], folder: Path) -> None:
-    """Write what a training ends in; of several processes the first does."""
-    if not parallel.is_first():
-        return
-    write_atomic(folder / "history.csv", to_csv(history))
-    write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
-
-
-def write_per_image(found: dict[str, Tensor], folder: Path) -> None:
-    """Write the metrics of each test image, in half precision."""
-    compact = {name: t.to(torch.uint8) if t.dtype == torch.bool else t.half() for name, t in found.items()}
-    write_atomic(folder / "per_image.safetensors", save(contiguous(compact)))
-
-
-def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict) -> None:
-    """Write a run's last files: where and how it was made, with the seconds of its history, then its metrics."""
-    record = provenance(device) | record
-    if (folder / "history.csv").exists():
-        record["train_s"] = float(read_history(folder)[-1]["seconds"])
-    write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
-    write_atomic(folder / "metrics.csv", to_csv(metrics))
-
-
-def _samples(answer: Callable, data: TwoDigits, noisy: Callable, device: torch.device) -> dict[str, Tensor]:
-    """Outputs for the first test images at `SAMPLE_SIGMAS`: uint8 (sigmas, images, 1, H, W)."""
-    ids = range(min(SAMPLES, len(data)))
-    boxes = data.boxes[: len(ids)].to(device)
-    with torch.inference_mode():
-        outputs = [answer(noisy(ids, sigma).to(device), boxes)[0].float().clamp(0, 1).cpu() for sigma in SAMPLE_SIGMAS]
-    return {"denoised": (torch.stack(outputs) * 255).round().to(torch.uint8)}
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """The history of a training, a row per epoch; `InputError` if its file is damaged."""
-    path, advice = folder / "history.csv", "; delete it to train anew"
-    return numbers(path, read_rows(path, ["step", "seconds"], advice), advice)
-
-
-def read_metrics(folder: Path, names: Sequence[str] = (), sigmas: Sequence[float] = SIGMAS) -> tuple[list[dict[str, float]], dict]:
-    """Metrics of a complete run, a row per sigma, and its provenance, which must have `names`; `InputError` if one is damaged."""
-    path = folder / "metrics.csv"
-    rows = numbers(path, read_rows(path, ["sigma"], AGAIN), AGAIN)
-    if tuple(row["sigma"] for row in rows) != tuple(sigmas):
-        raise InputError(f"{shown(path)} has {len(rows)} noise levels instead of {len(sigmas)}: it was cut short{AGAIN}.")
-    return rows, read_record(folder / "provenance.json", names, AGAIN)
-
-
-def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: on the CPU, without gaps."""
-    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-
-
-def load_model(experiment: Experiment) -> nn.Module:
-    """The trained network of a complete run, on the CPU; `InputError` if its weights are missing or damaged."""
-    model = build(experiment)
-    path = folder_of(experiment) / "weights.safetensors"
-    try:
-        model.load_state_dict(read_tensors(path))
-    except (FileNotFoundError, RuntimeError) as error:
-        raise InputError(f"{shown(path)} does not hold the weights of {experiment.title}: {error}") from None
-    return model
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; `InputError` in one sentence if it is damaged."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{shown(path)} is not a sound safetensors file ({error}); delete it to make it again.") from None
-
-
-def to_csv(rows: Iterable[dict]) -> str:
-    """Rows of equal keys as CSV text; floats as Python prints them, so that they read back as the same bits."""
-    rows = list(rows)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def provenance(device: torch.device) -> dict:
-    """Where and with what a result was made."""
-    return {
-        "device": device_name(device), "torch": torch.__version__, "python": platform.python_version(), "dcnas": __version__,
-        "commit": _commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }  # fmt: skip
-
-
-def require_commit() -> None:
-    """`InputError` if the library differs from the commit: nobody could make its results again."""
-    if _commit().endswith("+"):
-        raise InputError(
-            "lib has changes that are not committed, so results would name a commit that did not make them; commit first, or add "
-            "--changed-tree."
+def _filter(
+    run: Filter,
+    folder: Path,
+    device: torch.device,
+    *,
+    progress: bool,
+    deadline: float | None,
+    checkpoint_s: float,
+) -> bool:
+    views, labels = evaluation_images(images_of(run), "test", run.photos["resolution"], run.eval_images)
+    boxes, noisy = torch.zeros(len(views), 1, 4), bank_noisy(views)
+    saved = checkpoints.load(folder)
+    done: list[dict[str, Tensor]] = saved["done"] if saved else []
+    for sigma in SIGMAS[len(done) :]:
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        bm3d = BM3D(sigma, run.grey)
+        metrics = evaluate(
+            lambda x, _, bm3d=bm3d: (bm3d(x), None),
+            views,
+            boxes,
+            labels,
+            noisy,
+            [sigma],
+            batch=1,
+            progress=progress,
         )
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str:
-    """The checkout's commit, with a + where the library differs from it; "unknown" without git."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(["git", "-C", str(root()), *command], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "lib") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        done.append(metrics)
+        checkpoints.save(folder, {"done": done})
+    metrics = {name: torch.cat([level[name] for level in done]) for name in done[0]}
+    write_per_image(metrics, folder)
+    ids = range(min(SAMPLES, len(views)))
+    outputs = torch.stack([BM3D(sigma, run.grey)(noisy(ids, sigma)) for sigma in SAMPLE_SIGMAS])
+    pictures = (outputs.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    write_atomic(folder / "samples.safetensors", save({"denoised": pictures}))
+    finish(folder, torch.device("cpu"), summarise(metrics, SIGMAS), {})
+    checkpoints.remove(folder)
+    return True

@@ -31,7 +31,7 @@ from ..nas.lut import key_of, parts
 from ..nas.space import ENCODER_STAGES, Space
 from . import drawing
 from .figures import COLOURS, LINES, MARKERS, PALETTE, new_figure
-from .timing import latencies
+from .latencies import section_3
 
 LOCK = threading.Lock()  # JupyterLab calls back in a thread of its own
 # Of controls: whole labels
@@ -157,7 +157,7 @@ class Trained:
         """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
         rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
         table = rows.groupby("label")[["flops", self.metric]].mean()
-        return table.assign(mb=table.index.str.startswith("MB"), ms=latencies(batch=1)["median_ms"])
+        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
 
     def show(self, size: drawing.Size, mb: bool, sigma: float | None, unit: str) -> str:
         """Mark a network; in words what it costs, and what those reach that cost about as much."""

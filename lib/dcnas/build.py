@@ -1,0 +1,65 @@
+"""One builder for every network: what a run, a card and the command line call a network is the same dictionary.
+
+{"kind": "MB2.5-M"}, {"kind": "unet", "unet": {"b": 8, "d": 4, "m": 1.5, "c": 2}}, {"kind": "DC-NAS", "architecture": {...}}, ...
+"""
+
+from torch import nn
+
+from .errors import InputError
+from .models import (
+    CLASSIFIERS,
+    JOINING,
+    VARIANTS,
+    EncoderClassifier,
+    Integrated,
+    Sequential,
+    UNet,
+    build_classifier,
+)
+from .nas.networks import MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
+from .nas.space import Architecture, from_record, widened
+
+TORCHVISION = ("ResNet-18", "MobileNetV2")
+ON_DIGITS = (
+    "unet",
+    *JOINING,
+    "encoder",
+    *CLASSIFIERS,
+    *VARIANTS,
+)  # grey; the others take three channels
+KINDS = (*ON_DIGITS, *NETWORKS, *MANUAL, *TORCHVISION)
+
+
+def build(net: dict, classes: int = 10, architecture: Architecture | None = None) -> nn.Module:
+    """The network that `net` describes, with fresh weights from torch's global seed.
+
+    `architecture` stands in for one that `net` does not hold; `upscaled` widens it (Table 4).
+    """
+    kind, unet = net["kind"], net.get("unet", {})
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}, but one of {', '.join(KINDS)} was expected.")
+    if kind == "unet":
+        return UNet(**unet)
+    if kind == "integrated":
+        return Integrated(UNet(**unet), classes)
+    if kind == "sequential":
+        return Sequential(UNet(**unet), build_classifier(net["classifier"]))
+    if kind == "encoder":
+        return EncoderClassifier(UNet(**unet))
+    if kind in ON_DIGITS:
+        return build_classifier(kind)
+    if kind in TORCHVISION:
+        from torchvision.models import (
+            mobilenet_v2,
+            resnet18,
+        )  # here, because they take a second to import
+
+        return OnlyClassifies((resnet18 if kind == "ResNet-18" else mobilenet_v2)(num_classes=classes))
+    if architecture is None and "architecture" in net:
+        architecture = from_record(net["architecture"])
+    if architecture is not None and net.get("upscaled", 1.0) != 1:
+        architecture = widened(architecture, architecture.space.width * net["upscaled"])
+    regular = {name: net[name] for name in ("dropout", "drop_connect") if name in net}
+    if kind in NETWORKS:
+        return build_network(kind, architecture, net.get("decoder", "conv"), **regular)
+    return build_manual(kind, unet, classes, architecture, **regular)

@@ -1,0 +1,199 @@
+"""From a search to a network that meets its target on the device: look-up tables of the scales, targets, measured derivations.
+
+A derivation measures an architecture on the table's device and repairs it where it misses its target, which must not happen while
+anything trains. Latencies are in the table's milliseconds: each measurement has networks in it whose latency the table knows.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import nn
+
+from ..errors import InputError
+from ..latency.measure import Latency, device_named, measure_many
+from ..latency.table import Table, load_table
+from ..nas.derive import fit_widths, repair
+from ..nas.lut import build_table, predicted_ms, validate_table
+from ..nas.networks import IMAGE_CHANNELS, build_network
+from ..nas.settings import latency_range_ms
+from ..nas.space import Architecture, Space, random_architecture, save_architecture
+from ..paths import latency_dir, runs_dir, shown, write_atomic
+from .presets import TARGETS, Derivation, Search, scale_named
+from .store import architecture_of, finish, folder_of, hold, is_complete, to_csv
+
+TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
+REFERENCES = 8
+BUSY = 1.5  # times as slow as on the day of the table: something else runs
+
+
+def table_path(scale: str) -> Path:
+    """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs."""
+    return (runs_dir() if scale == "smoke" else latency_dir()) / scale_named(scale).table
+
+
+def obtain_table(scale: str, *, progress: bool = True) -> Table:
+    """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured where it is missing."""
+    path, s = table_path(scale), scale_named(scale)
+    if path.exists():
+        return load_table(path)
+    size = s.photos["resolution"]
+    if scale != "smoke":
+        raise InputError(
+            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {size} --width {s.width:g} "
+            f"--stem-stride {s.strides[0]} --device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} "
+            f"--device {s.device}`."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(
+        path.with_suffix(".lock")
+    ):  # several notebooks may run side by side, hence one thread as well
+        if not path.exists():
+            space, unfinished = (
+                Space(8, size, 2, s.width, s.strides),
+                path.with_suffix(".unvalidated.json"),
+            )
+            table = build_table(space, unfinished, batch=4, threads=1, rounds=2, progress=progress)
+            frame, table = validate_table(
+                table, space, networks=30, rounds=2, offset=False, progress=progress
+            )
+            write_atomic(
+                path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n")
+            )
+            table.save(path)
+            unfinished.unlink()
+    return load_table(path)
+
+
+def table_of(search: Search) -> Table:
+    """The table of a search: that of its scale, or a reader's own by its absolute path."""
+    return load_table(Path(search.table)) if search.scale == "own" else obtain_table(search.scale)
+
+
+def target_ms(run: Search | Derivation) -> float:
+    """What a run's target is in ms on its table's device, to two decimals: "S", "M", "L", with the decoder's latency added."""
+    search, asked = (
+        (run.search, run.target or run.search.target)
+        if isinstance(run, Derivation)
+        else (run, run.target)
+    )
+    if not isinstance(asked, str):
+        return asked
+    size, _, decoder = asked.partition(" + ")
+    table, (width, strides) = table_of(search), (search.width, search.strides)
+    low, high = latency_range_ms(Space(4, search.photos["resolution"], 2, width, strides), table)
+    target = round(low + TARGETS[size] * (high - low), 2)
+    return (
+        round(target + table.correction.scale * table.part_ms("decoder conv"), 2) if decoder else target
+    )
+
+
+def latencies_by_table(
+    models: Mapping[str, nn.Module],
+    table: Table,
+    *,
+    rounds: int,
+    passes: int = 1,
+    progress: bool = False,
+) -> tuple[dict[str, Latency], float]:
+    """Networks measured under the table's conditions, and how slow the device is: 1 as on the day of the table, 2 half as fast.
+
+    All take turns, so that other load and clock rates, which come and go in seconds, hit all alike; random networks whose latency
+    the table knows run among them, and the slowdown is theirs.
+    """
+    c = table.conditions
+    device, image = (
+        device_named(c.device),
+        torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution),
+    )
+    space = Space(4, c.resolution, 2, c.width, c.strides)
+    known = {
+        f"reference {n}": random_architecture(space, np.random.default_rng([REFERENCES, n]))
+        for n in range(REFERENCES)
+    }
+    with torch.random.fork_rng():
+        every = dict(models) | {
+            name: build_network("C-NAS", architecture) for name, architecture in known.items()
+        }
+    measured = measure_many(
+        {name: (model, (image,)) for name, model in every.items()},
+        rounds=rounds,
+        warmup=1,
+        passes=passes,
+        threads=c.threads,
+        device=device,
+        progress=progress,
+        unsynchronised=device.type != "cpu",
+    )
+    slowdown = float(
+        np.median([measured[name].median_ms / predicted_ms(table, a) for name, a in known.items()])
+    )
+    return {name: measured[name] for name in models}, slowdown
+
+
+def derive(derivations: Sequence[Derivation], progress: bool = True) -> None:
+    """Complete derivations together, whose searches are complete: measured side by side they disturb each other alike."""
+    todo = sorted({d.name: d for d in derivations if not is_complete(d)}.values(), key=lambda d: d.name)
+    with ExitStack() as locks:
+        for (
+            derivation
+        ) in todo:  # in the order of their names, so that two processes do not wait for each other
+            locks.enter_context(hold(derivation, progress=progress))
+        todo = [d for d in todo if not is_complete(d)]
+        for _, group in groupby(
+            sorted(todo, key=lambda d: d.search.table), key=lambda d: d.search.table
+        ):
+            _derive(list(group), progress)
+
+
+def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
+    """Fit, measure, repair and measure again what searches, or chance, have given; all of one table."""
+    table, by_name = table_of(derivations[0].search), {d.name: d for d in derivations}
+    targets = {name: target_ms(d) for name, d in by_name.items()}
+    predict = {name: partial(predicted_ms, table, network=d.network) for name, d in by_name.items()}
+    starts = {name: fit_widths(_start(d), targets[name], predict[name]) for name, d in by_name.items()}
+
+    def measure(architectures: Mapping[str, Architecture]) -> dict[str, tuple[float, float]]:
+        models = {name: build_network(by_name[name].network, a) for name, a in architectures.items()}
+        measured, slowdown = latencies_by_table(
+            models, table, rounds=derivations[0].rounds, progress=progress
+        )
+        if slowdown > BUSY:
+            warnings.warn(
+                f"{table.conditions.device} takes {slowdown:.1f} times as long as on the day of the look-up table: does "
+                "anything else run? Measurements under load are slow and noisy.",
+                stacklevel=2,
+            )
+        return {
+            name: (m.median_ms / slowdown, 1.96 * m.median_error_ms / slowdown)
+            for name, m in measured.items()
+        }
+
+    repaired, rows = repair(starts, targets, predict, measure)
+    for name, (ms, noise) in measure(
+        repaired
+    ).items():  # anew: what was chosen for its measurement would be flattered by it
+        folder, target = folder_of(by_name[name]), targets[name]
+        save_architecture(repaired[name], folder / "architecture.json")
+        write_atomic(folder / "derivation.csv", to_csv(rows[name]))
+        row = {
+            "target_ms": target,
+            "predicted_ms": predict[name](repaired[name]),
+            "measured_ms": ms,
+            "noise_ms": noise,
+        }
+        row |= {"error_pct": 100 * (ms / target - 1), "first_error_pct": rows[name][0]["error_pct"]}
+        row |= {"repairs": len({r["predicted_ms"] for r in rows[name]}) - 1}
+        finish(folder, device_named(table.conditions.device), [row], {})
+
+
+def _start(derivation: Derivation) -> Architecture:
+    if derivation.random_seed is None:
+        return architecture_of(derivation.search)
+    return random_architecture(derivation.search.space, np.random.default_rng(derivation.random_seed))

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from dcnas.study.experiments import Experiment, build, dcnet, denoiser
+from dcnas.study.scales import scale_named
 
 from dcnas.data.two_digits import cached
 from dcnas.models import UNETS
 from dcnas.seed import set_seed
-from dcnas.study.experiments import Experiment, build, dcnet, denoiser
 from dcnas.study.runs import make_draw
-from dcnas.study.scales import scale_named
 from dcnas.training import Settings, Trainer, task_loss
 
 TURN = 10  # steps before the other one has its turn

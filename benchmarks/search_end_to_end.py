@@ -8,6 +8,7 @@ it takes 2,000 photographs of solar cells, which it writes into OUT first.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ from dcnas.data.images import load_images
 from dcnas.latency.table import load_table
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space
-from dcnas.reading import read_json
 
 PHOTOS, MINUTES, PERCENT = 2_000, 15, 3.0
 
@@ -53,7 +53,7 @@ def main() -> None:
     middle = sum(latency_range_ms(Space(4, table.conditions.resolution, 2, table.conditions.width), table, "DC-NAS")) / 2
     out = args.out / "network"
     minutes["search"] = timed("search", "--data", data, "--lut", board, "--target-ms", f"{middle:.2f}", "--out", out)
-    found = read_json(out / "search.json")
+    found = json.loads((out / "search.json").read_text())
     print(f"{table.conditions.device}:", ", ".join(f"{name} {taken:.1f} min" for name, taken in minutes.items()))
     print(f"target {middle:.2f} ms, measured {found['measured_ms']:.2f}: {found['error_pct']:+.1f}% (± {found['noise_ms']:.2f} ms)")
     sys.exit(minutes["search"] > MINUTES or abs(found["error_pct"]) > PERCENT)

@@ -12,11 +12,11 @@ import math
 from dataclasses import replace
 
 import torch
+from dcnas.study.section4 import beta_searches, noisy_searches, obtain_table
+from dcnas.study.section4_runs import batches_of, held_out_batches
 
 from dcnas.nas.search import Searcher
 from dcnas.paths import published_dir
-from dcnas.study.section4 import beta_searches, noisy_searches, obtain_table
-from dcnas.study.section4_runs import batches_of, held_out_batches
 
 EVERY, WARMUP = 90, 20  # steps
 COLUMNS = ("images", "optimiser", "lr", "batch", "steps", "step", "accuracy", "held_out_accuracy", "held_out_balanced_accuracy",

@@ -20,13 +20,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from dcnas.study.experiments import Experiment, build, denoiser
+from dcnas.study.scales import scale_named
 
 from dcnas.latency.measure import device_name
 from dcnas.models import UNETS
 from dcnas.seed import set_seed
 from dcnas.study import runs
-from dcnas.study.experiments import Experiment, build, denoiser
-from dcnas.study.scales import scale_named
 from dcnas.training import Batch, Settings, Trainer, charbonnier, task_loss
 
 LOOP, BARE, EAGER = "whole loop", "bare step", "plain eager"

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from dcnas.nas.space import Space
-from dcnas.study import ledger, results4
+from dcnas.study import comparisons, ledger
 from dcnas.study.comparisons import B_LINE, Evidence, asked, compared
-from dcnas.study.results import Results, paper
+from dcnas.study.results import Results
+from dcnas.study.tables import paper
 
 NOISE = np.random.default_rng(0).normal(0, 0.05, (11, 60))  # alike for all networks
 TRUE, FALSE, TORN, ALONE = WORLDS = ("reproduced", "not reproduced", "undecided", "undecided (one seed)")
@@ -172,7 +173,7 @@ def test_c20_is_judged_before_and_after_repair(monkeypatch):
         label="C-NAS M, 4 operators", seed=[0, 1, 2], network="C-NAS", random_seed=np.nan,
         error_pct=[1.0, 1.2, 1.5], first_error_pct=[6.0, 7.0, 8.0],
     ))  # fmt: skip
-    monkeypatch.setattr(results4, "derived", lambda scale, device: derived)
+    monkeypatch.setattr(comparisons, "derivations", lambda scale, device: derived)
     found = verdicts(["C20"], World({"accuracy": {"C-NAS M, 4 operators": 80.0}}))
     assert found["measured latency against the target, before any repair, in %"] == FALSE
     assert found["measured latency against the target, as derived, in %"] == TRUE

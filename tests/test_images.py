@@ -1,6 +1,5 @@
 """The images of Section 4 as a network sees them: decoding of every kind, fixed parts, batches."""
 
-import io
 import warnings
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 
 from dcnas.data import images
 from dcnas.data.images import (
-    decode,
     evaluation_images,
     load_images,
     make_image_draw,
@@ -97,47 +95,6 @@ def test_unreadable_files_are_named_counted_and_skipped(folder):
         assert (data.images[row].mean() > 128) == (data.classes[label] == "bright")
 
 
-def png(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-RAMP = np.tile(np.linspace(0, 255, 40), (20, 1))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        png(Image.fromarray(RAMP.astype(np.uint8))),
-        png(Image.fromarray((RAMP * 257).astype(np.uint16))),
-        png(Image.fromarray(RAMP.astype(np.uint8)).convert("P")),
-        png(Image.fromarray(RAMP.astype(np.uint8)).convert("RGBA")),
-        png(Image.fromarray(RAMP.astype(np.uint8)).convert("CMYK"), "JPEG", quality=95),
-        png(Image.fromarray(RAMP.astype(np.uint8)), "GIF"),
-    ],
-    ids=["grey", "16 bit", "palette", "alpha", "CMYK", "GIF"],
-)
-@pytest.mark.parametrize("grey", [True, False])
-def test_every_kind_of_picture_keeps_its_brightness(data, grey):
-    found = decode(data, 10, grey).astype(float)
-    assert found.shape == (1 if grey else 3, 10, 10)
-    middle = (
-        np.linspace(0, 255, 40)[10:30].reshape(10, 2).mean(1)
-    )  # the middle square of a 40 x 20 picture
-    assert abs(found.mean(0).mean(0) - middle).max() < 12
-
-
-def test_a_photo_is_turned_as_its_camera_says():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    data = png(Image.fromarray(np.tile(RAMP.astype(np.uint8), (2, 1))), "JPEG", exif=exif, quality=95)
-    found = decode(data, 10, True)[0].astype(float)
-    assert (
-        found[-1].mean() - found[0].mean() > 150 and abs(found[:, 0].mean() - found[:, -1].mean()) < 20
-    )
-
-
 def test_batches_depend_on_seed_and_step_alone(folder):
     data = load(folder)
     a, b = (make_image_draw(data, ["weights"], 32, 4, seed) for seed in (0, 1))
@@ -181,14 +138,6 @@ def test_crops_lie_within_the_image_and_vary():
     assert area.min() > 0.2 and area.max() <= 1 and 0.5 < area.mean() < 0.7
 
 
-def test_cutting_out_the_whole_image_is_its_average():
-    image = torch.rand(2, 3, 64, 64)
-    whole = torch.tensor([[0.0, 0, 64, 64]] * 2)
-    torch.testing.assert_close(
-        images.cut_out(image, whole, 32), torch.nn.functional.avg_pool2d(image, 2), atol=1e-5, rtol=0
-    )
-
-
 def test_evaluation_views_are_fixed_centre_crops(folder):
     data = load(folder)
     views, labels = evaluation_images(data, "test", 32)
@@ -230,12 +179,6 @@ def test_images_of_the_networks_size_are_only_flipped_and_shifted(folder):
     views, _ = evaluation_images(data, "test", 64)
     tested = {data.images[row].tobytes() for row in data.rows["test"]}
     assert {view.tobytes() for view in views.numpy()} == tested  # to the bit, not averaged
-
-
-def test_shifts_reach_an_eighth_and_each_image_has_its_own():
-    image = torch.arange(64.0).expand(1, 1, 64, 64).repeat(400, 1, 1, 1)
-    moves = {round(row[0, 32, 32].item()) - 32 for row in images.shifted(image, generator("x"))}
-    assert moves == set(range(-8, 9))
 
 
 def test_grey_sets_stay_grey_on_disk_and_become_three_channels(tmp_path, monkeypatch):

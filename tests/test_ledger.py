@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from dcnas.study.scales import SCALES
 
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
@@ -11,7 +12,6 @@ from dcnas.study import ledger, paper
 from dcnas.study import results3 as results
 from dcnas.study.claims import judge
 from dcnas.study.ledger import Assumptions, clearance
-from dcnas.study.scales import SCALES
 from dcnas.study.stats import Interval, contrast
 
 ROWS = [

@@ -1,15 +1,15 @@
-"""The networks of Section 3: FLOPs to the digit, shapes at any size, gradients, and what each network can and cannot see."""
+"""The networks of Section 3: FLOPs to the digit, shapes, gradients, and what each can see."""
 
 import csv
 
 import pytest
 import torch
+from dcnas.study.experiments import build, section3
 from torch import nn
 
 from dcnas.errors import InputError
 from dcnas.models import (
     CLASSIFIERS,
-    JOINING,
     UNETS,
     VARIANTS,
     DnCNN,
@@ -22,7 +22,6 @@ from dcnas.models import (
 )  # fmt: skip
 from dcnas.models.blocks import MBConv
 from dcnas.paths import paper_dir
-from dcnas.study.experiments import build, section3
 
 UNET_FLOPS = {"baseline": 1_301_815_296, "reduced": 51_244_416}
 CLASSIFIER_FLOPS = {
@@ -117,23 +116,6 @@ def test_dncnn_is_that_of_its_paper():
     assert grey.eval()(x).shape == x.shape
 
 
-def test_dncnn_gives_the_image_or_as_an_option_the_noise():
-    x = torch.rand(2, 3, 8, 8)
-    image, noise = DnCNN(depth=3).eval(), DnCNN(depth=3, residual=True).eval()
-    noise.load_state_dict(image.state_dict())
-    torch.testing.assert_close(noise(x), x - image(x))
-    nn.init.zeros_(noise.layers[-1].weight), nn.init.zeros_(noise.layers[-1].bias)
-    assert torch.equal(noise(x), x)  # no noise found: the image itself
-
-
-def test_counting_leaves_the_network_as_it_was():
-    net = UNet(4, 2, 2, 1).train()
-    before = {name: p.clone() for name, p in net.state_dict().items()}
-    count_flops(net, IMAGE)
-    assert net.training and all(torch.equal(p, before[name]) for name, p in net.state_dict().items())
-    assert all(p.grad is None for p in net.parameters())
-
-
 # widths and hyper-parameters
 
 
@@ -184,16 +166,6 @@ def test_any_size(height, width, block):
     torch.testing.assert_close(net(padded)[..., :height, :width], y, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("joining", JOINING)
-def test_dcnet_at_an_odd_size(joining):
-    x, boxes = (
-        torch.rand(2, 1, 97, 61),
-        torch.tensor([[[0, 0, 32, 32], [29, 65, 61, 97], [3, 40, 35, 72]]]).expand(2, 3, 4),
-    )
-    denoised, logits = build_dcnet(joining, "reduced")(x, boxes)
-    assert denoised.shape == x.shape and logits.shape == (2, 3, 10)
-
-
 @pytest.mark.parametrize("d, height, width", [(4, 7, 96), (4, 96, 7), (8, 96, 96), (2, 1, 1)])
 def test_too_deep_for_the_image(d, height, width):
     with pytest.raises(
@@ -201,13 +173,6 @@ def test_too_deep_for_the_image(d, height, width):
         match=f"d={d} is too deep for an image of {height} x {width}: at least {2 ** (d - 1)}",
     ):
         UNet(1, d, 1, 1)(torch.zeros(1, 1, height, width))
-
-
-@pytest.mark.parametrize("name", CLASSIFIERS)
-@pytest.mark.parametrize("size", [(4, 4), (32, 32), (33, 50)])
-def test_classifiers_at_any_size(name, size):
-    logits = build_classifier(name)(torch.rand(2, 1, *size))
-    assert logits.shape == (2, 10) and logits.isfinite().all()
 
 
 # every network of the study: output and gradients
@@ -235,21 +200,6 @@ def test_output_and_gradients(label):
             assert p.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(
-    "label",
-    ["MB2.5-M", "UNet b=8 d=4 m=1.5 c=2", "DC-Net Reduced Integrated", "DC-Net Reduced Sequential"],
-)
-def test_channels_last_gives_the_same(label):
-    torch.manual_seed(2)
-    net, x = build(NETWORKS[label]).eval(), torch.rand(2, 1, 48, 56)
-    with torch.no_grad():
-        first = answer(label, net, x)
-        net = net.to(memory_format=torch.channels_last)
-        last = answer(label, net, x.contiguous(memory_format=torch.channels_last))
-    for a, b in zip(first, last, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
 def test_heads_see_the_largest_value_of_each_channel():
     x, boxes = (
         torch.rand(2, 1, 64, 64),
@@ -265,7 +215,7 @@ def test_heads_see_the_largest_value_of_each_channel():
     torch.testing.assert_close(joint(x, boxes)[1], joint.head(regions.flatten(3).max(-1).values))
 
 
-# brightness: GroupNorm takes any common factor out of its input, the bias of the convolution before it keeps it visible
+# brightness
 
 
 def change_under(edit, net: nn.Module) -> float:
@@ -280,41 +230,16 @@ def dimmer(x):
     return 0.3 * x
 
 
-def brighter(x):
-    return x + 0.3
-
-
-@pytest.mark.parametrize("edit", [dimmer, brighter])
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(
-    "unet", [dict(b=8, d=4, m=1.5, c=2), dict(b=32, d=3, m=2, c=2), dict(b=8, d=4, m=1, c=1)], ids=str
-)
-def test_a_unet_sees_how_bright_an_image_is(unet, seed, edit):
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("unet", [dict(b=8, d=4, m=1.5, c=2), dict(b=32, d=3, m=2, c=2)], ids=str)
+def test_a_unet_sees_how_bright_an_image_is(unet):
+    """GroupNorm takes any common factor out of its input; the convolution's bias keeps it visible."""
+    torch.manual_seed(0)
     net = UNet(**unet)
-    assert change_under(edit, net) > 0.1
-    if edit is dimmer:  # the measure is sharp: without the biases the very same network sees nothing
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d) and module is not net.out:
-                nn.init.zeros_(module.bias)
-        assert change_under(edit, net) < 0.02
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_an_mbconv_unet_sees_how_bright_an_image_is(seed):
-    torch.manual_seed(seed)
-    assert change_under(dimmer, UNet(b=8, d=4, m=1.5, c=2, block="mbconv")) > 0.1
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_four_channels_in_four_groups_hide_the_brightness(seed):
-    """gcd(4, 4) groups of one channel each divide brightness away: one reason why b=4 may fall off the trend of Figure 3a."""
-    torch.manual_seed(seed)
-    assert change_under(dimmer, UNet(b=4, d=4, m=2, c=2)) < 0.1
-    torch.manual_seed(seed)
-    assert (
-        change_under(dimmer, UNet(b=4, d=4, m=2, c=2, norm_groups=2)) > 0.1
-    )  # the control of notebook 03_2
+    assert change_under(dimmer, net) > 0.1
+    for module in net.modules():  # the measure is sharp: without biases the same network sees nothing
+        if isinstance(module, nn.Conv2d) and module is not net.out:
+            nn.init.zeros_(module.bias)
+    assert change_under(dimmer, net) < 0.02
 
 
 # who learns from what

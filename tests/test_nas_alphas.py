@@ -7,7 +7,6 @@ import torch
 from test_nas_search import TABLE, TINY, draw, settings
 from torch import nn
 
-from dcnas.nas import alphas
 from dcnas.nas.alphas import (
     GRADIENT,
     agreement,
@@ -42,15 +41,6 @@ def test_searches_that_know_something_agree_beyond_noise():
     limit = noise_null(TINY, settings(**SHORT))["agreement_95"].iloc[-1]
     assert agreement([path[-1] for path in found]).min() > limit
     assert np.mean(found[0][-1].argmax(1) == best.numpy()) > 0.9
-
-
-def test_it_takes_as_many_steps_as_a_search_and_is_its_seed_s(monkeypatch):
-    first, again, other = (random_alphas(TINY, settings(**SHORT), seed) for seed in (0, 0, 1))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-    calls = []
-    monkeypatch.setattr(alphas, "alpha_update", lambda *_: calls.append(1))
-    assert len(random_alphas(TINY, settings(steps_per_epoch=5, epochs=4, weight_epochs=1), 0)) == 3
-    assert len(calls) == 9  # steps 0, 2 and 4 of three epochs
 
 
 def test_the_optimiser_is_that_of_the_search():

@@ -14,11 +14,11 @@ from made_up import linear_table, start_architecture
 
 from dcnas.errors import InputError
 from dcnas.nas import derive
-from dcnas.nas.lut import key_of, predicted_ms
-from dcnas.nas.recorder import describe, healthy, judge_search
+from dcnas.nas.lut import predicted_ms
+from dcnas.nas.recorder import healthy, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, run_search
 from dcnas.nas.settings import latency_range_ms
-from dcnas.nas.space import Architecture, Choice, Space, random_architecture
+from dcnas.nas.space import Space, random_architecture
 from dcnas.nas.supernet import Supernet
 from dcnas.seed import generator
 from dcnas.training.tasks import Batch
@@ -96,21 +96,6 @@ def test_expected_latency_at_certain_alphas_is_the_table_s():
     assert searcher.argmax() == start_architecture(TINY, picks)
 
 
-def test_learned_beta_weighs_depths():
-    searcher = Searcher(TINY, TABLE, settings(learn_beta=True))
-    full = Searcher(TINY, TABLE, settings()).expected_ms()
-    assert searcher.expected_ms() < full
-    with torch.no_grad():
-        for parameter in searcher.architecture:  # the first operator and the first depth for certain
-            parameter.copy_(torch.full_like(parameter, -60.0))
-            parameter[0] = 0.0
-    assert [
-        sum(c is not None for c in (searcher.argmax().choices[i] for i in stage))
-        for stage in TINY.stages
-    ] == [1] * 6
-    assert searcher.latency_ms(searcher.argmax()) == pytest.approx(searcher.expected_ms(), rel=1e-5)
-
-
 # ---- steps
 
 
@@ -172,20 +157,6 @@ def test_the_latency_penalty_pulls_towards_the_target(target, cheap):
     for step in range(6):
         searcher.alpha_step(step, draw("alphas")(step), 1.0)
     assert (searcher.expected_ms() < start) == cheap
-
-
-def test_sorting_channels_changes_nothing_but_which_take_part():
-    searcher = Searcher(replace(TINY, operators=8), linear_table(replace(TINY, operators=8)), settings())
-    searcher.weight_step(0, draw("weights")(0))
-    layer = searcher.supernet.layers[4]
-    x = torch.rand(2, layer.layer.in_channels, 8, 8)
-    for i in (0, 7):
-        layer.hidden[i] = layer.operators[i].most_hidden(layer.layer.in_channels)
-        before = layer.one(x, i)
-        searcher._sort_channels(layer, i)
-        torch.testing.assert_close(layer.one(x, i), before, atol=1e-5, rtol=1e-4)
-        norms = layer.blocks[i].depthwise[0].weight.abs().sum((1, 2, 3))
-        assert (norms[:-1] >= norms[1:]).all()
 
 
 def test_elasticity_brings_the_argmax_to_the_target():
@@ -301,11 +272,6 @@ def test_a_search_is_not_continued_with_other_settings(tmp_path):
         search(tmp_path, seed=3)
 
 
-def test_temperature_falls_once_alphas_train():
-    s = settings(epochs=20, weight_epochs=10)
-    assert [round(s.temperature(e), 3) for e in (0, 10, 11, 19)] == [5, 5, 4.8, round(5 * 0.96**9, 3)]
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -324,28 +290,6 @@ def test_bad_settings_get_one_sentence(changes, says):
 def test_a_target_out_of_reach_is_refused_with_the_range(target):
     with pytest.raises(InputError, match=f"reach {LOW:.2f} to {HIGH:.2f} ms"):
         check_target(TINY, TABLE, settings(target_ms=target))
-
-
-def test_learned_beta_may_reach_below_all_layers():
-    """A stage may be left with its first block alone."""
-    low, high = latency_range_ms(TINY, TABLE, learn_beta=True)
-
-    def fastest(layer):
-        choices = [Choice(o, o.least_hidden(layer.in_channels)) for o in TINY.candidates]
-        return min(choices, key=lambda c: TABLE.part_ms(key_of(layer, c.operator), c.hidden))
-
-    short = Architecture(
-        TINY, tuple(fastest(layer) if layer.block == 0 else None for layer in TINY.layers)
-    )
-    assert low == pytest.approx(predicted_ms(TABLE, short)) and low < LOW and high == HIGH
-    check_target(TINY, TABLE, settings(target_ms=(low + LOW) / 2, learn_beta=True))
-    with pytest.raises(InputError, match=f"reach {low:.2f} to"):
-        check_target(TINY, TABLE, settings(target_ms=low * 0.9, learn_beta=True))
-
-
-def test_a_table_of_fewer_operators_is_refused():
-    with pytest.raises(InputError, match="no entry"):
-        check_target(replace(TINY, operators=8), TABLE, settings())
 
 
 # ---- derivation
@@ -448,16 +392,6 @@ def test_repair_where_a_little_width_costs_a_lot():
     )
 
 
-def test_repair_leaves_alone_what_fits_or_is_within_the_noise():
-    start = start_architecture(TINY, 0)
-    exact = predict(start)
-    for found in ((exact * 1.015, 0.0), (exact * 1.05, exact * 0.06)):
-        repaired, rows = derive.repair(
-            {"a": start}, {"a": exact}, {"a": predict}, lambda _, found=found: {"a": found}
-        )
-        assert repaired == {"a": start} and len(rows["a"]) == 1
-
-
 # ---- the recorder
 
 
@@ -495,10 +429,3 @@ def test_a_healthy_supernet_is_above_the_largest_class_on_held_out_images(accura
         found = found.assign(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8)
     verdict, reason = healthy(found)
     assert verdict is word and ("never looked" in reason) == (word is None)
-
-
-def test_the_description_of_an_epoch():
-    sure, unsure = np.array([0.97, 0.01, 0.01, 0.01]), np.full(4, 0.25)
-    assert describe([unsure], None) == pytest.approx({"entropy": 1.0, "margin": 0.0, "flips": 0})
-    found = describe([sure, sure], [sure, sure[::-1]])
-    assert found["entropy"] < 0.2 and found["margin"] == pytest.approx(0.96) and found["flips"] == 1

@@ -18,9 +18,6 @@ from dcnas.nas.networks import (
     NETWORKS,
     Classifier,
     Decoder,
-    Joint,
-    ManualJoint,
-    OnlyDenoises,
     build_network,
     dropped_level,
     encoder_levels,
@@ -134,18 +131,6 @@ def test_small_images_keep_their_size_in_the_first_stem():
     assert 3.5 < flops[1] / flops[0] <= 4
 
 
-@pytest.mark.parametrize(
-    "space", [SMALL, FINE, replace(SMALL, width=1.0), replace(FINE, width=0.5)], ids=str
-)
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_every_decoder_denoises(decoder, space):
-    network = Joint(start_architecture(space), decoder).eval()
-    assert network(torch.rand(1, 3, 64, 96))[0].shape == (1, 3, 64, 96)
-    levels = encoder_levels(space)
-    assert len(network.decoder.up) == len(levels) - (decoder == "mb 3-lay")
-    assert np.prod([level.ratio for level in levels]) == (16 if space.strides == STRIDES else 8)
-
-
 @pytest.mark.parametrize("space", [SMALL, FINE, Space(), replace(FINE, width=0.5)], ids=str)
 def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space):
     """Shares as counted are those of the network's own multiply-accumulates, batch norm and the last
@@ -169,46 +154,6 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     assert found == pytest.approx([cost / sum(costs) for cost in reversed(costs)], abs=0.02)
     fewer = Decoder(levels, "mb 3-lay")
     assert fewer.skips == [skip for skip in decoder.skips if skip != dropped - 1]
-
-
-def test_a_tail_sees_a_sixteenth_of_the_image():
-    for space in (SMALL, FINE):
-        network, seen = ManualJoint(4, start_architecture(space)).eval(), []
-        first = next(module for module in network.branch if not isinstance(module, torch.nn.MaxPool2d))
-        first.register_forward_pre_hook(
-            lambda _, inputs, seen=seen: seen.append(tuple(inputs[0].shape[2:]))
-        )
-        network(torch.rand(1, 3, 64, 96))
-        assert seen == [(4, 6)]
-
-
-def test_files_without_strides_have_the_paper_s():
-    for space in (SMALL, FINE):
-        record = json.loads(start_architecture(space).to_json())
-        assert ("strides" in record["space"]) == (space == FINE)
-        assert from_record(record).space == space
-    record["space"].pop("strides")
-    assert from_record(record).space == SMALL
-
-
-def test_manual_networks_for_colour_images():
-    x = torch.rand(2, 3, 64, 64)
-    for network in (ManualJoint(4), ManualJoint(4, start_architecture(SMALL))):
-        denoised, logits = network.eval()(x)
-        assert denoised.shape == x.shape and logits.shape == (2, 4)
-    tail = ManualJoint(4, start_architecture(SMALL))
-    assert sum(p.numel() for p in tail.parameters()) > sum(
-        p.numel() for p in ManualJoint(4).parameters()
-    )
-    assert OnlyDenoises(b=8, d=4, m=1.5, c=2)(x)[0].shape == x.shape
-
-
-def test_drop_connect_and_dropout_work_in_training_only():
-    torch.manual_seed(0)
-    network = build_network("C-NAS", start_architecture(SMALL), dropout=0.5, drop_connect=0.5)
-    x = torch.rand(4, 3, 64, 64)
-    assert not torch.equal(network.train()(x)[1], network(x)[1])
-    assert torch.equal(network.eval()(x)[1], network(x)[1])
 
 
 # files

@@ -197,16 +197,6 @@ def test_a_set_that_cannot_be_had_gets_one_sentence(monkeypatch):
         photographs("mnist")
 
 
-def test_imagenet100_takes_its_classes_from_the_list(tmp_path, monkeypatch):
-    synsets = (paper_dir() / "imagenet100_synsets.txt").read_text().split()
-    files = {
-        f"{part}/{name}/1.JPEG": b"" for part in ("train", "val") for name in [*synsets, "n00000000"]
-    }
-    monkeypatch.setenv("DCNAS_IMAGENET", str(write(tmp_path / "imagenet", files)))
-    data = photographs("imagenet100")
-    assert data.classes == tuple(synsets) and [file.test for file in data.files] == [False, True] * 100
-
-
 def test_own_folders_are_named_by_their_paths(tmp_path, monkeypatch):
     files = {f"{name}/{n}.png": picture(99, n, kind="PNG") for name in "ab" for n in range(3)}
     root = write(tmp_path / "own", files)

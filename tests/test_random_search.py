@@ -10,7 +10,6 @@ import pytest
 from test_nas_search import MIDDLE, TABLE, TINY, draw, settings
 
 from dcnas.errors import InputError
-from dcnas.nas import random_search
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.random_search import run_random_search
 from dcnas.training import Trainer
@@ -30,40 +29,6 @@ def equal(a, b) -> None:
     pd.testing.assert_frame_equal(a.epochs, b.epochs, check_exact=True)
     pd.testing.assert_frame_equal(a.alphas, b.alphas, check_exact=True)
     assert a.architecture == b.architecture and a.verdict == b.verdict
-
-
-def test_the_best_in_validation_is_taken(tmp_path, monkeypatch):
-    answers = iter([41.0, 73.0, 52.0])
-    real = random_search._validated
-    trained = []
-
-    def validated(model, batches):
-        if batches is not VALIDATE:
-            return real(model, batches)
-        trained.append(model)
-        return (
-            {"accuracy": next(answers), "loss": 1.0}
-            if len(trained) % 2 == 0
-            else {"accuracy": 0.0, "loss": 1.0}
-        )
-
-    monkeypatch.setattr(
-        random_search, "_validated", validated
-    )  # asked twice a network: at the end of `fit`, and for the row
-    found = run(tmp_path)
-    assert found.epochs["accuracy"].tolist() == [41, 73, 52] and found.epochs["epoch"].tolist() == [
-        0,
-        1,
-        2,
-    ]
-    assert (
-        found.verdict.word == "drawn"
-        and found.verdict.reason == "73.0% is the best of 3 networks after 3 steps each"
-    )
-    chosen = found.alphas[found.alphas["epoch"] == 1]
-    assert set(found.alphas["probability"]) == {0.0, 1.0} and len(found.alphas) == 3 * 18 * 4
-    picked = chosen.loc[chosen["probability"] == 1, "choice"].tolist()
-    assert picked == [choice.operator.name for choice in found.architecture.choices]
 
 
 def test_networks_fit_the_target_and_differ(tmp_path):

@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from dcnas.study.results3 import of_best_scale, pictures
 
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
 from dcnas.study import results3 as results
 from dcnas.study import timing
 from dcnas.study.results import contrasts
-from dcnas.study.results3 import of_best_scale, pictures
 from dcnas.study.stats import DRAWS, bootstrap, contrast, means, spearman
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,6 @@ from pickle import UnpicklingError
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -24,18 +23,14 @@ from dcnas.training import (
     evaluate,
     fit,
     joint_loss,
-    loop,
-    predict,
     psnr,
     ssim,
     ssim_loss,
     summarise,
     task_loss,
-    validation,
 )
 from dcnas.training.loop import BatchLoss
 from dcnas.training.losses import denoising_loss
-from dcnas.training.metrics import psnr_in_parts
 from dcnas.training.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,23 +116,6 @@ def test_an_evaluation_does_not_spoil_the_loss_of_a_training():
     assert noisy.grad.abs().sum() > 0
 
 
-def test_quality_of_parts_is_that_of_the_whole():
-    clean, noisy = images(1, 2, 530, 1030), images(1, 2, 530, 1030, key=1)
-    parts = lambda rows, columns: (noisy[..., rows, columns], clean[..., rows, columns])  # noqa: E731
-    assert psnr_in_parts(parts, 530, 1030) == pytest.approx(psnr(noisy, clean).item(), abs=1e-4)
-    assert psnr_in_parts(lambda rows, columns: (clean[..., rows, columns],) * 2, 530, 1030) == math.inf
-
-
-def test_psnr():
-    clean, noisy = images(3, 2, 8, 9), images(3, 2, 8, 9, key=1)
-    expected = [
-        -10 * math.log10(((n - c) ** 2).mean().item()) for n, c in zip(noisy, clean, strict=True)
-    ]
-    assert psnr(noisy, clean).tolist() == pytest.approx(expected, rel=1e-5)
-    assert psnr(clean + 0.1, clean).tolist() == pytest.approx([20] * 3, abs=1e-3)
-    assert psnr(clean, clean).tolist() == [math.inf] * 3
-
-
 @pytest.mark.parametrize("shape", [(5, 1, 96, 96), (3, 3, 7, 11), (1, 1, 1, 1)])
 def test_psnr_has_the_bits_of_torchmetrics(shape):
     clean = images(*shape)
@@ -187,9 +165,6 @@ def joint(noisy, boxes):
 def test_evaluate_is_a_loop_over_images(test_set):
     clean, boxes, labels, noisy = test_set
     found = evaluate(joint, clean, boxes, labels, noisy, SIGMAS, batch=3)
-    assert {name: tuple(t.shape) for name, t in found.items()} == dict(
-        psnr=(3, 7), ssim=(3, 7), correct=(3, 7, 2)
-    )
     for s, sigma in enumerate(SIGMAS):
         for i in range(7):
             denoised, logits = joint(noisy(range(i, i + 1), sigma), boxes[i : i + 1])
@@ -200,14 +175,6 @@ def test_evaluate_is_a_loop_over_images(test_set):
             assert found["ssim"][s, i].item() == pytest.approx(ssim(image, target).item(), abs=1e-6)
             assert found["correct"][s, i].tolist() == (logits[0].argmax(-1) == labels[i]).tolist()
     assert 0 < found["correct"].float().mean() < 1
-
-
-@pytest.mark.parametrize("batch", [1, 7, 64])
-def test_evaluate_does_not_depend_on_the_batch(test_set, batch):
-    three, other = (evaluate(joint, *test_set, SIGMAS, batch=size) for size in (3, batch))
-    assert torch.equal(three["correct"], other["correct"])
-    for name in ("psnr", "ssim"):
-        torch.testing.assert_close(three[name], other[name], rtol=1e-5, atol=1e-6)
 
 
 def test_summarise(test_set):
@@ -225,12 +192,6 @@ def test_summarise(test_set):
         assert row["accuracy"] == pytest.approx(100 * sum(found["correct"][s].flatten().tolist()) / 14)
     only = summarise({"correct": found["correct"]}, SIGMAS)
     assert [list(row) for row in only] == [["sigma", "accuracy"]] * 3
-    assert list(summarise({k: found[k] for k in ("psnr", "ssim")}, SIGMAS)[0]) == [
-        "sigma",
-        "psnr",
-        "psnr_pooled",
-        "ssim",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -245,14 +206,7 @@ def test_recalls_are_of_classes_however_large(right, balanced, least):
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3])[:, None]
     correct = torch.tensor([[right], [[1] * 8]], dtype=torch.uint8).view(2, 8, 1)
     row, whole = summarise({"correct": correct}, SIGMAS[:2], labels)
-    assert row == pytest.approx(
-        {
-            "sigma": SIGMAS[0],
-            "accuracy": 100 * sum(right) / 8,
-            "balanced_accuracy": balanced,
-            "least_recall": least,
-        }
-    )
+    assert list(row.values())[1:] == pytest.approx([100 * sum(right) / 8, balanced, least])
     assert whole["balanced_accuracy"] == whole["least_recall"] == 100
 
 
@@ -264,66 +218,24 @@ def make_batch(step: int = 0, size: int = 4) -> Batch:
     clean = torch.rand(size, 1, 40, 40, generator=stream)
     corners = torch.randint(0, 9, (size, 2, 2), generator=stream)
     noisy = clean + 0.3 * torch.randn(clean.shape, generator=stream)
-    return Batch(
-        clean,
-        noisy,
+    boxes, labels = (
         torch.cat([corners, corners + 32], -1),
         torch.randint(0, 10, (size, 2), generator=stream),
     )
+    return Batch(clean, noisy, boxes, labels)
 
 
-def make_model(task: str, seed: int = 0) -> nn.Module:
-    set_seed(seed)
-    return (
-        Classifier(3, 5)
-        if task == "classify"
-        else UNet(8, 2, 1, 1)
-        if task == "denoise"
-        else Integrated(UNet(8, 2, 1, 1))
-    )
-
-
-def test_predict_and_task_losses():
-    batch = make_batch()
-    crops = crop_boxes(batch.noisy, batch.boxes)
-    model = make_model("classify")
-    denoised, logits = predict("classify", model, batch.noisy, batch.boxes)
-    assert denoised is None and torch.equal(logits, model(crops).view(4, 2, 10))
-    expected = F.cross_entropy(model(crops), batch.labels.view(-1))
-    torch.testing.assert_close(task_loss("classify", model, batch, 0.3), expected)
-
-    model = make_model("denoise")
-    denoised, logits = predict("denoise", model, batch.noisy, batch.boxes)
-    assert logits is None and torch.equal(denoised, model(batch.noisy))
-    torch.testing.assert_close(
-        task_loss("denoise", model, batch, 0.3), charbonnier(denoised, batch.clean)
-    )
-
-    model = make_model("joint")
-    denoised, logits = predict("joint", model, batch.noisy, batch.boxes)
-    assert logits.shape == (4, 2, 10) and denoised.shape == batch.noisy.shape
-    expected = joint_loss(denoised, logits, batch.clean, batch.labels, 0.3)
-    torch.testing.assert_close(task_loss("joint", model, batch, 0.3), expected)
+def make_model(task: str) -> nn.Module:
+    set_seed(0)
+    unet = UNet(8, 2, 1, 1)
+    return {
+        "classify": lambda: Classifier(3, 5),
+        "denoise": lambda: unet,
+        "joint": lambda: Integrated(unet),
+    }[task]()
 
 
 # the loop
-
-
-@pytest.mark.parametrize("task", ["classify", "denoise", "joint"])
-def test_a_validation_is_the_loss_of_all_its_images_a_few_at_once(task, monkeypatch):
-    seen, batch, model = [], make_batch(size=10), make_model(task)
-
-    def loss(model, batch):
-        seen.append(len(batch.clean))
-        assert not model.training
-        return task_loss(task, model, batch, 0.1)
-
-    expected = loss(model.eval(), batch).item()
-    monkeypatch.setattr(loop, "AT_ONCE", 4)
-    validate = validation(loss, batch)
-    assert (
-        validate(model) == pytest.approx(expected, rel=1e-5) and seen == [10, 4, 4, 2] and model.training
-    )
 
 
 class Fit:
@@ -367,14 +279,6 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_training_learns(tmp_path, task):
-    done = Fit(tmp_path, task, steps=60, epoch_steps=20, lr=3e-3)
-    done.draw = lambda step: make_batch(0)
-    losses = [row["loss"] for row in done.run().history]
-    assert losses[-1] < 0.8 * losses[0] and losses == sorted(losses, reverse=True)
-
-
 def test_fit_is_adam_step_by_step(tmp_path):
     """Against the loop that anyone would write, whose bits are the same."""
     for layout in (False, True):
@@ -395,33 +299,6 @@ def test_fit_is_adam_step_by_step(tmp_path):
         assert [row["loss"] for row in done.history] == pytest.approx(
             [sum(losses[a:b]) / (b - a) for a, b in ((0, 5), (5, 10), (10, 12))]
         )
-
-
-def test_history_and_the_order_of_things(tmp_path):
-    done = Fit(tmp_path, validation=lambda n: 0.5 / n).run()
-    assert done.steps == list(range(12)) and done.validations == [5, 10, 12]
-    assert [row["step"] for row in done.history] == [5, 10, 12]
-    assert [row["validation_loss"] for row in done.history] == [0.5, 0.25, 0.5 / 3]
-    keys = {"step", "loss", "validation_loss", "lr", "images_per_s", "seconds"}
-    assert all(set(row) == keys for row in done.history)
-    assert (
-        0 < done.history[0]["images_per_s"]
-        and 0 <= done.history[0]["seconds"] <= done.history[-1]["seconds"]
-    )
-    assert not list(tmp_path.iterdir())  # nothing is written in the first 30 seconds
-
-
-def test_one_cycle_schedule(tmp_path):
-    lrs = Fit(tmp_path, schedule="one-cycle", steps=40, lr=4e-3).run().lrs
-    reference = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(reference, 4e-3, total_steps=40)
-    expected = []
-    for _ in range(40):
-        expected.append(reference.param_groups[0]["lr"])
-        reference.step()
-        schedule.step()
-    assert lrs == pytest.approx(expected)
-    assert max(lrs) == pytest.approx(4e-3) and lrs[-1] < 1e-5 and lrs[0] == pytest.approx(4e-3 / 25)
 
 
 def test_plateau_schedule(tmp_path):

@@ -30,12 +30,10 @@ def argmax_architecture(
     hidden: Sequence[Sequence[int]],
     depths: Sequence[int] | None = None,
 ) -> Architecture:
-    """Each layer's most probable operator at its present hidden width; of each stage, the first
-    `depths[stage]` blocks."""
+    """Each layer's most probable operator at its hidden width; of a stage the first `depths[stage]`
+    blocks."""
     best = [int(np.argmax(alpha)) for alpha in alphas]
-    choices = [
-        Choice(space.candidates[n], int(widths[n])) for n, widths in zip(best, hidden, strict=True)
-    ]
+    choices = [Choice(space.candidates[n], int(widths[n])) for n, widths in zip(best, hidden)]
     for stage, depth in zip(space.stages, depths or ()):
         for i in stage[depth:]:
             choices[i] = None
@@ -43,8 +41,8 @@ def argmax_architecture(
 
 
 def _moved(architecture: Architecture, layers: Sequence[int], steps: int) -> Architecture:
-    """The hidden widths of `layers` moved by `steps`, wider layers in proportion more, within their
-    operators' ranges."""
+    """The hidden widths of `layers` moved by `steps`, wider ones in proportion more, within their
+    ranges."""
     space, choices = architecture.space, list(architecture.choices)
     present = [i for i in layers if choices[i] is not None]
     if not present:
@@ -60,8 +58,7 @@ def _moved(architecture: Architecture, layers: Sequence[int], steps: int) -> Arc
 def fit_widths(
     architecture: Architecture, target_ms: float, latency_ms: Callable[[Architecture], float]
 ) -> Architecture:
-    """Elasticity scaling of [16]: hidden widths shrunk until `latency_ms` is within the target, then
-    widened while it stays so.
+    """Elasticity scaling of [16]: hidden widths shrunk to the target, then widened while it is kept.
 
     Widening begins with all stages and goes on with the later ones alone. The operators stay.
     """
@@ -80,23 +77,20 @@ def fit_widths(
 def _steps_until(
     architecture: Architecture, layers: Sequence[int], sign: int, reached: Callable[[Architecture], bool]
 ) -> int:
-    """The least number of steps of `_moved` to an architecture that is `reached`; beyond all ranges if
-    none is."""
+    """The least number of steps of `_moved` until it is `reached`; beyond all ranges if it never is."""
     low, high, limit = 0, 1, 8 * max(layer.in_channels for layer in architecture.space.layers)
     while high < limit and not reached(_moved(architecture, layers, sign * high)):
         low, high = high, 2 * high
     while high - low > 1:  # latency grows with width, so it is reached once and for all
         middle = (low + high) // 2
-        low, high = (
-            (low, middle) if reached(_moved(architecture, layers, sign * middle)) else (middle, high)
-        )
+        there = reached(_moved(architecture, layers, sign * middle))
+        low, high = (low, middle) if there else (middle, high)
     return high
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """The best architecture for every target, computed once: a slider asks `best(target_ms)` and has an
-    answer at once."""
+    """The best architecture for every target, computed once, so that a slider has it at once."""
 
     space: Space
     table: Table
@@ -117,13 +111,10 @@ class Frontier:
         return self.table.corrected(low), self.table.corrected(high)
 
     def best(self, target_ms: float) -> Architecture:
-        """The architecture of the largest value within the target; `InputError` that names the range for
-        one out of reach."""
+        """The architecture of the largest value within the target; `InputError` for one out of reach."""
         correction = self.table.correction
-        budget = int(
-            ((target_ms - correction.offset_ms) / correction.scale - self.base_ms) / self.bin_ms + 1e-9
-        )
-        budget = min(budget, self.values.shape[1] - 1)
+        blocks_ms = (target_ms - correction.offset_ms) / correction.scale - self.base_ms
+        budget = min(int(blocks_ms / self.bin_ms + 1e-9), self.values.shape[1] - 1)
         low, high = self.range_ms
         if budget < 0 or not np.isfinite(self.values[-1, budget]) or target_ms > high:
             reach = f"this space and table reach {low:.2f} to {high:.2f} ms"
@@ -141,7 +132,7 @@ class Frontier:
 
 
 def knapsack(costs: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One option of each group, for all budgets: whole-number costs within it, and the largest sum of
+    """One option of each group, for all budgets: whole-number costs within it, the largest sum of
     values.
 
     Best values (groups + 1, budgets) of the first groups, -inf where nothing fits, and picks (groups,
@@ -178,27 +169,21 @@ def frontier(
         in_encoder = layer.stage < ENCODER_STAGES
         if network == "D-NAS" and not in_encoder:
             operator = space.candidates[int(np.argmax(alpha))]
-            choices, worth, times = (
-                [Choice(operator, operator.start_hidden(layer.in_channels))],
-                [0.0],
-                0,
-            )
+            choices, worth = [Choice(operator, operator.start_hidden(layer.in_channels))], [0.0]
+            times = 0
         else:
             choices, worth = _valued(layer, space.candidates, alpha)
             times = 2 if network == "DC-NAS_seq" and in_encoder else 1
-        costs_ms.append(
-            times * np.array([table.part_ms(key_of(layer, c.operator), c.hidden) for c in choices])
-        )
+        parts_ms = [table.part_ms(key_of(layer, c.operator), c.hidden) for c in choices]
+        costs_ms.append(times * np.array(parts_ms))
         options.append(tuple(choices))
         values.append(np.array(worth))
     example = Architecture(space, tuple(o[0] for o in options))
-    fixed = sum(table.part_ms(*part) for part in parts(example, network, decoder)) - sum(
-        c[0] for c in costs_ms
-    )
+    example_ms = sum(table.part_ms(*part) for part in parts(example, network, decoder))
+    fixed = example_ms - sum(c[0] for c in costs_ms)
     bin_ms = sum(c.max() for c in costs_ms) / bins
-    costs = tuple(
-        np.ceil(c / bin_ms - 1e-9).astype(int) for c in costs_ms
-    )  # what fits the grid fits the target
+    # rounded up: what fits the grid fits the target
+    costs = tuple(np.ceil(c / bin_ms - 1e-9).astype(int) for c in costs_ms)
     best, picks = knapsack(costs, values)
     return Frontier(
         space, table, network, decoder, tuple(options), best, picks, costs, float(bin_ms), float(fixed)

@@ -25,8 +25,7 @@ MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN", "DnCNN, residual")
 
 
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
-    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or of full size where the first has stride
-    1."""
+    """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or without the first one's stride."""
     first, second = space.channels(spaces.STEM_CHANNELS), space.channels(spaces.SECOND_CHANNELS)
     conv = ConvNorm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine)
     block = InvertedResidual(first, second, first, se=spaces.SECOND_SE, activation="relu", affine=affine)
@@ -37,53 +36,32 @@ def make_block(
     layer: Layer, operator: Operator, hidden: int, affine: bool = True, drop_connect: float = 0.0
 ) -> InvertedResidual:
     """The block of an operator in the place of a layer."""
-    return InvertedResidual(
-        layer.in_channels,
-        layer.out_channels,
-        hidden,
-        operator.kernel,
-        layer.stride,
-        operator.se_hidden(layer.in_channels),
-        layer.activation,
-        affine,
-        drop_connect,
-    )
+    se = operator.se_hidden(layer.in_channels)
+    shape = (layer.in_channels, layer.out_channels, hidden, operator.kernel, layer.stride, se)
+    return InvertedResidual(*shape, layer.activation, affine, drop_connect)
 
 
 def make_head(space: Space, affine: bool = True, dropout: float = 0.0) -> Head:
     """Pooling and linear layer after the last stage."""
-    return Head(
-        space.layers[-1].out_channels,
-        space.channels(spaces.HEAD_CHANNELS),
-        space.classes,
-        affine,
-        dropout,
-    )
+    hidden = space.channels(spaces.HEAD_CHANNELS)
+    return Head(space.layers[-1].out_channels, hidden, space.classes, affine, dropout)
 
 
 @dataclass(frozen=True)
 class Level:
-    """A map of the encoder: its channels, and how many times smaller it is than the next finer one (the
-    image for the first)."""
+    """A map of the encoder."""
 
     channels: int
-    ratio: int
+    ratio: int  # how many times smaller it is than the next finer one, the first one than the image
 
 
 def encoder_levels(space: Space) -> list[Level]:
-    """The encoder's maps, finest first (1/2, 1/4, 1/8 and 1/16 of the image at the paper's strides): the
-    decoder's skips."""
-    at = {space.resolution // space.strides[0]: space.channels(spaces.SECOND_CHANNELS)}
-    at |= {
-        layer.size // layer.stride: layer.out_channels
-        for layer in space.layers
-        if layer.stage < ENCODER_STAGES
-    }
-    sizes = [space.resolution, *at]
-    return [
-        Level(channels, finer // size)
-        for finer, (size, channels) in zip(sizes, at.items(), strict=False)
-    ]
+    """The encoder's maps, finest first (1/2 to 1/16 of the image at the paper's strides)."""
+    channels = {space.resolution // space.strides[0]: space.channels(spaces.SECOND_CHANNELS)}
+    encoder = (layer for layer in space.layers if layer.stage < ENCODER_STAGES)
+    channels |= {layer.size // layer.stride: layer.out_channels for layer in encoder}
+    finer = [space.resolution, *channels]
+    return [Level(n, before // size) for before, (size, n) in zip(finer, channels.items())]
 
 
 class Classifier(nn.Module):
@@ -98,9 +76,8 @@ class Classifier(nn.Module):
         for i, (layer, choice) in enumerate(pairs):
             if choice is not None:  # deeper blocks are dropped more often, as in [16]
                 rate = drop_connect * (i + 2) / (len(pairs) + 1)
-                self.stages[layer.stage].append(
-                    make_block(layer, choice.operator, choice.hidden, drop_connect=rate)
-                )
+                block = make_block(layer, choice.operator, choice.hidden, drop_connect=rate)
+                self.stages[layer.stage].append(block)
         self.head = make_head(space, dropout=dropout)
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -125,8 +102,8 @@ class Classifier(nn.Module):
 
 
 class Decoder(nn.Module):
-    """UNet decoder: per level a transposed convolution, the skip connection and two blocks (Section
-    4.2); then a 1x1 convolution.
+    """UNet decoder: per level a transposed convolution, the skip and two blocks (Section 4.2); 1x1 at
+    the end.
 
     Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what
     its last level joins. `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per
@@ -229,8 +206,7 @@ class SequentialJoint(nn.Module):
 
 
 class ManualJoint(nn.Module):
-    """DC-Net Reduced for colour images of one object (Table 5:5): Integrated, its branch pools the whole
-    deepest map.
+    """DC-Net for colour images of one object (Table 5:5): Integrated, its branch pools the deepest map.
 
     With an `architecture` it is DC-Net_tail: the last stages and the head of that network replace
     pooling and linear layer, on maps pooled once more, to the sixteenth of the image at which those
@@ -238,26 +214,20 @@ class ManualJoint(nn.Module):
     """
 
     def __init__(
-        self,
-        classes: int,
-        architecture: Architecture | None = None,
-        unet: dict | None = None,
-        **regularisation: float,
+        self, classes: int, architecture: Architecture | None = None, unet=None, **regularisation: float
     ):
         super().__init__()
         self.unet = UNet(**(unet or UNETS["reduced"]), in_channels=IMAGE_CHANNELS)
         deepest = self.unet.widths[-1]
         if architecture is None:
-            self.branch = nn.Sequential(
-                nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(deepest, classes)
-            )
+            linear = nn.Linear(deepest, classes)
+            self.branch = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), linear)
             return
         tail = Classifier(architecture, **regularisation)
         first = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]]
         blocks = [block for stage in tail.stages[ENCODER_STAGES:] for block in stage]
-        self.branch = nn.Sequential(
-            nn.MaxPool2d(2), ConvNorm(deepest, first.in_channels, 1), *blocks, tail.head
-        )
+        mix = ConvNorm(deepest, first.in_channels, 1)
+        self.branch = nn.Sequential(nn.MaxPool2d(2), mix, *blocks, tail.head)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.unet.encode(x)
@@ -296,8 +266,8 @@ class OnlyClassifies(nn.Module):
 def build_network(
     name: str, architecture: Architecture, decoder: str = "conv", **regularisation: float
 ) -> nn.Module:
-    """C-NAS, D-NAS, DC-NAS or DC-NAS_seq of an architecture; `regularisation`: dropout, drop_connect
-    (none in a denoiser)."""
+    """One of `NETWORKS` of an architecture; `regularisation`: dropout, drop_connect (none in a
+    denoiser)."""
     if name == "C-NAS":
         return Classifier(architecture, **regularisation)
     if name == "D-NAS":
@@ -306,14 +276,9 @@ def build_network(
 
 
 def build_manual(
-    name: str,
-    unet: dict,
-    classes: int,
-    architecture: Architecture | None = None,
-    **regularisation: float,
+    name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation
 ) -> nn.Module:
-    """UNet, DC-Net or DC-Net_tail (with an architecture's last stages) of UNet hyper-parameters, or
-    DnCNN; for colour images."""
+    """One of `MANUAL` of UNet hyper-parameters, DC-Net_tail with an architecture's last stages."""
     if name.startswith("DnCNN"):
         return PlainDenoiser(residual=name == "DnCNN, residual")
     if name == "UNet":
@@ -322,8 +287,7 @@ def build_manual(
 
 
 def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts whose times add up to that of a network of an architecture, in order: name in the
-    look-up table, module."""
+    """The parts whose times add up to a network's, in order: name in the look-up table, module."""
     classifier = network if isinstance(network, Classifier) else network.classifier
     yield "stem.first", classifier.stem["first"]
     yield "stem.second", classifier.stem["second"]

@@ -30,16 +30,15 @@ def _norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class MixedLayer(nn.Module):
-    """All operators of one layer at their largest hidden width, of which the first `hidden[i]` channels
-    take part."""
+    """All operators of one layer at their largest width, of which the first `hidden[i]` channels take
+    part."""
 
     def __init__(self, layer: Layer, operators: Sequence[Operator]):
         super().__init__()
         self.layer, self.operators = layer, tuple(operators)
         inside = layer.in_channels
-        self.blocks = nn.ModuleList(
-            make_block(layer, o, o.most_hidden(inside), affine=False) for o in operators
-        )
+        blocks = (make_block(layer, o, o.most_hidden(inside), affine=False) for o in operators)
+        self.blocks = nn.ModuleList(blocks)
         self.hidden = [o.start_hidden(inside) for o in operators]
         self.alphas = nn.Parameter(torch.full((len(operators),), 1 / len(operators)).log())
 
@@ -54,49 +53,33 @@ class MixedLayer(nn.Module):
         return x + z if block.residual else z
 
     def mixed(self, x: Tensor, weights: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """The sum of operators `indices` (all by default), each times its entry of `weights`, which sum
-        to 1."""
+        """The sum of operators `indices` (default: all), each times its entry of `weights`, which sum to
+        1."""
         indices = range(len(self.blocks)) if indices is None else indices
         projected, at = [], []
         for kernel in sorted({self.operators[i].kernel for i in indices}):
             # operators with squeeze-and-excitation last, so that they lie together in memory
-            group = sorted(
-                (i for i in indices if self.operators[i].kernel == kernel),
-                key=lambda i: self.operators[i].se,
-            )
+            group = [i for i in indices if self.operators[i].kernel == kernel]
+            group.sort(key=lambda i: self.operators[i].se)
             projected += self._group(x, group)
             at += group
         position = {i: n for n, i in enumerate(indices)}
         order = weights[[position[i] for i in at]]
         outs, batch = self.layer.out_channels, len(x)
         # the weight of an operator enters as batch norm's scale
-        summed = (
-            _norm(torch.cat(projected, 1), order.repeat_interleave(outs)).view(-1, len(at), outs).sum(1)
-        )
-        size = self.layer_size(x)
+        normed = _norm(torch.cat(projected, 1), order.repeat_interleave(outs))
+        summed = normed.view(-1, len(at), outs).sum(1)
+        size = (-(-side // self.layer.stride) for side in x.shape[2:])  # after the layer, rounded up
         out = summed.view(batch, *size, outs).permute(0, 3, 1, 2)
         return x + out if self.layer.residual else out
 
-    def layer_size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width after the layer."""
-        stride = self.layer.stride
-        return -(-x.shape[2] // stride), -(-x.shape[3] // stride)
-
     def _group(self, x: Tensor, group: Sequence[int]) -> list[Tensor]:
-        """Operators of one kernel size together: for each, the projection before its batch norm, (B * H
-        * W, out)."""
+        """Of each operator of one kernel size the projection before its batch norm, (B * H * W, out)."""
         blocks, widths = [self.blocks[i] for i in group], [self.hidden[i] for i in group]
         ends = [sum(widths[: n + 1]) for n in range(len(widths))]
-        z = _expand(
-            x,
-            torch.cat([b.expand[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]),
-            blocks[0].expand[2],
-        )
-        z = _depthwise(
-            z,
-            torch.cat([b.depthwise[0].weight[:n] for b, n in zip(blocks, widths, strict=True)]),
-            blocks[0],
-        )
+        pairs = list(zip(blocks, widths, strict=True))
+        z = _expand(x, torch.cat([b.expand[0].weight[:n] for b, n in pairs]), blocks[0].expand[2])
+        z = _depthwise(z, torch.cat([b.depthwise[0].weight[:n] for b, n in pairs]), blocks[0])
         rows = z.permute(0, 2, 3, 1).contiguous()  # a view in channels_last
         parts = []
         gated = [n for n, i in enumerate(group) if self.operators[i].se]
@@ -116,9 +99,8 @@ def _expand(x: Tensor, weight: Tensor, activation: nn.Module) -> Tensor:
 
 def _depthwise(z: Tensor, weight: Tensor, block: InvertedResidual) -> Tensor:
     conv = block.depthwise[0]
-    return block.depthwise[2](
-        _norm(F.conv2d(z, weight, stride=conv.stride, padding=conv.padding, groups=len(weight)))
-    )
+    z = F.conv2d(z, weight, stride=conv.stride, padding=conv.padding, groups=len(weight))
+    return block.depthwise[2](_norm(z))
 
 
 def _gate(means: Tensor, block: InvertedResidual, n: int) -> Tensor:

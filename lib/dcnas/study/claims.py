@@ -8,13 +8,11 @@ from math import isnan
 
 import pandas as pd
 
-from ..errors import require_choice
 from . import paper
 from .latencies import pair_passes
 from .stats import Interval, of_median
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
-DIRECTIONS = (">", "<", "about")
 COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 
 
@@ -24,7 +22,6 @@ def judge(effect: Interval, threshold: float = 0.0, direction: str = ">", *, mar
     `direction` ">" or "<": beyond `threshold`; "about": within `threshold` +- `margin`. With `seeds=1`, whatever the interval,
     "undecided (one seed)": it cannot show how far another training would differ. Leave `seeds` out where nothing is trained.
     """
-    require_choice("direction", direction, DIRECTIONS)
     if seeds == 1:
         return f"{UNDECIDED} (one seed)"
     low, high = effect.low, effect.high

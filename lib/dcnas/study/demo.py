@@ -13,57 +13,20 @@ import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..data.images import evaluation_images
 from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scene, study_scene
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
-from .figures import COLOURS, new_figure, picture
+from .figures import COLOURS, Pictures
 from .results import photographs_of
 from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
-DIGITS, SOLAR, OWN = "two digits", "solar cells", "own picture"
+KINDS = DIGITS, SOLAR, OWN = "two digits", "solar cells", "own picture"
 RIGHT = COLOURS["green"]
-
-
-class Pictures:
-    """Rows of pictures in a figure that is kept; right of a row, a plot that is `plot` pictures wide."""
-
-    def __init__(self, count: int, plot: float = 0, rows: int = 1, height: float = 3.1):
-        ratios = dict(width_ratios=[1] * count + [plot]) if plot else {}
-        self.figure, axes = new_figure(9.2, height, rows, count + bool(plot), squeeze=False, **ratios)
-        self.plot, self.marks = axes[0, -1], []
-        self.images = [picture(place, np.zeros((2, 2))) for place in axes[:, :count].flat]
-        for image in self.images:
-            image.axes.set_axis_off()
-            image.axes.title.set_fontsize(10)
-
-    def show(self, n: int, image, title: str = "") -> None:
-        """A picture (C, H, W), limited to [0, 1], and its title in the n-th place."""
-        pixels = np.asarray(image).transpose(1, 2, 0).clip(0, 1)
-        height, width, channels = pixels.shape
-        self.images[n].set_data(pixels[..., 0] if channels == 1 else pixels)
-        self.images[n].set_extent((-0.5, width - 0.5, height - 0.5, -0.5))
-        self.images[n].axes.set_title(title)
-
-    def mark(self, n: int, box: Sequence[int], text: str, colour: str) -> None:
-        """The outline of a box (left, top, right, bottom in pixels) in the n-th picture, with a text."""
-        axes, (left, top, right, bottom) = self.images[n].axes, box
-        outline = Rectangle(
-            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=colour, lw=2
-        )
-        label = dict(facecolor=colour, edgecolor="none", pad=1.5)
-        text = axes.text(left, top, text, color="white", fontsize=9, va="top", bbox=label)
-        self.marks += [axes.add_patch(outline), text]
-
-    def clear(self) -> None:
-        """Remove all marks."""
-        while self.marks:
-            self.marks.pop().remove()
 
 
 def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
@@ -78,16 +41,13 @@ def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
 
     def draw(image: int, sigma: float) -> tuple[Figure, str]:
         row = {"clean": views[image] / 255, "noisy": noisy(range(image, image + 1), sigma)[0]}
-        row |= {
-            label: arrays[SAMPLE_SIGMAS.index(sigma), image] / 255 for label, arrays in samples.items()
-        }
+        level = SAMPLE_SIGMAS.index(sigma)
+        row |= {label: arrays[level, image] / 255 for label, arrays in samples.items()}
         for n, (name, pixels) in enumerate(row.items()):
             shown.show(n, pixels, name.replace(" ", "\n", len(name) > 8))
             shown.show(n + count, np.asarray(pixels)[:, part, part])
-        return (
-            shown.figure,
-            f"Test image {image}, σ = {sigma:g}: {', '.join(row)}; below, a part of each.",
-        )
+        text = f"Test image {image}, σ = {sigma:g}: {', '.join(row)}; below, a part of each."
+        return shown.figure, text
 
     return Panel(
         draw,
@@ -190,37 +150,31 @@ def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
 
 def words(network: Network, probabilities: Tensor) -> str:
     """The label of each object and its probability."""
-    return ", ".join(
-        f"{label} ({100 * p:.0f}%)" for label, p in best_classes(probabilities, network.classes)
-    )
+    answers = best_classes(probabilities, network.classes)
+    return ", ".join(f"{label} ({100 * chance:.0f}%)" for label, chance in answers)
 
 
 def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence[str]) -> None:
     """Class probabilities of each object, the true class green; nothing where there are none."""
     axes.clear()
     axes.set_visible(len(probabilities) > 0)
-    if not len(probabilities):
-        return
     for k, (row, truth) in enumerate(zip(probabilities, truths)):
-        high = 0.8 / len(probabilities)
+        y, high = np.arange(len(classes)) + 0.4 * k - 0.2 * (len(truths) - 1), 0.8 / len(truths)
         look = dict(color=[RIGHT if name == truth else COLOURS["orange"] for name in classes])
-        look |= dict(hatch="///" if k else "", edgecolor="black", linewidth=0.6)
-        axes.barh(np.arange(len(classes)) + (k + 0.5) * high - 0.4, 100 * row, high, **look)
-    axes.set_yticks(range(len(classes)), [name.replace(", ", ",\n") for name in classes], fontsize=9)
+        axes.barh(y, 100 * row, high, hatch="///" if k else "", edgecolor="black", linewidth=0.6, **look)
+    for y, name in enumerate(classes if len(classes) < 10 else ()):  # too long to stand outside
+        axes.text(2, y, name, va="center")
+    axes.set_yticks(range(10) if len(classes) == 10 else [])
     axes.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.5), xlabel="probability (%)")
     axes.set_title("what it says\n(green: the truth)", fontsize=10)
 
 
-def demo(
-    *networks: str, kinds: Sequence[str] = (DIGITS, SOLAR, OWN), index: int = 3, sigma: float = 0.8
-) -> Panel:
+def demo(*networks: str, kinds: Sequence[str] = KINDS, index: int = 3, sigma: float = 0.8) -> Panel:
     """A picture, a noise level, a network by name: clean, noisy, denoised, and what the network says."""
     networks = networks or sorted(names(), key=lambda name: "integrated" not in name)
     shown = Pictures(3, plot=0.9)
 
-    def draw(
-        kind: str, index: int, network: str, sigma: float, upload: tuple = ()
-    ) -> tuple[Figure, str]:
+    def draw(kind: str, index: int, network: str, sigma: float, upload=()) -> tuple[Figure, str]:
         scene, net = scene_of(kind, index, upload), load_network(network)
         outcome = apply(net, scene, sigma)
         noisy = quality(f"noisy, σ = {sigma:.2f}", outcome.noisy_psnr, outcome.noisy_ssim)
@@ -235,7 +189,7 @@ def demo(
                 label = net.classes[chances[k].argmax()]
                 right = label == scene.labels[k]
                 shown.mark(2, box, label + (" ✓" if right else " ✗"), RIGHT if right else COLOURS["red"])
-        bars(shown.plot, net.classes, chances, scene.labels)
+        bars(shown.plot, net.classes or "-", chances, scene.labels)
         return shown.figure, sentence(net, scene, outcome)
 
     labels = [(load_network(name).label, name) for name in networks]

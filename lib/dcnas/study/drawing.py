@@ -1,4 +1,5 @@
-"""Drawings of Section 3's networks (Figure 2), made from the networks themselves, without their weights.
+"""Drawings of Section 3's networks (Figure 2), made from the networks themselves, without their weights;
+and the trained ones among which a network of one's own stands.
 
 The height of a box grows with the square root of the map's side, its width with that of its channels.
 """
@@ -6,17 +7,21 @@ The height of a box grows with the square root of the map's side, its width with
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import EngFormatter
 from torch import nn
 
 from ..data.two_digits import IMAGE_SIZE
 from ..models import CLASSIFIERS, Classifier, UNet, count_parameters
 from ..models.crops import BOX_SIZE
-from .figures import COLOURS, new_figure
+from .figures import COLOURS, MARKERS, PALETTE, new_figure
+from .latencies import section_3
 
 CLASSES = 10
 MIDDLE = {"fontsize": 11, "ha": "center", "va": "center"}
@@ -198,3 +203,47 @@ def classifier(first: int, second: int, expansion: float | None = None, axes=Non
     family = "conv" if expansion is None else f"MBConv, rate {expansion:g}"
     costs = f"{network.flops / 1e3:,.1f} K FLOPs, {network.parameters:,} parameters"
     return _finish(axes, -1.4, 1.2, f"Classifier {first}, {second} ({family})\n{costs}")
+
+
+class Trained:
+    """Quality over FLOPs of trained networks (`rows`: label, flops, sigma, `metric`), and a choice."""
+
+    def __init__(self, rows: pd.DataFrame, metric: str, axes):
+        self.rows, self.metric, self.axes, self.lines = rows, metric, axes, {}
+        for mb, label in ((False, "conv"), (True, "MBConv")):
+            look = dict(color=PALETTE[mb], marker=MARKERS[mb], linestyle="", label=label)
+            (self.lines[mb],) = axes.plot([], [], **look)
+        look = dict(marker="o", markersize=11, markerfacecolor="none", color="black", linestyle="")
+        (self.ring,) = axes.plot([], [], label="costs about as much", **look)
+        self.choice = axes.axvline(1e6, color="black", linestyle="--", label="this one")
+        axes.set(xscale="log", xlabel="FLOPs", xlim=(rows["flops"].min() / 5, rows["flops"].max() * 5))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.minorticks_off()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
+        self.table = lru_cache(self._table)
+
+    def _table(self, sigma: float | None) -> pd.DataFrame:
+        """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
+        rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
+        table = rows.groupby("label")[["flops", self.metric]].mean()
+        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
+
+    def show(self, size: Size, mb: bool, sigma: float | None, unit: str) -> str:
+        """Mark a network; in words what it costs, and what those reach that cost about as much."""
+        table = self.table(sigma)
+        for is_mb, line in self.lines.items():
+            line.set_data(*table.loc[table["mb"] == is_mb, ["flops", self.metric]].to_numpy().T)
+        self.axes.set_ylim(table[self.metric].min() - 0.8, table[self.metric].max() + 0.8)
+        self.choice.set_xdata([size.flops] * 2)
+        near = table[(table["mb"] == mb) & table["flops"].between(size.flops / 2, size.flops * 2)]
+        same = near[near["flops"] == size.flops]
+        listed = near if same.empty else same
+        self.ring.set_data(listed["flops"], listed[self.metric])
+        text = f"{EngFormatter(places=1)(size.flops)} FLOPs, {size.parameters:,} parameters. "
+        if listed.empty:
+            return text + "Neither it nor one that costs about as much is trained."
+        ends = listed[[self.metric, "ms"]].agg(["min", "max"]).map("{:.1f}".format)
+        quality, ms = (" to ".join(ends[name].unique()) for name in (self.metric, "ms"))
+        if same.empty:
+            text += f"Not trained; trained ones that cost half to twice as much ({len(near)}): "
+        return f"{text}{quality}{unit} in {ms} ms."

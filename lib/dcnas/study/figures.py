@@ -162,3 +162,39 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+class Pictures:
+    """Rows of pictures in a figure that is kept; right of a row, a plot that is `plot` pictures wide."""
+
+    def __init__(self, count: int, plot: float = 0, rows: int = 1, height: float = 3.1):
+        ratios = dict(width_ratios=[1] * count + [plot]) if plot else {}
+        self.figure, axes = new_figure(9.2, height, rows, count + bool(plot), squeeze=False, **ratios)
+        self.plot, self.marks = axes[0, -1], []
+        self.images = [picture(place, np.zeros((2, 2))) for place in axes[:, :count].flat]
+        for image in self.images:
+            image.axes.set_axis_off()
+            image.axes.title.set_fontsize(10)
+
+    def show(self, n: int, image, title: str = "") -> None:
+        """A picture (C, H, W), limited to [0, 1], and its title in the n-th place."""
+        pixels = np.asarray(image).transpose(1, 2, 0).clip(0, 1)
+        height, width, channels = pixels.shape
+        self.images[n].set_data(pixels[..., 0] if channels == 1 else pixels)
+        self.images[n].set_extent((-0.5, width - 0.5, height - 0.5, -0.5))
+        self.images[n].axes.set_title(title)
+
+    def mark(self, n: int, box: Sequence[int], text: str, colour: str) -> None:
+        """The outline of a box (left, top, right, bottom in pixels) in the n-th picture, with a text."""
+        axes, (left, top, right, bottom) = self.images[n].axes, box
+        outline = Rectangle(
+            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=colour, lw=2
+        )
+        label = dict(facecolor=colour, edgecolor="none", pad=1.5)
+        text = axes.text(left, top, text, color="white", fontsize=9, va="top", bbox=label)
+        self.marks += [axes.add_patch(outline), text]
+
+    def clear(self) -> None:
+        """Remove all marks."""
+        while self.marks:
+            self.marks.pop().remove()

@@ -29,12 +29,12 @@ def failed_seeds(history: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """Loss of training and validation over the images seen, a panel per network, a line per seed; `rows` are those of the results."""
+    """Loss of training and validation over the images seen, a panel per network, a line per seed."""
     labels, failed = list(dict.fromkeys(history["label"])), failed_seeds(history)
     wide = min(COLUMNS, len(labels))
     tall = -(-len(labels) // wide)
     shown = rows[rows["run"].isin(history["run"])]
-    alike = len(shown[["psnr", "accuracy"]].notna().drop_duplicates()) == 1  # all have the same loss
+    alike = len(shown.reindex(columns=["psnr", "accuracy"]).notna().drop_duplicates()) == 1  # all have the same loss
     figure, grid = figures.new_figure(max(6.0, 2.4 * wide), 1.7 * tall + 1.3, tall, wide, squeeze=False, sharex=True, sharey=alike)
     for axes, label in zip(grid.flat, labels):
         for seed, curve in history[history["label"] == label].groupby("seed"):

@@ -27,48 +27,31 @@ def architecture_figure(
 
     The decoder of D-NAS and DC-NAS stands below the levels that it joins; DC-NAS_seq is two drawings.
     """
-    latency = (
-        "" if table is None else f", {predicted_ms(table, architecture, network):.2f} ms by the table"
-    )
-    figure, frames = network_frame(architecture.space, f"{title}{latency}", network, decoder)
-    for axes, places in frames:
-        draw_blocks(axes, axes, places, architecture)
-    return figure
-
-
-def network_frame(
-    space: Space, title: str, network: str, decoder: str = "conv"
-) -> tuple[Figure, list[tuple[Axes, dict[int, float]]]]:
-    """All but the blocks: for each part of the drawing its axes, and where its layers' blocks begin."""
+    latency = f", {predicted_ms(table, architecture, network):.2f} ms by the table" if table else ""
     parts = {"D-NAS": "first", "C-NAS": "then, on its output"}
     parts = parts if network == "DC-NAS_seq" else {network: ""}
     heights = [4.2 if part == "C-NAS" else 5.4 for part in parts]
     figure, grid = new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
-    frames = [(axes, _draw_frame(axes, space, part, decoder)) for axes, part in zip(grid[:, 0], parts)]
-    for axes, order in zip(grid[:, 0], parts.values()):
+    for axes, (part, order) in zip(grid[:, 0], parts.items()):
         axes.set_title(order)
-    figure.suptitle(title, fontsize=12)
+        _draw_blocks(axes, _draw_frame(axes, architecture.space, part, decoder), architecture)
+    figure.suptitle(f"{title}{latency}", fontsize=12)
     return note(
         figure, "Height: expansion rate; the number above a block: its hidden width in channels."
-    ), frames
+    )
 
 
-def draw_blocks(
-    canvas: Axes | Figure, axes: Axes, places: dict[int, float], architecture: Architecture
-) -> None:
-    """The blocks of an architecture, in the coordinates of `axes`; dotted where a layer is left out."""
-    at = dict(transform=axes.transData)
+def _draw_blocks(axes: Axes, places: dict[int, float], architecture: Architecture) -> None:
+    """A box for the block of each layer, from the given x on; dotted where a layer is left out."""
     for i, x in places.items():
         layer, choice = architecture.space.layers[i], architecture.choices[i]
         if choice is None:
-            canvas.add_artist(
-                Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":", **at)
-            )
+            axes.add_patch(Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":"))
             continue
         rate, hatch = choice.hidden / layer.in_channels, "//" if choice.operator.se else ""
         look = dict(facecolor=KERNEL_COLOURS[choice.operator.kernel], edgecolor="black", hatch=hatch)
-        canvas.add_artist(Rectangle((x, 0), 0.8, rate, **look, **at))
-        canvas.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9, **at)
+        axes.add_patch(Rectangle((x, 0), 0.8, rate, **look))
+        axes.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9)
 
 
 def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
@@ -116,7 +99,7 @@ def map_sizes(space: Space) -> list[int]:
 
 
 def _draw_decoder(axes: Axes, space: Space, ends: dict[int, float], decoder: str) -> None:
-    """The decoder, from the deepest level to full size; `ends`: where the encoder's maps end, finest first."""
+    """The decoder, from the deepest level to full size; `ends`: where the encoder's maps end."""
     sides, levels = [space.resolution, *map_sizes(space)], encoder_levels(space)
     dropped = dropped_level(levels) if decoder == "mb 3-lay" else None
     places = {i: ends[i - 1] - 1.0 if i else 0.0 for i in range(len(levels)) if i != dropped}

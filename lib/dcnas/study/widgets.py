@@ -21,7 +21,6 @@ import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 from ..errors import InputError
@@ -31,7 +30,6 @@ from ..nas.lut import key_of, parts
 from ..nas.space import ENCODER_STAGES, Space
 from . import drawing
 from .figures import COLOURS, LINES, MARKERS, PALETTE, new_figure
-from .latencies import section_3
 
 LOCK = threading.Lock()  # JupyterLab calls back in a thread of its own
 # Of controls: whole labels
@@ -136,54 +134,10 @@ class Panel:
         }
 
 
-class Trained:
-    """Quality over FLOPs of trained networks (`rows`: label, flops, sigma, `metric`), and a choice."""
-
-    def __init__(self, rows: pd.DataFrame, metric: str, axes):
-        self.rows, self.metric, self.axes, self.lines = rows, metric, axes, {}
-        for mb, label in ((False, "conv"), (True, "MBConv")):
-            look = dict(color=PALETTE[mb], marker=MARKERS[mb], linestyle="", label=label)
-            (self.lines[mb],) = axes.plot([], [], **look)
-        look = dict(marker="o", markersize=11, markerfacecolor="none", color="black", linestyle="")
-        (self.ring,) = axes.plot([], [], label="costs about as much", **look)
-        self.choice = axes.axvline(1e6, color="black", linestyle="--", label="this one")
-        axes.set(xscale="log", xlabel="FLOPs", xlim=(rows["flops"].min() / 5, rows["flops"].max() * 5))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.minorticks_off()
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
-        self.table = lru_cache(self._table)
-
-    def _table(self, sigma: float | None) -> pd.DataFrame:
-        """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
-        rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
-        table = rows.groupby("label")[["flops", self.metric]].mean()
-        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
-
-    def show(self, size: drawing.Size, mb: bool, sigma: float | None, unit: str) -> str:
-        """Mark a network; in words what it costs, and what those reach that cost about as much."""
-        table = self.table(sigma)
-        for is_mb, line in self.lines.items():
-            line.set_data(*table.loc[table["mb"] == is_mb, ["flops", self.metric]].to_numpy().T)
-        self.axes.set_ylim(table[self.metric].min() - 0.8, table[self.metric].max() + 0.8)
-        self.choice.set_xdata([size.flops] * 2)
-        near = table[(table["mb"] == mb) & table["flops"].between(size.flops / 2, size.flops * 2)]
-        same = near[near["flops"] == size.flops]
-        listed = near if same.empty else same
-        self.ring.set_data(listed["flops"], listed[self.metric])
-        text = f"{EngFormatter(places=1)(size.flops)} FLOPs, {size.parameters:,} parameters. "
-        if listed.empty:
-            return text + "Neither it nor one that costs about as much is trained."
-        ends = listed[[self.metric, "ms"]].agg(["min", "max"]).map("{:.1f}".format)
-        quality, ms = (" to ".join(ends[name].unique()) for name in (self.metric, "ms"))
-        if same.empty:
-            text += f"Not trained; trained ones that cost half to twice as much ({len(near)}): "
-        return f"{text}{quality}{unit} in {ms} ms."
-
-
 def classifier(rows: pd.DataFrame) -> Panel:
     """A classifier of any widths and expansion rate, drawn, among the trained ones of Table 6."""
     figure, (left, right) = new_figure(9.6, 3.3, 1, 2, width_ratios=[2.1, 1])
-    trained = Trained(rows, "accuracy", right)
+    trained = drawing.Trained(rows, "accuracy", right)
     right.set_ylabel("accuracy (%)")
 
     def draw(first: int, second: int, expansion: float | None) -> tuple[Figure, str]:

@@ -1,7 +1,6 @@
 """Networks that ship: they do what their cards and the published results say; unsound files are answered in words."""
 
 import json
-import math
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from dcnas.deploy.weights import DIGITS, KINDS, compact, full, load_network, met
 from dcnas.errors import InputError
 from dcnas.models import UNETS
 from dcnas.nas.space import Space
-from dcnas.paths import weights_dir
 from dcnas.study.records import archive, read_published
 from dcnas.study.runs import SAMPLE_SIGMAS
 
@@ -110,10 +108,6 @@ def test_shipped_networks_do_what_was_published(name):
             assert difference.max() <= 3 and difference.mean() < 0.3
 
 
-def test_all_that_ships_is_small():
-    assert sum(path.stat().st_size for path in weights_dir().iterdir()) < 5_000_000 and len(names()) >= 3
-
-
 # bad input
 
 
@@ -155,11 +149,6 @@ def test_own_pictures_meet_the_same_noise_every_time():
     scene = apply.Scene("x", grains(3, 20, 30))
     assert torch.equal(apply.with_noise(scene, 0.3), apply.with_noise(scene, 0.3))
     assert (apply.with_noise(scene, 0.3) - scene.image).std().item() == pytest.approx(0.3, rel=0.1)
-
-
-def test_a_clean_scene_has_endless_psnr_and_one_pixel_no_ssim(network):
-    outcome = apply.apply(network, apply.Scene("x", torch.full((3, 1, 1), 128, dtype=torch.uint8)))
-    assert math.isinf(outcome.noisy_psnr) and math.isnan(outcome.noisy_ssim)
 
 
 def test_sources_are_named(tmp_path):

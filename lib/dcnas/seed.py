@@ -15,7 +15,8 @@ import torch
 
 def set_seed(seed: int) -> None:
     """Seed Python, numpy and torch (all devices). Weights are initialised from this; see `derive` for
-    data."""
+    data.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that still draw from numpy's global stream)
     torch.manual_seed(seed)

@@ -1,11 +1,14 @@
-"""Do the bits stay? Hashes of data sets, smoke trainings of each kind, searches and derived widths, a line each.
+"""Do the bits stay? Hashes of data sets, smoke trainings, searches and derived widths, a line each.
+line each.
 
-Equal lines before and after a change, on one machine, mean that the change moved no bit. Everything goes to a temporary folder.
+Equal lines before and after a change, on one machine, mean that the change moved no bit. Everything goes
+to a temporary folder.
 
     python benchmarks/bits.py > before.txt
 """
 
 import hashlib
+import json
 import os
 import tempfile
 from dataclasses import asdict, replace
@@ -17,16 +20,27 @@ from dcnas.data.images import evaluation_images, load_images, make_image_draw
 from dcnas.data.mnist import load_mnist
 from dcnas.data.two_digits import SPLITS, generate
 from dcnas.latency.table import load_table
+from dcnas.models import UNETS
 from dcnas.nas.derive import argmax_architecture, fit_widths, frontier
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, random_architecture
 from dcnas.paths import latency_dir
-from dcnas.study import experiments, section4, section4_runs  # noqa: F401 (the last carries out runs of Section 4)
-from dcnas.study.runs import folder_of, obtain
+from dcnas.study.presets import Run, Search, runs
+from dcnas.study.runs import obtain
+from dcnas.study.store import folder_of
+from dcnas.training import Settings
 
+SECTION_3 = ("table_2", "table_3", "tables_1_and_6", "why_joint_classifies_better", "figure_3_mbconv")
+SECTION_3 += ("normalisation_check", "clipping_check")
 SETS = {"solar": (32, 64), "tiny-imagenet": (64,), "tiny-imagenet:50": (64,)}
-FILES = ("weights.safetensors", "metrics.csv", "per_image.safetensors", "alphas.csv", "architecture.json")
+FILES = (
+    "weights.safetensors",
+    "metrics.csv",
+    "per_image.safetensors",
+    "alphas.csv",
+    "architecture.json",
+)
 TABLE = latency_dir() / "lut-64px-half-cpu.json"
 
 
@@ -49,39 +63,47 @@ def data_sets() -> None:
             data = load_images(name, side, progress=False)
             batch = make_image_draw(data, ["weights", "alphas"], side, 16, seed=1)(7)
             test = evaluation_images(data, "test", side, 20)
-            print(name, side, digest(data.images, data.labels, data.classes, *data.rows.values(), *batch, *test))
+            print(
+                name,
+                side,
+                digest(data.images, data.labels, data.classes, *data.rows.values(), *batch, *test),
+            )
 
 
 def trainings() -> None:
-    groups = (experiments.table_2, experiments.table_3, experiments.tables_1_and_6, experiments.why_joint_classifies_better,
-              experiments.figure_3_mbconv, experiments.normalisation_check, experiments.clipping_check)  # fmt: skip
-    for group in groups:
-        for experiment in group("smoke")[:4]:
-            report(experiment)
+    """Of Section 3."""
+    for group in SECTION_3:
+        for run in runs(group, "smoke")[:4]:
+            report(run)
 
 
 def searches() -> None:
-    """Searches on a published table; their networks trained."""
-    table = load_table(TABLE)
+    """On a published table, and their networks, trained on photographs."""
+    table, photos = load_table(TABLE), {"data": "solar", "resolution": 64, "limit": 24}
     c = table.conditions
-    space = Space(4, c.resolution, 4, c.width, c.strides)
-    low, high = latency_range_ms(space, table)
-    plain = section4.Search(
-        "bits", "smoke", 0, "solar", c.resolution, c.width, 24, 8, 4, round((low + high) / 2, 2), str(TABLE), 3, 1, 2, 0.05, 0.2,
-        strides=c.strides,
-    )  # fmt: skip
+    low, high = latency_range_ms(Space(4, c.resolution, 4, c.width, c.strides), table)
+    settings = dict(epochs=3, weight_epochs=1, steps_per_epoch=2, alpha_lr=0.05, temperature_decay=0.2)
+    target_ms = round((low + high) / 2, 2)
+    plain = Search("plain", "own", 0, photos, c.width, c.strides, 4, target_ms, str(TABLE), 8, settings)
     changes = {
-        "beta": dict(learn_beta=True, operators=8), "both": dict(loss="both", noisy=True, target_ms=plain.target_ms + 40),
-        "two": dict(alpha_gradient="two", rebuild_optimisers=True), "random": dict(random_networks=2, random_steps=2),
-    }  # fmt: skip
+        "beta": dict(settings=settings | {"learn_beta": True}, operators=8),
+        "both": dict(settings=settings | {"loss": "both"}, noisy=True, target=target_ms + 40),
+        "two": dict(settings=settings | {"alpha_gradient": "two", "rebuild_optimisers": True}),
+        "random": dict(random_networks=2, random_steps=2),
+    }
     for label, change in {"plain": {}, **changes}.items():
-        report(replace(plain, label=f"bits {label}", **change))
-    text = (folder_of(replace(plain, label="bits plain")) / "architecture.json").read_text()
-    common = dict(resolution=c.resolution, steps=2, batch=4, epoch_steps=1, eval_images=4)
-    for network in ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq", "DC-Net_tail"):
-        report(section4.training("smoke", 0, "bits", network, architecture=text, b=8, **common))
-    for network in ("UNet", "DC-Net", "DnCNN", "ResNet-18"):
-        report(section4.training("smoke", 0, "bits", network, b=8, **common))
+        report(replace(plain, label=label, **change))
+    architecture = json.loads((folder_of(plain) / "architecture.json").read_text())
+    train = Settings(2, 1, 4e-3, "one-cycle", weight_decay=1e-5, clip_norm=5.0)
+    nets = {kind: {"architecture": architecture} for kind in ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")}
+    nets |= {"DC-Net_tail": {"architecture": architecture, "unet": UNETS["reduced"]}}
+    nets |= {kind: {"unet": UNETS["reduced"]} for kind in ("UNet", "DC-Net")} | {
+        "DnCNN": {},
+        "ResNet-18": {},
+    }
+    for kind, net in nets.items():
+        what = "photographs", {"kind": kind} | net, photos | {"noisy": True}, train, 4, 4
+        report(Run(kind, "own", 0, *what))
 
 
 def derived() -> None:
@@ -99,14 +121,18 @@ def derived() -> None:
         exact = frontier(space, table, [np.log(a) for a in alphas]).best(target)
         print("derived", share, digest(fitted.to_json(), exact.to_json()))
     networks = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
-    print("latencies", digest(*(predicted_ms(table, random_architecture(space, rng), network) for network in networks * 5)))
+    print(
+        "latencies",
+        digest(
+            *(predicted_ms(table, random_architecture(space, rng), network) for network in networks * 5)
+        ),
+    )
 
 
-def report(experiment: object) -> None:
-    obtain(experiment, progress=False)
-    found = [path for name in FILES if (path := folder_of(experiment) / name).exists()]
-    print(type(experiment).__name__, experiment.title, getattr(experiment, "network", ""),
-          *(f"{path.stem} {digest(path.read_bytes().hex())}" for path in found), flush=True)  # fmt: skip
+def report(run: Run | Search) -> None:
+    obtain(run, progress=False)
+    paths = [path for name in FILES if (path := folder_of(run) / name).exists()]
+    print(run.title, *(f"{path.stem} {digest(path.read_bytes().hex())}" for path in paths), flush=True)
 
 
 if __name__ == "__main__":

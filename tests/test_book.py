@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import test_browser
+from dcnas.study.ledger import STRICTER
 
 from dcnas.study import paper
-from dcnas.study.ledger import STRICTER
 from dcnas.study.notebooks import notebook_paths
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,8 @@ from PIL import Image
 from dcnas import cli
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
-from dcnas.study import runs, section4
+from dcnas.study import derivation, store
+from dcnas.study.presets import SCALE
 
 COMMANDS = [
     "data", "runs", "run", "queue", "collect", "readme", "latency", "study", "search", "train", "evaluate", "export", "weights",
@@ -54,13 +55,12 @@ def refused(answer: tuple[int, str, str]) -> str:
 @pytest.mark.parametrize(
     "arguments, why",
     [
-        ("runs --group table_9", "group is 'table_9', but one of tables_1_and_6, "),
+        ("runs --group table_9", "group is 'table_9', but one of section2, "),
         ("run MB9-M --scale smoke", "there is no network 'MB9-M'; did you mean 'MB"),
         ("run conv-s --scale smoke", "there is no network 'conv-s'; did you mean 'Conv-S' or "),
         ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
         ("queue --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
-        ("queue --address 10.0.0.1:6379", "address is '10.0.0.1:6379', but the engine is local, which has none"),
         ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),
         ("study -p sigma", "parameter is 'sigma', but NAME=VALUE was expected."),
         ("lut build --resolution 50 --out x.json", "resolution is 50, but a multiple of "),
@@ -168,7 +168,7 @@ def test_runs_lists_the_runs(dcnas):
     lines = out.splitlines()
     assert (status, err) == (0, "") and len(lines) == 5
     assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith(
-        "0 of 4 complete here, 0 published. Groups: tables_1_and_6, "
+        "0 of 4 complete here, 0 published. Groups: section2, "
     )
 
 
@@ -196,9 +196,9 @@ def checkout(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr("dcnas.study.queue.run_queue", lambda *_, **__: started.append(1) or 0)
     monkeypatch.setattr("dcnas.study.runs.obtain", lambda *_, **__: started.append(1))
-    runs._commit.cache_clear()
+    store.commit.cache_clear()
     yield tmp_path, started
-    runs._commit.cache_clear()
+    store.commit.cache_clear()
 
 
 def test_trainings_are_made_from_commits(dcnas, checkout):
@@ -208,7 +208,7 @@ def test_trainings_are_made_from_commits(dcnas, checkout):
     assert dcnas(*queue)[0] == 0 and len(started) == 1
     for name in ("code.py", "new.py"):  # edited, untracked
         (folder / "lib" / name).write_text("2\n")
-        runs._commit.cache_clear()
+        store.commit.cache_clear()
         for command in (queue, ("run", *queue[1:]), ("run", "DC-Net Reduced Integrated", *queue[1:])):
             assert refused(dcnas(*command)).startswith("lib has changes that are not committed")
         assert len(started) == 1
@@ -221,12 +221,12 @@ def test_without_git_trainings_go_on(dcnas, checkout):
     folder, started = checkout
     (folder / "lib" / "code.py").write_text("2\n")
     shutil.rmtree(folder / ".git")
-    assert dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and runs._commit() == "unknown"
+    assert dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and store.commit() == "unknown"
 
 
 @pytest.mark.parametrize("scale", ["short", "laptop", "gpu", "paper"])
 def test_a_missing_table_is_told_with_the_commands_that_make_it(dcnas, monkeypatch, scale):
-    sizes, built = section4.SCALES4[scale], []
+    sizes, built = SCALE[scale], []
 
     def build(space, path, **options):
         built.append((space.resolution, space.width, space.strides, path.name, options["device"]))
@@ -234,20 +234,16 @@ def test_a_missing_table_is_told_with_the_commands_that_make_it(dcnas, monkeypat
 
     monkeypatch.setattr("dcnas.nas.lut.build_table", build)
     with pytest.raises(InputError, match="is missing; with nothing else running, run") as told:
-        section4.obtain_table(scale)
+        derivation.obtain_table(scale)
     make, validate = (command.split()[1:] for command in str(told.value).split("`")[1::2])
     assert dcnas(*make)[0] == 0
-    assert built == [(sizes.resolution, sizes.width, sizes.strides, sizes.table, sizes.device)]
+    assert built == [(sizes.photos["resolution"], sizes.width, sizes.strides, sizes.table, sizes.device)]
     assert validate == ["lut", "validate", f"data/latency/{sizes.table}", "--device", sizes.device]
 
 
 def test_collecting_nothing(dcnas, tmp_path):
     status, out, err = dcnas("collect")
-    assert (status, err) == (0, "") and out.splitlines() == [
-        "Section 2: 0 runs of BM3D are published.",
-        "Section 3: 0 runs are published, 0 of them new.",
-        "Section 4: published are 0 trainings, 0 searches, 0 derivations.",
-    ]
+    assert (status, err) == (0, "") and out.count(" has 0 runs.") == 5
     assert not (tmp_path / "data" / "published").exists()
 
 
@@ -255,7 +251,7 @@ def test_an_error_of_the_machine_is_one_sentence(dcnas, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device", "/some/file")
 
-    monkeypatch.setattr("dcnas.study.results3.collect", full)
+    monkeypatch.setattr("dcnas.study.publish.collect", full)
     assert dcnas("collect") == (2, "", "dcnas: No space left on device: /some/file\n")
 
 
@@ -271,7 +267,7 @@ def test_as_a_module():
     assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith("dcnas: group is 'tiny'")
 
 
-HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn pandas torchmetrics IPython jupyter".split())
+HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn torchmetrics IPython jupyter".split())
 
 
 def test_the_queue_needs_little():

@@ -7,16 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import linear_table
+from made_up import linear_table, two_classes
 from PIL import Image
 from safetensors.torch import load_file
-from test_section4 import small  # noqa: F401, a fixture
 
 from dcnas import cli
 from dcnas.nas.networks import build_network
+from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, load_architecture, random_architecture, save_architecture
-from dcnas.study import own, section4, section4_runs
-from dcnas.study.section4 import target_ms
+from dcnas.study import derivation, own, runs
 
 
 def own_table(tmp_path, error_pct=1.0, **changes):
@@ -26,16 +25,29 @@ def own_table(tmp_path, error_pct=1.0, **changes):
     return table.with_correction(replace(table.correction, error_pct=error_pct)).save(tmp_path / "own.json")
 
 
+class Measured:
+    """What a device says that takes what the target is."""
+
+    median_error_ms = 0.01
+
+    def __init__(self, median_ms: float):
+        self.median_ms = median_ms
+
+
 @pytest.fixture
-def way(small, tmp_path, monkeypatch, capsys, request):  # noqa: F811
+def way(tmp_path, monkeypatch, capsys, request):
     """`call(command, ...)`: its exit status, output and errors; with what every search needs: a table, images, few steps."""
-    sizes = replace(section4.SCALES4["smoke"], name=section4.OWN, eval_images=100)
-    monkeypatch.setitem(section4.SCALES4, section4.OWN, sizes)
+    monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
+    two_classes(tmp_path / "set")
+    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
+    target_ms = round(sum(latency_range_ms(Space(4, 32, 2, 0.25), table)) / 2, 2)
+    device = lambda models, *_, **__: ({name: Measured(target_ms) for name in models}, 1.0)  # noqa: E731
+    monkeypatch.setattr(derivation, "latencies_by_table", device)
     if "real_report" not in request.keywords:  # which takes ten seconds
         monkeypatch.setattr(own, "write_report", lambda folder: folder / own.REPORT)
-    target = f"{target_ms('smoke', 'M'):.2f}"
     few = {
-        "search": ["--lut", own_table(tmp_path), "--target-ms", target, "--data", tmp_path / "set", "--epochs", 2,
+        "search": ["--lut", own_table(tmp_path), "--target-ms", target_ms, "--data", tmp_path / "set", "--epochs", 2,
                    "--steps-per-epoch", 1, "--batch", 4, "--loss", "ce", "--train-steps", 2, "--threads", 1],
         "train": ["--steps", 2, "--batch", 4, "--threads", 1],
     }  # fmt: skip
@@ -109,7 +121,7 @@ def test_a_training_needs_no_search(way, tmp_path):
 def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypatch):
     out = tmp_path / "mine"
     way("search", "--out", out)
-    monkeypatch.setattr(section4_runs, "run_search", None)  # it would be called again
+    monkeypatch.setattr(runs, "run_search", None)  # it would be called again
     before = (out / "weights.safetensors").stat().st_mtime_ns
     assert "trained already" in way("search", "--out", out)[1]
     assert (out / "weights.safetensors").stat().st_mtime_ns == before

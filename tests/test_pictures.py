@@ -48,11 +48,6 @@ def test_every_mode_is_read(data, channels, note):
     assert (note is None and not found.notes) or any(note in text for text in found.notes)
 
 
-def test_what_is_transparent_is_white():
-    clear = np.zeros((8, 8, 4), np.uint8)  # black, but nothing of it is to be seen
-    assert read_picture(file(Image.fromarray(clear))).image.min() == 1
-
-
 def test_a_phone_photo_is_upright():
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = 6
@@ -68,22 +63,13 @@ def test_a_large_picture_is_scaled_with_a_note():
 JPEG = file(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", "is empty."),
-        (b"This is no picture.", "is not a picture that can be read"),
-        (JPEG[: len(JPEG) // 2], "is damaged or cut short"),
-        (file(GREY)[:60], "is damaged or cut short|is not a picture"),
-    ],
-    ids=["empty", "text", "JPEG", "PNG"],
-)
-def test_what_cannot_be_read_gets_a_sentence(data, says):
+@pytest.mark.parametrize(("data", "says"), [(b"", "is empty."), (b"This is no picture.", "is not a picture that can be read")])
+def test_what_is_no_picture_gets_a_sentence(data, says):
     with pytest.raises(InputError, match=says):
         read_picture(data)
 
 
-@pytest.mark.parametrize("tenth", range(10))
+@pytest.mark.parametrize("tenth", (0, 3, 6, 9))
 @pytest.mark.parametrize("whole", [JPEG, file(GREY), file(GREY, "GIF"), file(GREY, "TIFF")], ids=["JPEG", "PNG", "GIF", "TIFF"])
 def test_files_cut_anywhere_are_read_or_answered(whole, tenth):
     try:

@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dcnas.study.results3 import of_best_scale, pictures
 
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
-from dcnas.study import results3 as results
-from dcnas.study import timing
-from dcnas.study.results import contrasts
+from dcnas.study import latencies, records
+from dcnas.study.records import of_best_scale
+from dcnas.study.results import Results, results
 from dcnas.study.stats import DRAWS, bootstrap, contrast, means, spearman
+from dcnas.study.tables import beside_the_paper, contrasts
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(20, 3, (11, 30))  # what the images have in common is far larger than what tells a from b
@@ -58,16 +58,15 @@ def test_equal_scores_share_their_ranks():
 
 
 def test_latencies_beside_the_papers(tmp_path, monkeypatch):
-    monkeypatch.setattr(timing, "latency_dir", lambda: tmp_path)
+    monkeypatch.setattr(latencies, "latency_dir", lambda: tmp_path)
     theirs = pd.Series({"Conv-L": 0.336, "MB2.5-M": 0.384, "MB1-S": 0.300})
-    assert timing.beside_the_paper(theirs, "Conv-L")["batch 32 (ms)"].isna().all()  # none are measured
     common = dict(unsynchronised_ms=1.0, device="a board", threads=1, q25_ms=1, q75_ms=3)
     rows = [
         dict(label=label, batch=batch, median_ms=ms * batch) | common
         for batch in (1, 32) for label, ms in (("Conv-L", 0.1), ("MB2.5-M", 0.15))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "section3-board.csv", index=False)
-    table = timing.beside_the_paper(theirs, "Conv-L")
+    table = beside_the_paper(theirs, "Conv-L")
     assert table["batch 32 (ms)"].tolist()[:2] == [3.2, 4.8] and table["batch 1 (ms)"].tolist()[:2] == [0.1, 0.15]
     assert table["batch 32 (relative)"].tolist()[:2] == [1, 1.5] and table["batch 32 (ms)"].isna()["MB1-S"]
     assert table["paper, batch 32 (relative)"].tolist() == [1, 1.14, 0.89]
@@ -85,18 +84,22 @@ def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_i
 
 
 def test_groups_are_gathered_at_the_scale_of_the_first(monkeypatch):
-    runs = [("DC-Net Reduced Integrated", "laptop"), ("MB2.5-M", "laptop"), ("MB2.5-M", "gpu"), ("UNet b=32 d=4 m=2 c=2", "gpu")]
-    rows = [{"run": str(n), "label": label, "scale": scale, "seed": 0, "sigma": 0.0} for n, (label, scale) in enumerate(runs)]
-    monkeypatch.setattr(results, "published", lambda: pd.DataFrame(rows))
-    assert results.results("tables_1_and_6", "published")["scale"].tolist() == ["gpu"]
-    found = results.gather(["table_3", "tables_1_and_6", "table_2", "normalisation_check"], "published")
-    assert found["run"].tolist() == ["0", "1"]  # the classifier as long trained as the joint model, and nothing of another length
-    assert results.gather(["tables_1_and_6", "table_2"], "published")["run"].tolist() == ["2", "3"]
+    classifier, joint, unet = "MB2.5-M", "DC-Net Reduced Integrated", "UNet b=32 d=4 m=2 c=2"
+    runs = [(joint, "laptop"), (classifier, "laptop"), (classifier, "gpu"), (unet, "gpu")]
+    rows = [{"run": str(n), "label": a, "scale": b, "seed": 0, "sigma": 0.0} for n, (a, b) in enumerate(runs)]
+    monkeypatch.setattr(records, "read_published", lambda *_: pd.DataFrame(rows))
+
+    def names(*groups):
+        return results(groups, "published").rows["run"].tolist()
+
+    assert names("tables_1_and_6") == ["2"]
+    assert names("table_3", "tables_1_and_6", "table_2", "normalisation_check") == ["0", "1"]  # equally long trained
+    assert names("tables_1_and_6", "table_2") == ["2", "3"]
     with pytest.raises(InputError, match="no results of precision_check are published"):
-        results.gather(["precision_check", "table_2"], "published")
+        names("precision_check", "table_2")
 
 
 @pytest.mark.parametrize("index, sigma", [(-1, 0.4), (4, 0.4), (0.5, 0.4), (0, 0.3)])
 def test_pictures_that_were_not_kept(index, sigma):
     with pytest.raises(InputError, match="sample"):
-        pictures(pd.DataFrame(), index, sigma)
+        Results(pd.DataFrame()).pictures(index, sigma)

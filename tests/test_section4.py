@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dcnas.study.section4 import derivation, search, target_ms, training
+from dcnas.study.section4_runs import MANUAL, TORCHVISION, architecture_of, build_of
 from made_up import linear_table, two_classes
 
 from dcnas.errors import InputError
@@ -21,8 +23,6 @@ from dcnas.study import queue, results4, section4, section4_runs
 from dcnas.study.histories import histories
 from dcnas.study.results import paper
 from dcnas.study.runs import folder_of, is_complete, needs, obtain, published_runs, read_tensors
-from dcnas.study.section4 import derivation, search, target_ms, training
-from dcnas.study.section4_runs import MANUAL, TORCHVISION, architecture_of, build_of
 from dcnas.training import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,7 +1,6 @@
 """Networks that ship: they do what their cards and the published results say; unsound files are answered in words."""
 
 import json
-import math
 
 import numpy as np
 import pandas as pd
@@ -10,15 +9,14 @@ import torch
 from made_up import grains, start_architecture
 from PIL import Image
 
+from dcnas.build import build
 from dcnas.data.pictures import as_uint8
 from dcnas.deploy import apply, weights
-from dcnas.deploy.weights import DIGITS, KINDS, build, compact, full, load_network, metrics_of, names, ship
+from dcnas.deploy.weights import DIGITS, KINDS, compact, full, load_network, metrics_of, names, ship
 from dcnas.errors import InputError
 from dcnas.models import UNETS
 from dcnas.nas.space import Space
-from dcnas.paths import weights_dir
-from dcnas.study import results3 as results
-from dcnas.study import results4
+from dcnas.study.records import archive, read_published
 from dcnas.study.runs import SAMPLE_SIGMAS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,7 +90,7 @@ def test_the_sequential_answer_is_that_of_the_denoised_image(tmp_path):
 @pytest.mark.parametrize("name", names())
 def test_cards_say_what_is_published(name):
     found = load_network(name).card
-    rows = pd.concat([results.published(), results4.published()] if "solar" in name else [results.published()])
+    rows = pd.concat([read_published(section) for section in ("section3", "section4")])
     rows = rows[rows["run"] == found["run"]]
     assert metrics_of(rows.to_dict("records")) == found["metrics"] and len(found["metrics"]) == 11
     assert rows["label"].iloc[0] == found["label"] and found["command"].startswith(f'dcnas run "{found["label"]}" --scale ')
@@ -102,16 +100,12 @@ def test_cards_say_what_is_published(name):
 def test_shipped_networks_do_what_was_published(name):
     """Outputs for the first test images are those of the run, within a grey level or two: weights have half precision."""
     network = load_network(name)
-    published = results.archive("section3_samples")[network.card["run"]].numpy()
+    published = archive("section3_samples")[network.card["run"]].numpy()
     for i, sigma in enumerate(SAMPLE_SIGMAS):
         for n in range(2):
             found = as_uint8(apply.apply(network, apply.study_scene("digits", n), sigma).denoised)
             difference = np.abs(found.astype(int) - published[i, n, 0])
             assert difference.max() <= 3 and difference.mean() < 0.3
-
-
-def test_all_that_ships_is_small():
-    assert sum(path.stat().st_size for path in weights_dir().iterdir()) < 5_000_000 and len(names()) >= 3
 
 
 # bad input
@@ -129,7 +123,7 @@ def test_unknown_names_are_answered_with_the_known():
         (lambda path: change(path, classes="abc"), "card.json: classes: Input should be a valid array"),
         (lambda path: change(path, network=record("integrated")), "u.safetensors: .*"),
         (lambda path: change(path, network={"kind": "VGG"}), "card.json: network.kind: Input should be 'unet', "),
-        (lambda path: change(path, network={"kind": "unet"}), "u.safetensors: KeyError: 'unet'"),
+        (lambda path: change(path, network={"kind": "unet"}), "u.safetensors: TypeError: .*missing 4 required"),
         (lambda path: change(path, network={"kind": "DC-NAS", "architecture": {}}), "u.safetensors: .*"),
     ],
     ids=["cut", "type", "other", "kind", "no settings", "no architecture"],
@@ -155,11 +149,6 @@ def test_own_pictures_meet_the_same_noise_every_time():
     scene = apply.Scene("x", grains(3, 20, 30))
     assert torch.equal(apply.with_noise(scene, 0.3), apply.with_noise(scene, 0.3))
     assert (apply.with_noise(scene, 0.3) - scene.image).std().item() == pytest.approx(0.3, rel=0.1)
-
-
-def test_a_clean_scene_has_endless_psnr_and_one_pixel_no_ssim(network):
-    outcome = apply.apply(network, apply.Scene("x", torch.full((3, 1, 1), 128, dtype=torch.uint8)))
-    assert math.isinf(outcome.noisy_psnr) and math.isnan(outcome.noisy_ssim)
 
 
 def test_sources_are_named(tmp_path):

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from dcnas.study.experiments import Experiment
 
 from dcnas.data.noise import SIGMAS
 from dcnas.seed import generator
 from dcnas.study import queue, runs
-from dcnas.study.experiments import Experiment
 from dcnas.study.runs import finish, folder_of, is_complete, perform, read_tensors, write_per_image
 from dcnas.training import checkpoint as checkpoints
 

@@ -43,6 +43,6 @@ def sentence(error: Exception) -> str:
 
 
 def close_to(name: str, known: Iterable[str], count: int = 1, least: float = 0.6) -> list[str]:
-    """Up to `count` of the `known` names that are most like `name`, whatever the case of their letters."""
+    """Up to `count` of the `known` names that are most like `name`, upper or lower case."""
     lower = {other.lower(): other for other in known}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, count, least)]

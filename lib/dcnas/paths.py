@@ -1,7 +1,7 @@
 """Where things lie, and how a file is written so that nothing is ever half written.
 
-Every path is absolute, so notebooks and commands work from any folder. Set DCNAS_ROOT, DCNAS_DOWNLOADS or DCNAS_RUNS
-to keep the project, its downloads or its runs elsewhere.
+Every path is absolute, so notebooks and commands work from any folder. Set DCNAS_ROOT, DCNAS_DOWNLOADS
+or DCNAS_RUNS to keep the project, its downloads or its runs elsewhere.
 """
 
 import os
@@ -15,7 +15,9 @@ def root() -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path for messages: relative to the project where it lies inside, so that outputs name no machine."""
+    """A path for messages: relative to the project where it lies inside, so that outputs name no
+    machine.
+    """
     path = Path(path)
     return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
 
@@ -51,7 +53,9 @@ def weights_dir() -> Path:
 
 
 def figures_dir(scale: str = "published") -> Path:
-    """Figures and tables, written only by notebooks. Those of `published` are tracked, other scales keep apart."""
+    """Figures and tables, written only by notebooks. Those of `published` are tracked, other scales keep
+    apart.
+    """
     return root() / "figures" if scale == "published" else root() / "figures" / scale
 
 
@@ -66,7 +70,8 @@ def executed_dir(scale: str) -> Path:
 
 
 def write_atomic(path: Path, data: bytes | str) -> Path:
-    """Write `data` to `path` wholly or not at all: a temporary file beside it, flushed to the disk, then renamed.
+    """Write `data` to `path` wholly or not at all: a temporary file beside it, flushed to the disk, then
+    renamed.
 
     An OSError (a full disk, a read-only folder) passes through and leaves nothing behind.
     """

@@ -1,7 +1,9 @@
-"""Seeds. One function seeds everything; `derive` gives independent streams that depend on names and numbers only.
+"""Seeds. One function seeds everything; `derive` gives independent streams that depend on names and
+numbers only.
 
-Training draws its order, noise levels and noise from derived streams, one per step, so that a run that was killed goes on
-with exactly the numbers it would have drawn (a run is a pure function of its experiment on a CPU).
+Training draws its order, noise levels and noise from derived streams, one per step, so that a run that
+was killed goes on with exactly the numbers it would have drawn (a run is a pure function of its
+experiment on a CPU).
 """
 
 import hashlib
@@ -12,7 +14,9 @@ import torch
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python, numpy and torch (all devices). Weights are initialised from this; see `derive` for data."""
+    """Seed Python, numpy and torch (all devices). Weights are initialised from this; see `derive` for
+    data.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that still draw from numpy's global stream)
     torch.manual_seed(seed)

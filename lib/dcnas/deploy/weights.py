@@ -191,9 +191,8 @@ def load_network(name: str) -> Network:
         if name not in (known := names()):
             close = close_to(name, known)
             hint = f"; did you mean {close[0]!r}" if close else ""
-            raise InputError(
-                f"weights is {name!r}, but one of {', '.join(known)} or a .safetensors file was expected{hint}."
-            )
+            choices = f"one of {', '.join(known)} or a .safetensors file"
+            raise InputError(f"weights is {name!r}, but {choices} was expected{hint}.")
         path = weights_dir() / f"{name}.safetensors"
     return _load(path.resolve(), path.stat().st_mtime_ns, card_path(path).stat().st_mtime_ns)
 

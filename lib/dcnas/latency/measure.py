@@ -169,9 +169,8 @@ def device_named(name: str) -> torch.device:
     here = {device_name(kind): torch.device(kind) for kind in kinds}
     if name not in here:
         names = " and ".join(here)
-        raise InputError(
-            f"the look-up table is for {name}, but this machine has {names}; build another."
-        )
+        reason = f"this machine has {names}; build one for it"
+        raise InputError(f"the look-up table is for {name}, but {reason}.")
     return here[name]
 
 

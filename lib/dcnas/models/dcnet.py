@@ -50,7 +50,7 @@ def build_dcnet(joining: str, size: str) -> Integrated | Sequential:
 
 
 class EncoderClassifier(nn.Module):
-    """A control of Section 3.3: Integrated's encoder and head on the digit's noisy square alone, (B, 1, 32, 32) to logits."""
+    """A control of Section 3.3: Integrated's encoder and head on the noisy square alone, to logits."""
 
     def __init__(self, unet: UNet):
         super().__init__()

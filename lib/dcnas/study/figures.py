@@ -26,10 +26,10 @@ DPI = 110
 # Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart in grey as well
 COLOURS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
-    "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7",
+    "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7", "grey": "#7F7F7F",
 }  # fmt: skip
 # grey for yellow, which is too pale for hollow markers
-PALETTE = [*(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black")), "#7F7F7F"]
+PALETTE = [*(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "grey"))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2))]
 STYLE = {

@@ -34,7 +34,7 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     wide = min(COLUMNS, len(labels))
     tall = -(-len(labels) // wide)
     shown = rows[rows["run"].isin(history["run"])]
-    alike = len(shown[["psnr", "accuracy"]].notna().drop_duplicates()) == 1  # all have the same loss
+    alike = len(shown.reindex(columns=["psnr", "accuracy"]).notna().drop_duplicates()) == 1  # all have the same loss
     figure, grid = figures.new_figure(max(6.0, 2.4 * wide), 1.7 * tall + 1.3, tall, wide, squeeze=False, sharex=True, sharey=alike)
     for axes, label in zip(grid.flat, labels):
         for seed, curve in history[history["label"] == label].groupby("seed"):

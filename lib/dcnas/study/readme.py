@@ -10,8 +10,8 @@ import pandas as pd
 from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
+from .claims import WORDS
 from .figures import provenance_line
-from .ledger import STRICTER
 from .presets import LEARNED, REMOVED, SECTION_4
 from .results import Results, results
 from .stats import Interval, contrast, means
@@ -91,16 +91,11 @@ def _as_fast(nets: Results, prefix: str) -> str:
 
 
 def verdicts_line() -> str:
-    """How the claims were judged, and how with wider intervals, in two sentences, from the table that notebook 05 wrote."""
-    table = pd.read_csv(figures_dir() / "section_5_summary.csv")
-    listed = {}
-    for column in ("verdict", STRICTER):
-        by_word = table.groupby(table[column].str.removesuffix(" (one seed)"))["id"].agg(list)
-        listed[column] = "; ".join(f"{len(names)} {word} ({', '.join(names)})" for word, names in by_word.items())
-    return (
-        f"Of the paper's {len(table)} claims, at these lengths of training: {listed['verdict']}. With intervals as "
-        f"wide as those of Student's t over seeds: {listed[STRICTER]}."
-    )
+    """How the claims were judged, in a sentence, from the table that notebook 05 wrote."""
+    table = pd.read_csv(figures_dir() / "section_5_ledger.csv")
+    by_word = table.groupby("verdict")["claim"].agg(list)
+    parts = [f"{len(by_word[word])} {word} ({', '.join(by_word[word])})" for word in WORDS if word in by_word]
+    return f"Of the paper's {len(table)} claims: {'; '.join(parts)}."
 
 
 def summary_markdown() -> str:

@@ -111,37 +111,32 @@ def bootstrap_of_means(values: dict[int, np.ndarray] | np.ndarray, statistic: Ca
     return Interval(float(statistic(matrix.mean((0, -1))[..., None])[0]), float(low), float(high))
 
 
-def widened(by_seed: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Values by seed, (11, N, ...), whose seeds lie so much farther apart that bootstrap intervals are as wide as Student's.
-
-    Resampling n seeds finds too small a spread, by the square root of (n - 1) / n, and takes it for known, where Student's t does
-    not; both together are a factor of 2.7 for three seeds. Means, and what images differ in, stay as they are.
-    """
-    n = len(by_seed)
-    if n < 2:
-        return by_seed
-    factor = stats.t.ppf(TAILS[1], n - 1) / 1.96 * (n / (n - 1)) ** 0.5
-    level = {seed: array.astype(np.float64).mean(tuple(range(1, array.ndim)), keepdims=True) for seed, array in by_seed.items()}
-    middle = sum(level.values()) / n
-    return {seed: array + (factor - 1) * (level[seed] - middle) for seed, array in by_seed.items()}
-
-
 def per_image(scores: Scores, label: str, sigmas: Sequence[float] = SIGMAS) -> dict[int, np.ndarray]:
     """A number per image, the mean over noise levels (and digits), by seed."""
     return {seed: over_sigmas(values, sigmas) for (name, seed), values in scores.items() if name == label}
 
 
-def contrast(
-    scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS
-) -> tuple[Interval, int] | None:
-    """A weighted sum of networks' scores with its paired interval, and how many seeds they share; None without any."""
+def paired(scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS) -> np.ndarray | None:
+    """A weighted sum of networks' scores (seeds, images), of the seeds and images that all share; None without any."""
     networks = {label: per_image(scores, label, sigmas) for label in weights}
     seeds = sorted(set.intersection(*map(set, networks.values()))) if weights else []
     if not seeds:
         return None
     count = min(len(values) for by_seed in networks.values() for values in by_seed.values())
-    sums = [sum(w * networks[label][seed][:count] for label, w in weights.items()) for seed in seeds]
-    return bootstrap(np.stack(sums)), len(seeds)
+    return np.stack([sum(w * networks[label][seed][:count] for label, w in weights.items()) for seed in seeds])
+
+
+def contrast(
+    scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS, over_seeds: bool = False
+) -> tuple[Interval, int] | None:
+    """A weighted sum of networks' scores with its paired interval, and how many seeds they share; None without any.
+
+    The interval is of a bootstrap over images and seeds or, `over_seeds`, Student's t of the seeds' means.
+    """
+    sums = paired(scores, weights, sigmas)
+    if sums is None:
+        return None
+    return of_few(sums.mean(1)) if over_seeds else bootstrap(sums), len(sums)
 
 
 def means(scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS) -> dict[str, Interval]:

@@ -96,13 +96,7 @@ def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
     relative = (table / table.loc[reference]).rename(
         columns=lambda name: name.replace("(ms)", "(relative)")
     )
-    spread = ours[["q25_ms", "q75_ms", "unsynchronised_ms"]]
-    spread.columns = ["25% of passes (ms)", "75% of passes (ms)", "unsynchronised mean (ms)"]
-    return (
-        table[["batch 32 (ms)"]]
-        .join(spread)
-        .join(table.iloc[:, 1:])
-        .round(3)
-        .join(relative.round(2))
-        .rename_axis("network")
-    )
+    spread = {"q25_ms": "25% of passes (ms)", "q75_ms": "75% of passes (ms)"}
+    spread |= {"unsynchronised_ms": "unsynchronised mean (ms)"}
+    table = table.join(relative.round(2)).join(ours[[*spread]].rename(columns=spread)).round(3)
+    return table.join(ours[["device", "threads"]]).rename_axis("network")

@@ -15,7 +15,7 @@ import torch
 
 from dcnas.nas.searcher import Searcher
 from dcnas.paths import published_dir
-from dcnas.study.derivation import obtain_table
+from dcnas.study.derivation import obtain_table, target_ms
 from dcnas.study.presets import REMOVED, searches
 from dcnas.study.runs import batches_of, held_out_batches
 
@@ -35,8 +35,9 @@ def main() -> None:
     torch.set_num_threads(1)
     label = "noisy S" if asked.noisy else REMOVED
     search = next(s for s in searches("searches", "laptop") if s.label == label)
-    search, device = replace(search, batch=asked.batch, lr=asked.lr), torch.device("cpu")
-    searcher = Searcher(search.space, obtain_table("laptop"), search.settings, device)
+    settings = search.settings | dict(lr=asked.lr)
+    search, device = replace(search, batch=asked.batch, settings=settings), torch.device("cpu")
+    searcher = Searcher(search.space, obtain_table("laptop"), search.with_target(target_ms(search)), device)
     if asked.optimiser == "adam":
         searcher.sgd = torch.optim.Adam(searcher.weights, lr=asked.lr)
     draw, held_out = batches_of(search, ["weights"], "search weights", device), held_out_batches(search, device)

@@ -1,8 +1,9 @@
 """Every run of the study as data: which networks, at which scale, with which seeds.
 
-A group such as "table_3" lists networks; `runs(group, scale)` crosses it with the seeds, in the order in which the paper shows
-them. Nothing is loaded or measured to say what a group holds: a target latency is "S", "M" or "L" until a search looks it up in
-the table of its device. A run is named by the hash of its fields, so equal names mean equal runs.
+A group such as "table_3" lists networks; `runs(group, scale)` crosses it with the seeds, in the order in
+which the paper shows them. Nothing is loaded or measured to say what a group holds: a target latency is
+"S", "M" or "L" until a search looks it up in the table of its device. A run is named by the hash of its
+fields, so equal names mean equal runs.
 """
 
 import hashlib
@@ -26,7 +27,9 @@ IMAGES_OF_BM3D = 50  # of the test set: BM3D takes a second for an image of 64 x
 
 
 class Named:
-    """A frozen dataclass that says all about a run: its label, scale and seed, and what makes it that run."""
+    """A frozen dataclass that says all about a run: its label, scale and seed, and what makes it that
+    run.
+    """
 
     kind = ""
 
@@ -82,7 +85,9 @@ class Search(Named):
 
 @dataclass(frozen=True)
 class Derivation(Named):
-    """An architecture that meets a target latency on the table's device, as measured, from a search or from chance."""
+    """An architecture that meets a target latency on the table's device, as measured, from a search or
+    from chance.
+    """
 
     search: Search
     network: str = "C-NAS"  # that is to meet the target, with a convolutional decoder where it has one
@@ -122,7 +127,8 @@ class Run(Named):
     eval_images: int
     ce_weight: float = 0.1  # of the cross entropy in the joint loss (Eq. 1)
     source: Derivation | None = None  # of the network's architecture
-    threads: int = 1  # bits depend on it; several runs side by side use the cores better than several threads of one
+    # bits depend on it; several runs side by side use the cores better than several threads of one
+    threads: int = 1
 
     @property
     def unet(self) -> dict:
@@ -164,7 +170,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Scale:
-    """The sizes of one scale, of data/scales.toml: of Section 3 on two digits, then of Section 4 on photographs."""
+    """The sizes of one scale, of data/scales.toml: of Section 3 on two digits, then of Section 4 on
+    photographs.
+    """
 
     train_images: int
     classify: Budget  # Tables 1 and 6
@@ -274,9 +282,11 @@ def unet_label(b: int, d: int, m: float, c: int, block: str = "conv", **_) -> st
 
 
 def _fast(precision: str, unet: dict) -> dict:
-    """Precision and memory format of a UNet's training: what is fastest on CPUs (`benchmarks/precision.py`).
+    """Precision and memory format of a UNet's training: what is fastest on CPUs
+    (`benchmarks/precision.py`).
 
-    bfloat16 wins for wide normal convolutions alone; channels_last loses in it elsewhere, and wins in float32 always.
+    bfloat16 wins for wide normal convolutions alone; channels_last loses in it elsewhere, and wins in
+    float32 always.
     """
     wide = unet.get("b", 0) >= 16 and unet.get("block", "conv") == "conv"
     if precision == "mixed":
@@ -324,7 +334,9 @@ def _table_3(s: Scale) -> list[Run]:
 
 
 def _controls(s: Scale) -> list[Run]:
-    """What lifts accuracy from the small classifier's to the joint one's: each differs from its neighbour in one thing."""
+    """What lifts accuracy from the small classifier's to the joint one's: each differs from its
+    neighbour in one thing.
+    """
     joint = _dcnet(s, "integrated", "reduced")
     plain, alone = replace(joint.train, **_PLAIN), replace(joint, task="classify")
     behind = dict(kind="MB2.5-M", behind=UNETS["reduced"])
@@ -343,7 +355,9 @@ def _each(s: Scale, panels: dict[str, list[dict]], **more) -> list[Run]:
 
 
 def _two_groups(s: Scale) -> list[Run]:
-    """The narrowest UNets with two GroupNorm groups: does b=4 fall off because each channel is its own group?"""
+    """The narrowest UNets with two GroupNorm groups: does b=4 fall off because each channel is its own
+    group?
+    """
     runs = [_unet(s, unet) for unet in FIGURE_3["b"][:2]]
     nets = [dict(kind="unet", unet=run.unet | dict(norm_groups=2)) for run in runs]
     return [replace(run, label=f"{run.label}, two norm groups", net=net) for run, net in zip(runs, nets)]
@@ -420,7 +434,9 @@ SEARCH_GROUPS = {
 
 
 def searches(group: str, scale: str) -> list[Search]:
-    """The searches of a group: a seed of all before the next; those of Table 8 with more seeds where the scale has them."""
+    """The searches of a group: a seed of all before the next; those of Table 8 with more seeds where the
+    scale has them.
+    """
     s, made = scale_named(scale), []
     for seed in range(1 if group == "operator_searches" else s.seeds + s.more_seeds):
         labels = [
@@ -532,7 +548,9 @@ GROUPS = (*SECTIONS, *SECTION_3, *SECTION_4, *SEARCH_GROUPS)
 
 
 def runs(group: str, scale: str) -> list:
-    """The runs of a group at a scale, in the paper's order, a seed of all before the next; of a section the most useful first."""
+    """The runs of a group at a scale, in the paper's order, a seed of all before the next; of a section
+    the most useful first.
+    """
     s = scale_named(scale)
     if group in SECTIONS:
         return _section(group, scale)
@@ -550,7 +568,9 @@ def runs(group: str, scale: str) -> list:
 
 
 def _seeded(run: Run, scale: str, seed: int) -> Run:
-    """A run with its seed; a network is trained with the seed of its search, one of chance drawn with it."""
+    """A run with its seed; a network is trained with the seed of its search, one of chance drawn with
+    it.
+    """
     source = run.source
     if source is not None and source.random_seed is not None:
         source = replace(source, search=replace(source.search, scale=scale), random_seed=seed)
@@ -570,7 +590,9 @@ def filters(scale: str) -> list[Filter]:
 
 
 def _section(group: str, scale: str) -> list:
-    """All runs of a section, each once, the most useful first: what the tables compare, one seed of all before the next."""
+    """All runs of a section, each once, the most useful first: what the tables compare, one seed of all
+    before the next.
+    """
     if group == "section2":
         return [*filters(scale), *runs("related_work", scale)]
     if group == "section4_searches":
@@ -586,7 +608,9 @@ def _section(group: str, scale: str) -> list:
 
 
 def _use_3(run: Run, listed: dict[str, list[Run]]) -> int:
-    """How early a run of Section 3 comes: Table 3's baseline pair, a night on a CPU core, waits for the line of b."""
+    """How early a run of Section 3 comes: Table 3's baseline pair, a night on a CPU core, waits for the
+    line of b.
+    """
     if run.net["kind"] in VARIANTS:
         return 4
     if run.net["kind"] in JOINING and run.unet["b"] == UNETS["baseline"]["b"]:

@@ -1,7 +1,8 @@
 """Results as tidy data: what the notebooks' cells ask for, at any scale.
 
-`results("table_3", "published")` reads what is published; any other scale carries out what is missing and reads it from the runs'
-folders. Rows say how well each network does at each noise level, `scores` how well on each test image.
+`results("table_3", "published")` reads what is published; any other scale carries out what is missing
+and reads it from the runs' folders. Rows say how well each network does at each noise level, `scores`
+how well on each test image.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,9 @@ class Results:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in
+        architecture.
+        """
         networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
         columns = {
             "seeds": networks["seed"].nunique(),
@@ -84,7 +87,9 @@ class Results:
         return seen.assign(epochs=epochs).rename(columns=names).set_index("scale")
 
     def scores(self, metric: str) -> Scores:
-        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
+        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[,
+        digits]).
+        """
         if metric in self.compared:
             return self.compared[metric]
         stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
@@ -130,7 +135,9 @@ class Results:
 
     @property
     def history(self) -> pd.DataFrame:
-        """Loss curves: a row per run and validation, with the images seen till then; empty where none are published."""
+        """Loss curves: a row per run and validation, with the images seen till then; empty where none
+        are published.
+        """
         runs = self.rows[["run", "label", "scale", "seed", "batch", "source"]].drop_duplicates()
         frames = [pd.DataFrame(columns=["run", *HISTORY[4:]])]
         if "published" in set(runs["source"]):
@@ -155,7 +162,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Searches:
-    """Searches of a group: `rows` a row per search, `epochs` and `alphas` with the columns run, label, seed of each."""
+    """Searches of a group: `rows` a row per search, `epochs` and `alphas` with the columns run, label,
+    seed of each.
+    """
 
     rows: pd.DataFrame
     epochs: pd.DataFrame
@@ -171,13 +180,17 @@ class Searches:
     def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
         """The space of a search, and of each layer the log-probabilities of its operators at the end."""
         alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
-        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)["probability"]
+        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)[
+            "probability"
+        ]
         logs = [np.log(np.clip(probabilities.to_numpy(), 1e-6, 1)) for _, probabilities in last]
         return self.architectures[label, seed].space, logs
 
 
 def lengths(group: str) -> dict[str, Results]:
-    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3
+    seeds" to them.
+    """
     parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
     return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
@@ -185,7 +198,9 @@ def lengths(group: str) -> dict[str, Results]:
 def results(
     group: str | Sequence[str], scale: str, *, device: str = "cpu", progress: bool = True
 ) -> Results:
-    """The results of a group such as "table_3", or of several: each run once, all of the first group's scale."""
+    """The results of a group such as "table_3", or of several: each run once, all of the first group's
+    scale.
+    """
     groups = [group] if isinstance(group, str) else list(group)
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}, but one of {', '.join(SCALES)} was expected.")
@@ -237,7 +252,9 @@ def carry_out(listed: Iterable[Named], *, device: str, progress: bool) -> None:
 
 
 def _section_2(scale: str, *, device: str, progress: bool) -> Results:
-    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single image."""
+    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single
+    image.
+    """
     networks = results("related_work", scale, device=device, progress=progress)
     if scale == "published":
         rows = read_published("section2").assign(source="published")
@@ -261,7 +278,9 @@ def _section_2(scale: str, *, device: str, progress: bool) -> Results:
 
 
 def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> Searches:
-    """The searches of a group such as "beta_searches", in its order, with the name "label, seed N" for each."""
+    """The searches of a group such as "beta_searches", in its order, with the name "label, seed N" for
+    each.
+    """
     if scale == "published":
         listed = {(run.label, run.seed): None for run in presets.searches(group, published_scale())}
         rows = (
@@ -337,7 +356,9 @@ def photographs_of(scale: str) -> ImageSet:
 
 
 def with_recalls(nets: Results) -> pd.DataFrame:
-    """The rows with mean and least recall of the classes in %, from the images where results were made without them."""
+    """The rows with mean and least recall of the classes in %, from the images where results were made
+    without them.
+    """
     rows = nets.rows
     if "least_recall" in rows and rows["least_recall"].notna().any():
         return rows
@@ -360,6 +381,8 @@ def with_recalls(nets: Results) -> pd.DataFrame:
 
 
 def largest_class(scale: str) -> float:
-    """The share of the largest class among the images of a scale, in %: who names it always is as often right."""
+    """The share of the largest class among the images of a scale, in %: who names it always is as often
+    right.
+    """
     labels = photographs_of(scale).labels
     return 100 * labels.bincount().max().item() / len(labels)

@@ -1,7 +1,8 @@
-"""Carrying runs out: `obtain(run)` trains, searches, derives or filters unless that is done, and goes on after any kill.
+"""Carrying runs out: `obtain(run)` trains, searches, derives or filters unless that is done, and goes on
+after any kill.
 
-Section 3 trains on images of two digits, Section 4 on photographs. What a step sees depends on seed and step alone, so that a
-run that was killed ends with the very bits that it would have had (on a CPU).
+Section 3 trains on images of two digits, Section 4 on photographs. What a step sees depends on seed and
+step alone, so that a run that was killed ends with the very bits that it would have had (on a CPU).
 """
 
 import time
@@ -82,10 +83,12 @@ def obtain(
     wait: bool = True,
     checkpoint_s: float = 30.0,
 ) -> bool:
-    """Carry a run out unless that is done, going on from a checkpoint where there is one. True once it is complete.
+    """Carry a run out unless that is done, going on from a checkpoint where there is one. True once it
+    is complete.
 
-    Two processes never work on the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
-    At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
+    Two processes never work on the same run: the second waits and then reads, or, with `wait=False`,
+    returns False at once. At `deadline` (time.monotonic) training stops with a checkpoint and False is
+    returned.
     """
     place = parallel.join(check_device(device))
     progress = progress and parallel.is_first()
@@ -140,10 +143,12 @@ def _perform(
 
 
 class Digits:
-    """What a run of Section 3 trains on and is judged by: images of two digits, with noise of its own in every step.
+    """What a run of Section 3 trains on and is judged by: images of two digits, with noise of its own in
+    every step.
 
-    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away. With
-    `crop`, clean and noisy are random squares; behind a trained denoiser, noisy is what that makes of it.
+    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere
+    would be thrown away. With `crop`, clean and noisy are random squares; behind a trained denoiser,
+    noisy is what that makes of it.
     """
 
     def __init__(self, run: Run, device: torch.device):
@@ -164,7 +169,9 @@ class Digits:
             )
 
     def draws(self) -> tuple[Callable[[int], Batch], Batch]:
-        """The batch of a step, as a function of seed and step alone; and one for validation, always the same."""
+        """The batch of a step, as a function of seed and step alone; and one for validation, always the
+        same.
+        """
         run, device, clip = self.run, self.device, self.run.data["clip"]
         data = cached("train", run.data["images"]).to(device)
         squares = run.task == "classify" and "behind" not in run.net
@@ -281,7 +288,9 @@ def _evaluate(
     device: torch.device,
     progress: bool,
 ) -> None:
-    """Metrics of each test image at eleven noise levels, with the noise that every network meets; outputs for the first images."""
+    """Metrics of each test image at eleven noise levels, with the noise that every network meets;
+    outputs for the first images.
+    """
     begun, photographs = time.monotonic(), run.task == "photographs"
     noisy, answer = bank_noisy(task.images, run.data.get("clip", False)), task.answer(model)
     metrics = evaluate(
@@ -303,7 +312,9 @@ def _evaluate(
 
 
 def network_of(run: Run, architecture: Architecture | None = None) -> nn.Module:
-    """The network of a run, with fresh weights from torch's global seed; of `architecture` instead of its own, if given."""
+    """The network of a run, with fresh weights from torch's global seed; of `architecture` instead of
+    its own, if given.
+    """
     if architecture is None and run.source is not None:
         architecture = architecture_of(run.source)
     classes = 10 if run.task != "photographs" else len(images_of(run).classes)
@@ -325,7 +336,9 @@ def _order(key: int, epoch: int, size: int) -> Tensor:
 
 
 def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
-    """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed and step alone."""
+    """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed
+    and step alone.
+    """
     first, parts = step * batch, []
     while first < (step + 1) * batch:
         epoch, start = divmod(first, size)
@@ -336,7 +349,9 @@ def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
 
 
 def validation_images(run: Run) -> int:
-    """How many images a training is validated on: not more than it sees itself, so that scale smoke stays fast."""
+    """How many images a training is validated on: not more than it sees itself, so that scale smoke
+    stays fast.
+    """
     wanted = PLATEAU_IMAGES if run.train.schedule == "plateau" else VALIDATION_IMAGES
     return max(VALIDATION_IMAGES, min(wanted, run.train.steps * run.batch))
 
@@ -362,7 +377,9 @@ def batches_of(
 
 
 def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
-    """`noisy(ids, sigma)` for `evaluate`: the same images (N, C, H, W) of 0 to 255 and the same noise for every model."""
+    """`noisy(ids, sigma)` for `evaluate`: the same images (N, C, H, W) of 0 to 255 and the same noise
+    for every model.
+    """
     bank = NoiseBank()
 
     def noisy(ids: range, sigma: float) -> Tensor:
@@ -437,7 +454,9 @@ def _search(
 
 
 def held_out_batches(run: Search, device: torch.device) -> list[Batch]:
-    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is searched on noisy ones."""
+    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is
+    searched on noisy ones.
+    """
     views, labels = evaluation_images(images_of(run), "test", run.photos["resolution"])
     names = labels[:, 0].unique()
     few = (

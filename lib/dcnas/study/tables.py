@@ -30,10 +30,12 @@ def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = 
 def beside(
     ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False
 ) -> pd.DataFrame:
-    """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference and a verdict.
+    """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference
+    and a verdict.
 
-    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to the paper's
-    number; else if the paper's number lies inside our interval, or would before it was rounded.
+    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to
+    the paper's number; else if the paper's number lies inside our interval, or would before it was
+    rounded.
     """
     rows = []
     for name, value in ours.items():
@@ -51,7 +53,9 @@ def beside(
 
 
 def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparison") -> pd.DataFrame:
-    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
+    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which
+    side of 0 it lies.
+    """
     rows = {}
     for part, (weights, sigmas) in parts.items():
         if weights and (pair := contrast(scores, weights, sigmas)):
@@ -78,13 +82,17 @@ def _noisy_input(images: int) -> dict[str, np.ndarray]:
 
 
 def with_noisy_input(scores: Scores, metric: str) -> Scores:
-    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that every network meets."""
+    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that
+    every network meets.
+    """
     noisy = _noisy_input(next(iter(scores.values())).shape[1])[metric]
     return scores | {("noisy input", seed): noisy for _, seed in scores}
 
 
 def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
-    """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that of `reference`."""
+    """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that
+    of `reference`.
+    """
     ours, single = (section_3(batch).reindex(theirs.index) for batch in (32, 1))
     table = pd.DataFrame(
         {

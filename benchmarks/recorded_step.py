@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from dcnas.seed import set_seed
-from dcnas.study.presets import Run, runs
-from dcnas.study.runs import Digits, network_of
+from dcnas.study.kinds import Run
+from dcnas.study.presets import runs
+from dcnas.study.runs import network_of
+from dcnas.study.tasks import Digits
 from dcnas.training import Trainer
 
 TURN = 10  # steps before the other one has its turn

@@ -24,7 +24,7 @@ import torch
 from dcnas.latency.measure import device_name
 from dcnas.seed import set_seed
 from dcnas.study import presets, runs
-from dcnas.study.presets import Run
+from dcnas.study.kinds import Run
 from dcnas.training import Batch, Trainer, charbonnier, task_loss
 
 LOOP, BARE, EAGER = "whole loop", "bare step", "plain eager"

@@ -16,9 +16,9 @@ from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import MANUAL, NETWORKS
 from dcnas.nas.space import Space, load_architecture
 from dcnas.seed import set_seed
-from dcnas.study import derivation, filters, latencies, presets, publish, queue, records, results
+from dcnas.study import derivation, filters, latencies, presets, publish, queue, records, results, scales, search_results, section_4
 from dcnas.study.derivation import derive, obtain_table, table_path, target_ms
-from dcnas.study.presets import Derivation, Run, Search
+from dcnas.study.kinds import Derivation, Run, Search
 from dcnas.study.runs import needs, network_of, obtain
 from dcnas.study.store import folder_of, is_complete, is_published, read_tensors
 from dcnas.training import Trainer
@@ -54,9 +54,9 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
     photos = dict(data=f"folder:{two_classes(tmp_path / 'set')}", resolution=32, limit=None)
-    train = replace(presets.SCALE["smoke"].train, steps=3)
-    sizes = replace(presets.SCALE["smoke"], photos=photos, search_batch=4, train=train, photos_eval=2)
-    monkeypatch.setitem(presets.SCALE, "smoke", sizes)
+    train = replace(scales.SCALE["smoke"].train, steps=3)
+    sizes = replace(scales.SCALE["smoke"], photos=photos, search_batch=4, train=train, photos_eval=2)
+    monkeypatch.setitem(scales.SCALE, "smoke", sizes)
     linear_table(Space(8, 32, 2, 0.25), batch=4).save(table_path("smoke"))
     device = Device()
     monkeypatch.setattr(derivation, "measure_many", device.measure_many)
@@ -65,7 +65,7 @@ def small(tmp_path, monkeypatch):
 
 
 def a_search(**changes) -> Search:
-    return replace(presets.searches("searches", "smoke")[0], label="test", **{"target": "M"} | changes)
+    return replace(section_4.searches("searches", "smoke")[0], label="test", **{"target": "M"} | changes)
 
 
 def a_run(kind: str, **net) -> Run:
@@ -196,7 +196,7 @@ def test_the_queue_stops_when_the_time_is_up(small):
 def laptop(small, tmp_path, monkeypatch):
     """A scale laptop of one search, its derivation and two trainings, in a project of its own."""
     monkeypatch.setenv("DCNAS_ROOT", str(tmp_path / "project"))
-    monkeypatch.setitem(presets.SCALE, "laptop", presets.SCALE["smoke"])
+    monkeypatch.setitem(scales.SCALE, "laptop", scales.SCALE["smoke"])
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table.with_correction(replace(table.correction, error_pct=1.0)).save(table_path("laptop"))
     search = replace(a_search(), scale="laptop")
@@ -227,7 +227,7 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
         results.results("table_4", "laptop", progress=False)
     latencies.measure_section4("laptop")
     here = results.results("table_4", "laptop", progress=False)
-    searched = results.searches("searches", "laptop")
+    searched = search_results.searches("searches", "laptop")
     assert publish.collect() | {"section2": 0, "section3": 0} == dict(
         section2=0, section3=0, section4_searches=1, section4_derivations=1, section4=2
     )
@@ -238,7 +238,7 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
         one, two = here.scores(metric), there.scores(metric)
         assert one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
     assert there.samples["DC-NAS S"].shape == (5, 4, 3, 32, 32) or there.samples["DC-NAS S"].shape[0] == 5
-    published = results.searches("searches", "published")
+    published = search_results.searches("searches", "published")
     assert published.architectures == searched.architectures
     pd.testing.assert_frame_equal(published.alphas, searched.alphas, atol=1e-4, check_exact=False)
     pd.testing.assert_frame_equal(there.history, here.history, check_dtype=False, rtol=1e-4)

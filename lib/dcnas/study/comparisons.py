@@ -20,23 +20,16 @@ from ..nas.recorder import TAIL
 from ..paths import paper_dir
 from . import stats
 from .latencies import pair_passes
-from .presets import scale_named
-from .results import Results, derivations, results, searches
+from .results import Results, results
+from .scales import scale_named
+from .search_results import derivations, searches
 from .stats import NOISY, Interval, Scores
-from .tables import paper
+from .tables import paper_number
 
 COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 B_LINE = [f"UNet b={b} d=4 m=2 c=2" for b in (8, 16, 32, 64)]  # b=4 is broken by its norm: 03_2
 LEVELS = {"all": SIGMAS, "noisy": NOISY, "above 0.2": SIGMAS[3:], "0": SIGMAS[:1]}
 GROUPS = {"figure_3": ("figure_3", "figure_3_mbconv")}  # read together
-TABLES = {  # of the paper, and the column of names
-    "tables_1_and_6": ("table1_6_classifiers", "model"),
-    "figure_3": ("table2_unet", "model"),
-    "table_3": ("table3_dcnet", "model"),
-    "table_8": ("table8_beta", "beta"),
-    "table_4": ("table4_dnas", "model"),
-    "table_5": ("table5_dcnas", "ours"),
-}
 TERM = re.compile(r"(?:^|\s)([+-]?) ?(?:([\d.]+) \* )?(equal\()?([^;|/]+?)\)?(?=$| [+-] )")
 Effect = tuple[
     Interval, int | None, dict
@@ -333,31 +326,3 @@ def compared(claims: Iterable[str] = (), evidence: Evidence | None = None) -> li
         )
         table.append(entry)
     return table
-
-
-def paper_number(row) -> float | None:
-    """The paper's number for the same comparison: from the rows of its tables, under the names that the
-    networks have there.
-    """
-    if row.effect or row.paper in ("", "0", "0.8"):
-        number = row.effect or row.paper
-        return float(number) if number else None
-    name, index = TABLES[row.group]
-    table = paper(name, index)
-    if row.group == "table_3":
-        table.index = table.index + " " + table.pop("type")
-    if row.paper == "spread":
-        column = {"latency": "latency_ms", "accuracy": "accuracy_pct"}[row.metric.split()[-1]]
-        return stats.ratio_of_spreads(*(table.loc[beta, column] for beta in ("learned", "removed"))).mean
-    if row.group == "table_8":
-        means = table.groupby(level=0)[row.paper].mean()
-        return round(float(means["removed"] - means["learned"]), 3)
-    column, _, other = row.paper.partition(" ")
-    if column == "ratio":
-        first = table.groupby(level=0)["flops_m"].first()
-        return first["UNet Baseline"] / first["UNet Reduced"]
-    a, b = re.split(" - ", row.networks)
-    b = other or b
-    if column == "pct":
-        return 100 * (table["latency_ms"][a] / table["latency_ms"][b] - 1)
-    return round(float(table[column][a] - table[column][b]), 3)

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..paths import figures_dir, write_atomic
-from .presets import SCALES
+from .scales import SCALES
 from .stats import SIGMAS, Interval, Scores, means
 
 DPI = 110

@@ -12,8 +12,9 @@ from ..models import VARIANTS
 from ..nas import alphas, recorder
 from ..nas.space import Space
 from .comparisons import Evidence
-from .presets import scale_named, searches
 from .results import largest_class, results, with_recalls
+from .scales import scale_named
+from .section_4 import searches
 from .stats import means
 
 LATENCY_PCT = 5.0  # within which two networks are equally fast

@@ -32,9 +32,11 @@ from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, runs_dir, write_atomic
 from .derivation import latencies_by_table, obtain_table, table_path
 from .filters import BM3D
-from .presets import Run, filters, images_of, runs
-from .runs import bank_noisy, network_of
+from .kinds import Run, images_of
+from .presets import filters, runs
+from .runs import network_of
 from .store import is_complete, is_published
+from .tasks import bank_noisy
 
 BATCHES = (1, 32)
 PAIRS = (  # whose latencies C03 and C14 compare, at a batch of 32

@@ -20,8 +20,10 @@ from ..deploy.weights import DIGITS, compact, metrics_of, ship
 from ..nas.space import widened
 from ..paths import published_dir, weights_dir, write_atomic
 from .derivation import table_path
-from .presets import PUBLISHED_SCALES, Derivation, Named, Run, Search, filters, images_of, runs
+from .kinds import Derivation, Named, Run, Search, images_of
+from .presets import filters, runs
 from .records import HISTORY, archive, derivation_row, published_architectures, read_runs, search_row
+from .scales import PUBLISHED_SCALES
 from .store import architecture_of, file_of, folder_of, is_complete, key_of, read_tensors
 
 SHIPPED = (

@@ -22,7 +22,7 @@ from ..data.mnist import load_mnist
 from ..errors import InputError
 from ..latency.measure import check_device
 from .derivation import derive
-from .presets import Derivation, Named, Run
+from .kinds import Derivation, Named, Run
 from .runs import needs, obtain
 from .store import is_complete, is_published
 

@@ -22,7 +22,8 @@ from ..nas.networks import IMAGE_CHANNELS
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import published_dir, runs_dir
 from . import presets
-from .presets import PUBLISHED_SCALES, SCALES, Derivation, Filter, Named, Run, Search, images_of
+from .kinds import Derivation, Filter, Named, Run, Search, images_of
+from .scales import PUBLISHED_SCALES, SCALES
 from .store import architecture_of, folder_of, is_complete, read_rows
 
 FORMAT = 1  # of published files

@@ -31,7 +31,7 @@ from ..latency.measure import device_name
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import published_dir, root, runs_dir, write_atomic
 from ..training import parallel
-from .presets import Derivation, Filter, Named, Run, Search
+from .kinds import Derivation, Filter, Named, Run, Search
 
 SECTION_3 = ("classify", "denoise", "joint")  # tasks
 

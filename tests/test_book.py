@@ -101,7 +101,7 @@ def test_the_first_page_has_the_ledger(pages):
         head, *rows = csv.reader(file)
     assert [row[0] for row in rows] == list(paper("claims", "id").index) and len(rows) == 27
     (table,) = page.select("table")
-    shown = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
+    shown = [[cell.get_text().replace("’", "'") for cell in row.select("td")] for row in table.select("tbody tr")]
     assert [row[:1] + row[-2:] for row in shown] == [row[:1] + row[-2:] for row in rows]
     assert all(all(row[-2:]) for row in shown) and head[-2:] == ["verdict", "why"]
     assert page.select("img[src$='section_5_glance.png']")

@@ -60,7 +60,7 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("run conv-s --scale smoke", "there is no network 'conv-s'; did you mean 'Conv-S' or "),
         ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
-        ("queue --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
+        ("queue --changed-tree --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
         ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),
         ("study -p sigma", "parameter is 'sigma', but NAME=VALUE was expected."),
         ("lut build --resolution 50 --out x.json", "resolution is 50, but a multiple of "),

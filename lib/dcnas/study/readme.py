@@ -75,7 +75,8 @@ def _section_3() -> list[dict]:
 
 
 def _section_4() -> list[dict]:
-    """Differences between networks of Section 4, at equal latency where the paper's have equal latency."""
+    """Differences between networks of Section 4, at equal latency where the paper's have equal latency.
+    """
     nets = {group: results(group, "published") for group in ("table_8", "table_4", "table_5")}
     beta = paper("table8_beta", "beta").groupby(level=0)["accuracy_pct"].mean()
     denoisers, joint = paper("table4_dnas"), paper("table5_dcnas")
@@ -134,7 +135,8 @@ def summary_markdown() -> str:
     section_4 = results(list(SECTION_4), "published").rows
     notes["Section 4"] = f"{provenance_line(section_4)} Photographs of solar cells."
     brackets = (
-        "In brackets: 95% bootstrap intervals over test images and seeds, too narrow where three seeds differ more than "
+        "In brackets: 95% bootstrap intervals over test images and seeds, too narrow where three seeds "
+        "differ more than "
         "images do ([05](notebooks/05_conclusion.ipynb) says how much); ¹ one seed: over images alone."
     )
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())

@@ -3,10 +3,10 @@
 Needs make and the tools of the extra `book`, the last tests also a Chromium. Screenshots go to out/browser.
 """
 
-import csv
 import functools
 import http.server
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -19,10 +19,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import test_browser
-from dcnas.study.ledger import STRICTER
 
-from dcnas.study import paper
+from dcnas.study.claims import counts
 from dcnas.study.notebooks import notebook_paths
+from dcnas.study.readme import read_ledger
+from dcnas.study.results import results
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "out" / "book"
@@ -67,10 +68,10 @@ def test_every_notebook_has_its_page_in_reading_order(pages):
     for path in (BOOK / "index.html", *(BOOK / f"{stem}.html" for stem in STEMS)):
         tree = pages[path].select(".sidebar-tree a")
         names = [path.name if link["href"] == "#" else link["href"] for link in tree]
-        assert names == [f"{stem}.html" for stem in STEMS]
+        assert names == ["explore.html", *(f"{stem}.html" for stem in STEMS)]
         assert path.stem == "index" or len(pages[path].select("div.cell")) > 4
     parts = [part.get_text() for part in pages[BOOK / "index.html"].select(".sidebar-tree .caption")]
-    assert len(parts) == 5 and parts[-2:] == ["Conclusion", "Appendices"]
+    assert len(parts) == 6 and parts[-2:] == ["Conclusion", "Appendices"]
 
 
 def test_no_page_shows_an_error_or_a_widget_as_text(pages):
@@ -96,16 +97,31 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched_from_elsewhere(pages)
     assert looked_at > 20 * len(STEMS)
 
 
-def test_the_first_page_has_the_ledger(pages):
-    page = pages[BOOK / "index.html"]
-    with (ROOT / "figures" / "section_5_summary.csv").open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    assert [row[0] for row in rows] == list(paper.claims().index) and len(rows) == 27
-    (table,) = page.select("table")
+def test_the_first_page_has_the_answer_and_the_ledger(pages):
+    page, ledger = pages[BOOK / "index.html"], read_ledger()
+    assert counts(ledger["verdict"]) in page.select_one("article").get_text()
+    (table,) = page.select("table.ledger")
     shown = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
-    assert [row[:1] + row[-2:] for row in shown] == [row[:1] + row[-2:] for row in rows]
-    assert all(all(row[-2:]) for row in shown) and head[-2:] == ["verdict", STRICTER]
+    assert [(row[0], row[-2]) for row in shown] == list(ledger["verdict"].items())
+    assert len(table.select("td.verdict")) == len(ledger) and all(row[-1] for row in shown)
     assert page.select("img[src$='section_5_glance.png']")
+
+
+def test_every_picture_has_words(pages):
+    for path, page in pages.items():
+        for image in page.select("article img"):
+            assert len(image.get("alt", "")) > 20 and "_images" not in image["alt"], (path.name, image.get("alt"))
+
+
+def test_sliders_have_every_published_network(pages):
+    grid = json.loads(pages[BOOK / "explore.html"].select_one("#grid").string)
+    rows = results(["figure_3", "figure_3_mbconv"], "published").rows
+    assert [net["name"] for net in grid["unets"]] == list(dict.fromkeys(rows["label"]))
+    for net in grid["unets"]:
+        of_net = rows[rows["label"] == net["name"]].groupby("sigma")["psnr"]
+        assert [level[0] for level in net["psnr"]] == pytest.approx(of_net.mean().tolist(), abs=0.006)
+        assert all(len(level) == 3 + of_net.size().iloc[0] and not level[1] > level[0] > level[2] for level in net["psnr"])
+    assert len(grid["dcnets"]) == 4 and all(level[2] <= 100 for net in grid["dcnets"] for level in net["accuracy"])
 
 
 # in a browser
@@ -121,16 +137,78 @@ def site(told):
         server.shutdown()
 
 
-@pytest.mark.skipif(test_browser.CHROMIUM is None, reason="no Chromium here: install the system's package chromium")
-@pytest.mark.parametrize("width", [1400, 400])
-def test_is_read_in_a_browser(browser, site, width):
-    from playwright.sync_api import expect
-
-    page, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+def watched(browser, site: str, **options) -> tuple:
+    """A new page, and a list that fills with its errors and with requests that leave this machine."""
+    page, wrong = browser.new_page(**options), []
     page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith((site, "data:")) else wrong.append(asked.url))
     page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
+    return page, wrong
+
+
+IN_CHROMIUM = pytest.mark.skipif(test_browser.CHROMIUM is None, reason=test_browser.NO_CHROMIUM)
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 360])
+def test_sliders_move_without_a_kernel(browser, site, width, scheme):
+    """By the keyboard alone: every slider reaches both its ends, and always shows a trained network and its numbers."""
+    from playwright.sync_api import expect
+
+    page, wrong = watched(browser, site, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(f"{site}/explore.html")
+    grid = json.loads(page.locator("#grid").text_content())
+    status, blocks = page.locator("#unets [role=status]"), {"conv": "3×3 conv", "mbconv": "MBConv"}
+
+    def shown() -> set[str]:
+        """Which networks the words say, each with its number at the chosen noise level."""
+        level, text = float(page.locator("#unets input[name=sigma] + output").text_content()), status.text_content()
+        text = text.split("The other sliders went")[-1]
+        words = "b = {b}, d = {d}, m = {m:g}, c = {c}, {block}: {psnr:.1f} dB"
+        numbers = {net["name"]: net["psnr"][grid["sigmas"].index(level)][0] for net in grid["unets"]}
+        return {
+            net["name"] for net in grid["unets"]
+            if words.format(**net | {"psnr": numbers[net["name"]], "block": blocks[net["block"]]}) in text
+        }  # fmt: skip
+
+    for name in ("b", "d", "m", "c", "block", "sigma"):
+        knob, ends = page.locator(f"#unets input[name={name}]"), []
+        assert knob.get_attribute("aria-label") and knob.evaluate("knob => knob.getBoundingClientRect().height") >= 24
+        knob.focus()
+        for key in ("Home", "End"):
+            page.keyboard.press(key)
+            assert len(shown()) == 1
+            ends.append(knob.get_attribute("aria-valuetext"))
+            assert name in ("block", "sigma") or f"{name} = {ends[-1]}," in status.text_content()
+        assert ends[0] != ends[1], f"{name} does not move"
+    page.locator("#unets input[name=b]").focus()
+    page.keyboard.press("End")
+    page.locator("#unets input[name=d]").focus()
+    page.keyboard.press("Home")
+    expect(status).to_contain_text("Not trained: b = 64, d = 2")
+    page.screenshot(path=test_browser.SHOTS / f"book_unets_{width}_{scheme}.png", full_page=True)
+    page.locator("#dcnets input").focus()
+    page.keyboard.press("Home")
+    for net in grid["dcnets"]:
+        row = page.locator("#dcnets tr", has_text=net["name"])
+        expect(row).to_contain_text(f"{net['psnr'][0][0]:.1f} dB")
+        expect(row).to_contain_text(f"{net['accuracy'][0][0]:.1f} %")
+    for chart in page.locator(".explore .charts svg").all():
+        assert chart.get_attribute("role") == "img" and len(chart.get_attribute("aria-label")) > 40
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("#dcnets").screenshot(path=test_browser.SHOTS / f"book_dcnets_{width}_{scheme}.png")
+    page.close()
+    assert not wrong
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize("width", [1400, 400])
+def test_is_read_in_a_browser(browser, site, width):
+    from playwright.sync_api import expect
+
+    page, wrong = watched(browser, site, viewport={"width": width, "height": 900})
 
     def picture(name: str) -> None:
         fits = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -144,7 +222,7 @@ def test_is_read_in_a_browser(browser, site, width):
     page.goto(f"{site}/index.html")
     expect(page.get_by_role("heading", level=1)).to_contain_text("dcnas")
     assert page.evaluate("(t => t.offsetWidth <= t.parentElement.clientWidth)(document.querySelector('table.ledger'))")
-    expect(page.locator("table.ledger td:last-child").first).to_be_visible()
+    expect(page.locator("table.ledger td.verdict").first).to_be_visible()
     picture("index")
     sidebar()
     page.locator(".sidebar-tree a[href='04_1_c_nas.html']").click()

@@ -42,3 +42,9 @@ def test_book_and_conclusion_have_the_same_counts():
 def test_words_of_former_verdicts_are_gone():
     for text in (README, (notebooks_dir() / "index.md").read_text()):
         assert not re.search(r"not reproduced|undecided", text)
+
+
+def test_the_lengths_of_training_that_the_readme_names_are_those_of_the_ledger():
+    budgets = read_ledger()["images (% of the paper's)"].astype(float)
+    assert "published here see 0.5% of the paper's 3,000,000 images, classifiers all of them" in README.replace("\n", " ")
+    assert (budgets["C06":"C13"].round(1) == 0.5).all() and (budgets[["C01", "C02", "C04", "C05"]] == 100).all()

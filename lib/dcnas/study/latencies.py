@@ -201,6 +201,13 @@ def section_4(scale: str) -> pd.DataFrame:
             [run for run in runs("section4", scale) if isinstance(run, Run) and run.source is None],
             rounds=1,
         )
+    return _read(path, 4, scale)
+
+
+def _read(path: Path, section: int, scale: str) -> pd.DataFrame:
+    if not path.exists():
+        command = f"`dcnas latency --section {section} --scale {scale}`"
+        raise InputError(f"{path.name} is missing; with nothing else running, run {command}.")
     return pd.read_csv(path)
 
 
@@ -278,4 +285,4 @@ def section_2(scale: str) -> pd.DataFrame:
     path = latency_path("section2", scale)
     if scale == "smoke" and not path.exists():
         measure_section2(scale, rounds=1)
-    return pd.read_csv(path)
+    return _read(path, 2, scale)

@@ -1,4 +1,7 @@
-"""`make book`: the stored notebooks as a static site, by Sphinx. Nothing is executed, and pages fetch nothing from elsewhere."""
+"""`make book`: the stored notebooks as a static site, by Sphinx.
+
+Nothing is executed, and pages fetch nothing from elsewhere.
+"""
 
 import sys
 from pathlib import Path
@@ -42,7 +45,7 @@ def colour_verdicts(app, doctree: nodes.document) -> None:
 
 
 def describe_pictures(app, doctree: nodes.document) -> None:
-    """Give a figure of a notebook its words: the heading that it stands under, and the paragraph before it."""
+    """Give a figure of a notebook words: the heading it stands under, and the paragraph before it."""
     title = paragraph = ""
     for node in doctree.findall():
         if isinstance(node, nodes.title):

@@ -27,7 +27,11 @@ def test_readme_begins_with_the_answer_of_the_ledger():
 def test_no_number_stands_in_the_readme_s_answer_that_the_ledger_lacks():
     table = read_ledger()
     own = set(re.findall(r"\d+\.\d+", answer_markdown()))
-    known = [abs(float(value)) for name in ("paper", "ours", "images (% of the paper's)") for value in table[name]]
+    known = [
+        abs(float(value))
+        for name in ("paper", "ours", "images (% of the paper's)")
+        for value in table[name]
+    ]
     assert own and all(any(abs(float(number) - value) < 0.051 for value in known) for number in own)
 
 
@@ -35,7 +39,12 @@ def test_book_and_conclusion_have_the_same_counts():
     index = (notebooks_dir() / "index.md").read_text()
     assert "{include} ../README.md" in index and ':end-before: "## Two commands"' in index
     cells = json.loads((notebooks_dir() / "05_conclusion.ipynb").read_text())["cells"]
-    shown = "".join("".join(out["data"].get("text/markdown", "")) for c in cells for out in c.get("outputs", ()) if "data" in out)
+    shown = "".join(
+        "".join(out["data"].get("text/markdown", ""))
+        for c in cells
+        for out in c.get("outputs", ())
+        if "data" in out
+    )
     assert COUNTS in shown
 
 
@@ -46,5 +55,10 @@ def test_words_of_former_verdicts_are_gone():
 
 def test_the_lengths_of_training_that_the_readme_names_are_those_of_the_ledger():
     budgets = read_ledger()["images (% of the paper's)"].astype(float)
-    assert "published here see 0.5% of the paper's 3,000,000 images, classifiers all of them" in README.replace("\n", " ")
-    assert (budgets["C06":"C13"].round(1) == 0.5).all() and (budgets[["C01", "C02", "C04", "C05"]] == 100).all()
+    assert (
+        "published here see 0.5% of the paper's 3,000,000 images, classifiers all of them"
+        in README.replace("\n", " ")
+    )
+    assert (budgets["C06":"C13"].round(1) == 0.5).all() and (
+        budgets[["C01", "C02", "C04", "C05"]] == 100
+    ).all()

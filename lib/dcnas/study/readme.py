@@ -1,4 +1,4 @@
-"""What the README says in numbers: its answer, from the ledger, and the paper's numbers beside ours, from the published results.
+"""What the README says in numbers: its answer, from the ledger, and the paper's numbers beside ours.
 
 Section 4 has other images than the paper, so of its networks only differences stand beside the paper's.
 """
@@ -96,13 +96,13 @@ def read_ledger() -> pd.DataFrame:
 
 
 def answer_markdown() -> str:
-    """What was found, in three sentences: the five words counted, what came of the networks by hand, and of the searches."""
+    """What was found, in three sentences: the five words counted, networks by hand, searches."""
     table = read_ledger()
 
     def against_paper(claim: str) -> str:
         row = table.loc[claim]
-        budget = float(row["images (% of the paper's)"])
-        return f"(the paper: {abs(float(row['paper'])):g}; *{row['verdict']}*, after {budget:.3g}% of the paper's training images)"
+        paper, budget = abs(float(row["paper"])), float(row["images (% of the paper's)"])
+        return f"(the paper: {paper:g}; *{row['verdict']}*, after {budget:.3g}% of the paper's training images)"
 
     joined, small = (f"{abs(table['ours'][claim]):.1f}" for claim in ("C12", "C02"))
     search, target = table.loc["C15"], table["verdict"]["C20"]
@@ -143,7 +143,7 @@ def summary_markdown() -> str:
 
 
 def write_readme(check: bool = False) -> bool:
-    """Put answer and table between their marker lines. True if they stood there already; with `check` nothing is written."""
+    """Put answer and table between their marker lines, or only `check`. True if they stood there already."""
     path = root() / "README.md"
     text = new = path.read_text()
     for name, written in (("answer", answer_markdown()), ("results", summary_markdown())):

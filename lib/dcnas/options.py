@@ -87,6 +87,10 @@ class TableOptions:
     resolution: Annotated[int, Option(min=32, max=4096, help="Pixels, a multiple of 32.")] = 64
     batch: Annotated[int, Option(min=1, help="Images at once; the paper's 32, an edge device's 1.")] = 32
     device: Device = "cpu"
+    runtime: Annotated[
+        Literal["onnxruntime", "pytorch"] | None,
+        Option(help="That the network will run in. Not given: onnxruntime on a CPU that has it."),
+    ] = None
     threads: Threads = None
     width: Annotated[float, Option(min=0.01, max=8, help="Multiplier of all channels.")] = 1.0
     stem_stride: Annotated[

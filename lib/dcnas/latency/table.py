@@ -55,6 +55,8 @@ class Conditions:
     date: str
     # of the space; files without them are of the paper's
     strides: tuple[Literal[1, 2], ...] = (2, 2, 2, 2, 1, 2, 1)
+    runtime: Literal["pytorch", "onnxruntime"] = "pytorch"
+    runtime_version: str = ""  # of ONNX Runtime, and its execution provider
 
 
 @dataclass(frozen=True)

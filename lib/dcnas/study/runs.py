@@ -392,6 +392,8 @@ def _search(
         return True
     table = table_of(run)
     table.require(resolution=run.photos["resolution"], width=run.width, strides=run.strides)
+    if run.scale != "own":
+        table.require(runtime="pytorch")  # in which all of the study is measured
     if run.scale not in (
         "smoke",
         "own",

@@ -33,10 +33,11 @@ def lut_build(settings: TableOptions) -> None:
     """
     strides = space.strides_for(settings.resolution, settings.stem_stride)
     names, out = ("batch", "device", "threads", "rounds"), settings.out
-    whole = space.Space(8, settings.resolution, width=settings.width, strides=strides)
     installed = all(map(find_spec, ("onnx", "onnxruntime")))
     default = "onnxruntime" if installed and settings.device == "cpu" else "pytorch"
     in_pytorch = (settings.runtime or default) == "pytorch"
+    step = settings.width_step or (1 if in_pytorch else packs.WIDTH_STEP)
+    whole = space.Space(8, settings.resolution, 100, settings.width, strides, step)
     table = (lookup if in_pytorch else packs).build_table(whole, out, **{name: getattr(settings, name) for name in names})
     share = f"{100 * table.entries / lookup.TFNAS_ENTRIES:.1f}% of those of TF-NAS"
     c = table.conditions
@@ -54,7 +55,7 @@ def lut_validate(
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
     table = tables.load_table(file)
-    whole = lookup.space_of(table.conditions)
+    whole = lookup.space_of(table.conditions, classes=100)
     frame, table = lookup.validate_table(table, whole, device=device, networks=networks, rounds=rounds)
     table.save(file)
     path = file.with_suffix(".validation.csv")

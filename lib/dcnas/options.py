@@ -93,6 +93,10 @@ class TableOptions:
     ] = None
     threads: Threads = None
     width: Annotated[float, Option(min=0.01, max=8, help="Multiplier of all channels.")] = 1.0
+    width_step: Annotated[
+        int | None,
+        Option(min=1, max=16, help="Between hidden widths. Not given: 8 in ONNX Runtime, else 1."),
+    ] = None
     stem_stride: Annotated[
         int | None,
         Option(min=1, max=2, help="Of the first stem. Not given: 1 for up to 64 pixels, else 2."),

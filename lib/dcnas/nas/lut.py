@@ -34,10 +34,10 @@ TFNAS_ENTRIES = 36_480  # of the published table for the same space
 VALIDATION_NETWORKS = 60
 
 
-def space_of(conditions: Conditions, operators: int = 8) -> Space:
-    """The space that a table was measured for, whatever the number of classes."""
+def space_of(conditions: Conditions, operators: int = 8, classes: int = 2) -> Space:
+    """The space that a table was measured for; its latencies hardly depend on the classes."""
     c = conditions
-    return Space(operators, c.resolution, 2, c.width, c.strides)
+    return Space(operators, c.resolution, classes, c.width, c.strides, c.width_step)
 
 
 def in_runtime(model: nn.Module, conditions: Conditions) -> nn.Module:
@@ -84,9 +84,10 @@ def variants(layer: Layer, operators: tuple[Operator, ...]) -> list[Choice]:
     """What to measure in a layer: for each curve, an operator at each expansion rate in its range."""
     choices = {}
     for operator in operators:
-        low, high = operator.hidden_range(layer.in_channels)
-        for hidden in (rate * layer.in_channels for rate in RATES):
-            if low <= hidden <= high:
+        least, most = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        for rate in RATES:
+            if least <= rate * layer.in_channels <= most:
+                hidden = layer.stepped(operator, rate * layer.in_channels)
                 choices.setdefault((key_of(layer, operator), hidden), Choice(operator, hidden))
     return list(choices.values())
 
@@ -152,6 +153,7 @@ def build_table(
         torch_version=str(torch.__version__),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         strides=space.strides,
+        width_step=space.width_step,
     )
     part = Path(f"{path}.part")
     head = json.loads(json.dumps({"space": repr(space), "passes": passes, **asdict(conditions)}))
@@ -254,9 +256,8 @@ def validate_table(
     no fit of both. The frame has a row per network: predicted_ms (uncorrected), corrected_ms,
     measured_ms, spread_ms, half ("fit" or "test").
     """
-    table.require(
-        resolution=space.resolution, width=space.width, strides=space.strides, device=device_name(device)
-    )
+    sizes = {name: getattr(space, name) for name in ("resolution", "width", "strides", "width_step")}
+    table.require(device=device_name(device), **sizes)
     rng, c = np.random.default_rng(seed), table.conditions
     drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
     image = torch.rand(c.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
@@ -329,5 +330,5 @@ def require_operators(table: Table, space: Space) -> None:
     """Raise `InputError` unless the table has every operator of the space."""
     for layer in space.layers:
         for operator in space.candidates:
-            for hidden in operator.hidden_range(layer.in_channels):
+            for hidden in layer.hidden_range(operator):
                 table.part_ms(key_of(layer, operator), hidden)

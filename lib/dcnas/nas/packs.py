@@ -33,6 +33,8 @@ from .space import Space, random_architecture
 
 runtime = Lazy("latency.runtime")  # of an optional package
 SCRIPT, PASSES = "measure.py", 5
+# ONNX Runtime lays channels out in blocks of 8 or 16, and falls back to slow kernels where they do not fit
+WIDTH_STEP = 8
 
 
 class _File(BaseModel):
@@ -138,6 +140,7 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
         torch_version=pack.torch_version,
         date=measured.date,
         strides=space.strides,
+        width_step=space.width_step,
         runtime="onnxruntime",
         runtime_version=measured.runtime,
     )

@@ -10,9 +10,11 @@ import json
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from ..data.images import ImageSet, load_images, stored_side
 from ..errors import InputError
+from ..latency.table import load_table
 from ..models import CLASSIFIERS, JOINING, UNETS, VARIANTS
 from ..nas.settings import SearchSettings
 from ..nas.space import STRIDES, Space
@@ -67,12 +69,14 @@ class Search(Named):
 
     @property
     def space(self) -> Space:
+        step = load_table(Path(self.table)).conditions.width_step if self.scale == "own" else 1
         return Space(
             self.operators,
             self.photos["resolution"],
             len(images_of(self).classes),
             self.width,
             self.strides,
+            step,
         )
 
     def with_target(self, target_ms: float) -> SearchSettings:

@@ -26,7 +26,8 @@ from dcnas.nas.lut import predicted_ms
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, random_architecture
 from dcnas.paths import latency_dir
-from dcnas.study.presets import Run, Search, runs
+from dcnas.study.kinds import Run, Search
+from dcnas.study.presets import runs
 from dcnas.study.runs import obtain
 from dcnas.study.store import folder_of
 from dcnas.training import Settings

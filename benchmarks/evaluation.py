@@ -21,7 +21,7 @@ from dcnas.data.two_digits import TwoDigits, cached
 from dcnas.latency.measure import device_name
 from dcnas.models import UNETS, UNet
 from dcnas.seed import set_seed
-from dcnas.study.runs import bank_noisy
+from dcnas.study.tasks import bank_noisy
 from dcnas.training import evaluate, predict
 
 BATCH = 64  # what `evaluate` takes

@@ -1,6 +1,6 @@
 """A training step of UNets in float32 and in bfloat16, in both memory formats, in turns of a few steps in one process.
 
-Which is fastest depends on the network's width and on the processor; `study.experiments` takes bfloat16 for wide normal
+Which is fastest depends on the network's width and on the processor; `study.presets` takes bfloat16 for wide normal
 convolutions alone. Times of other machines, or of other moments, are not comparable; the ratios to float32 are.
 
     python benchmarks/precision.py --rounds 5

@@ -12,28 +12,25 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from dcnas.study.experiments import Experiment, build, dcnet, denoiser
-from dcnas.study.scales import scale_named
 
-from dcnas.data.two_digits import cached
-from dcnas.models import UNETS
 from dcnas.seed import set_seed
-from dcnas.study.runs import make_draw
-from dcnas.training import Settings, Trainer, task_loss
+from dcnas.study.kinds import Run
+from dcnas.study.presets import runs
+from dcnas.study.runs import network_of
+from dcnas.study.tasks import Digits
+from dcnas.training import Trainer
 
 TURN = 10  # steps before the other one has its turn
 WARMUP = 6  # the recording among them
 
 
-def contender(experiment: Experiment, recorded: bool, device: torch.device):
+def contender(run: Run, recorded: bool, device: torch.device):
     """`turn(step)`: seconds of `TURN` steps from `step` on, drawing of the batches included."""
     set_seed(0)
 
-    def loss(model, batch):
-        return task_loss(experiment.task, model, batch, experiment.ce_weight)
-
-    trainer = Trainer(build(experiment), loss, replace(Settings.of(experiment), recorded=recorded), device)
-    draw = make_draw(experiment, cached("train", 1_000).to(device), device)
+    task = Digits(run, device)
+    trainer = Trainer(network_of(run), task.loss, replace(run.train, recorded=recorded), device)
+    draw, _ = task.draws()
 
     def turn(step: int) -> float:
         torch.cuda.synchronize(device)
@@ -54,17 +51,17 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     if not torch.cuda.is_available():
         sys.exit("recorded_step: there is no GPU here, and only there a step is recorded")
-    device, scale = torch.device("cuda"), scale_named("gpu")
+    device, wanted = torch.device("cuda"), ("UNet b=8 d=4 m=1.5 c=2", "DC-Net Baseline Sequential")
     print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {rounds} rounds of {TURN} steps")
-    for experiment in (denoiser(scale, 0, **UNETS["reduced"]), dcnet(scale, 0, "sequential", "baseline")):
-        turns = {word: contender(experiment, word == "recorded", device) for word in ("eager", "recorded")}
+    for run in (run for run in runs("section3", "gpu") if run.label in wanted and run.seed == 0):
+        turns = {word: contender(run, word == "recorded", device) for word in ("eager", "recorded")}
         times = {word: [] for word in turns}
         for n in range(rounds):
             for word, turn in turns.items():
                 times[word].append(1_000 * turn(WARMUP + TURN * n) / TURN)
         low, middle, high = np.quantile(np.divide(times["recorded"], times["eager"]), [0.25, 0.5, 0.75])
         print(
-            f"{experiment.label}, batch {experiment.batch}: eager {np.median(times['eager']):.2f} ms, recorded "
+            f"{run.label}, batch {run.batch}: eager {np.median(times['eager']):.2f} ms, recorded "
             f"{np.median(times['recorded']):.2f} ms, ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f})"
         )
 

@@ -12,11 +12,13 @@ import math
 from dataclasses import replace
 
 import torch
-from dcnas.study.section4 import beta_searches, noisy_searches, obtain_table
-from dcnas.study.section4_runs import batches_of, held_out_batches
 
-from dcnas.nas.search import Searcher
+from dcnas.nas.searcher import Searcher
 from dcnas.paths import published_dir
+from dcnas.study.derivation import obtain_table, target_ms
+from dcnas.study.runs import held_out_batches
+from dcnas.study.section_4 import REMOVED, searches
+from dcnas.study.tasks import batches_of
 
 EVERY, WARMUP = 90, 20  # steps
 COLUMNS = ("images", "optimiser", "lr", "batch", "steps", "step", "accuracy", "held_out_accuracy", "held_out_balanced_accuracy",
@@ -32,9 +34,11 @@ def main() -> None:
     parser.add_argument("--optimiser", choices=("sgd", "adam"), default="sgd")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    search = noisy_searches("laptop")["noisy S"] if asked.noisy else beta_searches("laptop")[0]
-    search, device = replace(search, batch=asked.batch, lr=asked.lr), torch.device("cpu")
-    searcher = Searcher(search.space, obtain_table("laptop"), search.settings, device)
+    label = "noisy S" if asked.noisy else REMOVED
+    search = next(s for s in searches("searches", "laptop") if s.label == label)
+    settings = search.settings | dict(lr=asked.lr)
+    search, device = replace(search, batch=asked.batch, settings=settings), torch.device("cpu")
+    searcher = Searcher(search.space, obtain_table("laptop"), search.with_target(target_ms(search)), device)
     if asked.optimiser == "adam":
         searcher.sgd = torch.optim.Adam(searcher.weights, lr=asked.lr)
     draw, held_out = batches_of(search, ["weights"], "search weights", device), held_out_batches(search, device)

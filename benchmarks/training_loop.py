@@ -20,42 +20,37 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from dcnas.study.experiments import Experiment, build, denoiser
-from dcnas.study.scales import scale_named
 
 from dcnas.latency.measure import device_name
-from dcnas.models import UNETS
 from dcnas.seed import set_seed
-from dcnas.study import runs
-from dcnas.training import Batch, Settings, Trainer, charbonnier, task_loss
+from dcnas.study import presets, runs
+from dcnas.study.kinds import Run
+from dcnas.training import Batch, Trainer, charbonnier, task_loss
 
 LOOP, BARE, EAGER = "whole loop", "bare step", "plain eager"
 TARGETS = {(LOOP, BARE): 0.95, (BARE, EAGER): 1.1}  # speed of the first over speed of the second, at least
 TURN = 5  # steps before the next contender has its turn
 
 
-def experiment_of(rounds: int, steps: int, batch: int, threads: int) -> Experiment:
+def run_of(rounds: int, steps: int, batch: int, threads: int) -> Run:
     """The reduced UNet of the paper's scale; an epoch with its validation is a round, one step more marks the end."""
-    paper = denoiser(scale_named("paper"), 0, **UNETS["reduced"])
-    return replace(
-        paper, label="benchmark", precision="fp32", channels_last=True, batch=batch, steps=rounds * steps + 1, epoch_steps=steps,
-        eval_images=1, threads=threads,
-    )  # fmt: skip
+    paper = next(run for run in presets.runs("table_2", "paper") if run.unet["b"] == 8)
+    train = replace(paper.train, precision="fp32", channels_last=True, steps=rounds * steps + 1, epoch_steps=steps)
+    return replace(paper, label="benchmark", train=train, batch=batch, eval_images=1, threads=threads)
 
 
-def bare_step(experiment: Experiment, batch: Batch) -> Callable[[], object]:
+def bare_step(run: Run, batch: Batch) -> Callable[[], object]:
     """The step that the loop repeats, always on the same batch."""
     set_seed(0)
-    settings = Settings.of(experiment)
-    trainer = Trainer(build(experiment), lambda model, b: task_loss("denoise", model, b, 0.1), settings)
+    trainer = Trainer(runs.network_of(run), lambda model, b: task_loss("denoise", model, b, 0.1), run.train)
     return lambda: trainer.step(batch)
 
 
-def eager_step(experiment: Experiment, batch: Batch) -> Callable[[], object]:
+def eager_step(run: Run, batch: Batch) -> Callable[[], object]:
     """What anyone would write: channels first, Adam as it comes."""
     set_seed(0)
-    model = build(experiment).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=experiment.lr)
+    model = runs.network_of(run).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=run.train.lr)
 
     def step() -> None:
         loss = charbonnier(model(batch.noisy), batch.clean)
@@ -80,16 +75,16 @@ def measure(rounds: int = 5, steps: int = 50, batch: int = 32, threads: int = 2)
     The loop is `obtain` itself: data set, order, noise, progress bar, history, validations and checkpoints. Its `draw` hands the
     turn to the others every few steps and stops the clock meanwhile.
     """
-    experiment = experiment_of(rounds, steps, batch, threads)
+    run = run_of(rounds, steps, batch, threads)
     spent = {name: [0.0] * rounds for name in (LOOP, BARE, EAGER)}
     others: dict[str, Callable] = {}
-    make_draw = runs.make_draw
+    real = runs.Digits.draws
     resumed = 0.0
 
-    def interrupted_draw(*arguments) -> Callable[[int], Batch]:
-        draw = make_draw(*arguments)
+    def interrupted(task) -> tuple[Callable[[int], Batch], Batch]:
+        draw, fixed = real(task)
         for name, make in ((BARE, bare_step), (EAGER, eager_step)):
-            others[name] = make(experiment, draw(0))
+            others[name] = make(run, draw(0))
             seconds_of(others[name])  # warm up
 
         def turn(step: int) -> Batch:
@@ -103,11 +98,11 @@ def measure(rounds: int = 5, steps: int = 50, batch: int = 32, threads: int = 2)
                 resumed = time.perf_counter()
             return draw(step)
 
-        return turn
+        return turn, fixed
 
     with tempfile.TemporaryDirectory() as folder:
-        with patch.dict(os.environ, DCNAS_RUNS=folder), patch.object(runs, "make_draw", interrupted_draw):
-            runs.obtain(experiment)
+        with patch.dict(os.environ, DCNAS_RUNS=folder), patch.object(runs.Digits, "draws", interrupted):
+            runs.obtain(run)
     return {name: [steps * batch / seconds for seconds in times] for name, times in spent.items()}
 
 

@@ -199,6 +199,7 @@ def test_an_assumption_of_the_conclusion_answers(browser, lab):
 def voila(tmp_path_factory):
     place = tmp_path_factory.mktemp("voila")
     options = re.findall(r"--Mapping\S+", (ROOT / "Makefile").read_text())
+    options += [f"--Voila.connection_dir_root={place}"]
     with served(["voila", str(ROOT / "demo" / "demo.ipynb"), *options], place, "/static/") as url:
         yield url
 
@@ -253,7 +254,7 @@ def test_own_pictures_are_shown_or_answered_in_words(page, tmp_path):
 
 def test_the_kernel_of_a_closed_tab_ends_within_a_minute(browser, voila, page, tmp_path_factory):
     def kernels() -> int:
-        return len(list(tmp_path_factory.getbasetemp().glob("voila*/JUPYTER_RUNTIME_DIR/kernel-*.json")))
+        return len(list(tmp_path_factory.getbasetemp().rglob("voila*/kernel-*.json")))
 
     before, second = kernels(), browser.new_page()
     second.goto(voila, timeout=120_000)

@@ -16,7 +16,7 @@ from dcnas import cli
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.study import derivation, store
-from dcnas.study.presets import SCALE
+from dcnas.study.scales import SCALE
 
 COMMANDS = [
     "data", "runs", "run", "queue", "collect", "readme", "latency", "study", "search", "train", "evaluate", "export", "weights",

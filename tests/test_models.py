@@ -4,7 +4,6 @@ import csv
 
 import pytest
 import torch
-from dcnas.study.experiments import build, section3
 from torch import nn
 
 from dcnas.errors import InputError
@@ -22,6 +21,8 @@ from dcnas.models import (
 )  # fmt: skip
 from dcnas.models.blocks import MBConv
 from dcnas.paths import paper_dir
+from dcnas.study.presets import runs
+from dcnas.study.runs import network_of
 
 UNET_FLOPS = {"baseline": 1_301_815_296, "reduced": 51_244_416}
 CLASSIFIER_FLOPS = {
@@ -33,7 +34,7 @@ DCNET_FLOPS = {
     ("integrated", "reduced"): 51_244_696, ("sequential", "reduced"): 51_549_552,
 }  # fmt: skip
 IMAGE, CROP, BOX = torch.zeros(1, 1, 96, 96), torch.zeros(1, 1, 32, 32), torch.tensor([[[0, 0, 32, 32]]])
-NETWORKS = {e.label: e for e in section3("smoke")}  # every network that the study trains
+NETWORKS = {run.label: run for run in runs("section3", "smoke")}  # every network that the study trains
 
 
 def paper(name: str) -> list[dict[str, str]]:
@@ -188,7 +189,7 @@ def answer(label: str, net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 def test_output_and_gradients(label):
     task = NETWORKS[label].task
     torch.manual_seed(1)
-    net, x = build(NETWORKS[label]), torch.rand(2, 1, *((48, 48) if task == "joint" else (32, 32)))
+    net, x = network_of(NETWORKS[label]), torch.rand(2, 1, *((48, 48) if task == "joint" else (32, 32)))
     outputs = answer(label, net, x)
     shapes = {"classify": [(2, 10)], "denoise": [x.shape], "joint": [x.shape, (2, 2, 10)]}[task]
     assert [tuple(o.shape) for o in outputs] == [tuple(s) for s in shapes]

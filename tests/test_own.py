@@ -18,7 +18,7 @@ from dcnas.nas.networks import build_network
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, load_architecture, random_architecture, save_architecture
 from dcnas.study import derivation, own, runs
-from dcnas.study.presets import searches
+from dcnas.study.section_4 import searches
 
 
 def own_table(tmp_path, error_pct=1.0, **changes):
@@ -204,4 +204,4 @@ def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
     assert status == 2 and "stepped holds another search" in error
     monkeypatch.setattr(runs, "table_of", lambda run: load_table(path))
     with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):  # of the study
-        runs._search(searches("table_8", "smoke")[0], tmp_path, "cpu", progress=False, deadline=None, checkpoint_s=1)
+        runs._search(searches("beta_searches", "smoke")[0], tmp_path, "cpu", progress=False, deadline=None, checkpoint_s=1)

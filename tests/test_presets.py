@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from dcnas.errors import InputError
-from dcnas.study import presets
-from dcnas.study.presets import GROUPS, PUBLISHED_SCALES, SCALE, SECTION_4, Derivation, Run, Search, runs
+from dcnas.study import scales, section_4
+from dcnas.study.kinds import Derivation, Run, Search
+from dcnas.study.presets import GROUPS, runs
+from dcnas.study.scales import PUBLISHED_SCALES, SCALE
+from dcnas.study.section_4 import SECTION_4
 from dcnas.study.store import file_of, key_of
 from dcnas.study.tables import paper
 
@@ -81,7 +84,7 @@ def test_a_network_is_trained_with_the_seed_of_its_search():
             elif run.source is not None:
                 assert (run.source.seed, run.source.random_seed) == (0, run.seed)
     searches = runs("section4_searches", "laptop")
-    assert max(s.seed for s in searches if s.label == presets.REMOVED) == 4  # five seeds for Table 8, three for others
+    assert max(s.seed for s in searches if s.label == section_4.REMOVED) == 4  # five seeds for Table 8, three for others
     assert max(s.seed for s in searches if s.label == "noisy M") == 2
 
 
@@ -96,5 +99,5 @@ def test_the_most_useful_runs_come_first():
 
 
 def test_what_a_scale_does_otherwise_is_said():
-    assert "Adam instead of SGD" in presets.differs("laptop") and "learn with 0.1 instead of 0.02" in presets.differs("laptop")
-    assert "grey images in three channels" in presets.differs("short") and "SGD" not in presets.differs("paper")
+    assert "Adam instead of SGD" in scales.differs("laptop") and "learn with 0.1 instead of 0.02" in scales.differs("laptop")
+    assert "grey images in three channels" in scales.differs("short") and "SGD" not in scales.differs("paper")

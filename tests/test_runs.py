@@ -25,10 +25,11 @@ from dcnas.data.two_digits import cached
 from dcnas.errors import InputError
 from dcnas.paths import write_atomic
 from dcnas.study import runs, store
-from dcnas.study.presets import Run, Search
+from dcnas.study.kinds import Run, Search
 from dcnas.study.presets import runs as listed
-from dcnas.study.runs import Digits, batch_rows, load_model, needs, obtain, validation_images
+from dcnas.study.runs import load_model, needs, obtain
 from dcnas.study.store import folder_of, is_complete, read_tensors
+from dcnas.study.tasks import Digits, batch_rows, validation_images
 from dcnas.training import Batch, Settings, checkpoint, evaluate, parallel, summarise
 
 CPU = torch.device("cpu")
@@ -179,7 +180,7 @@ def test_a_classifier_behind_a_denoiser_trains_the_denoiser_first():
     before = needs(run)
     assert before.label == "UNet b=8 d=4 m=1.5 c=2" and before in listed("table_2", "smoke")
     assert obtain(run, progress=False) and is_complete(before)
-    draw, fixed = Digits(run, CPU).draws()
+    draw, _ = runs.task_of(run, CPU).draws()
     batch, plain = draw(0), Digits(replace(run, net=dict(kind="MB2.5-M"), task="joint"), CPU).draws()[0](0)
     assert torch.equal(batch.clean, plain.clean) and not torch.equal(batch.noisy, plain.noisy)
     with torch.no_grad():
@@ -214,7 +215,8 @@ def test_batches_depend_on_seed_and_step_alone():
     draw, _ = Digits(SHORT, CPU).draws()
     first, again, other = draw(5), Digits(SHORT, CPU).draws()[0](5), draw(6)
     assert all(torch.equal(a, b) for a, b in zip(first, again)) and not torch.equal(first.noisy, other.noisy)
-    assert first.clean.shape == (4, 1, 96, 96) and first.boxes.shape == (4, 2, 4) and 0 <= first.clean.min() <= first.clean.max() <= 1
+    assert first.clean.shape == (4, 1, 96, 96) and first.boxes.shape == (4, 2, 4)
+    assert 0 <= first.clean.min() <= first.clean.max() <= 1
 
 
 def test_squares():

@@ -1,6 +1,8 @@
-"""One builder for every network: what a run, a card and the command line call a network is the same dictionary.
+"""One builder for every network: what a run, a card and the command line call a network is the same
+dictionary.
 
-{"kind": "MB2.5-M"}, {"kind": "unet", "unet": {"b": 8, "d": 4, "m": 1.5, "c": 2}}, {"kind": "DC-NAS", "architecture": {...}}, ...
+{"kind": "MB2.5-M"}, {"kind": "unet", "unet": {"b": 8, "d": 4, "m": 1.5, "c": 2}}, {"kind": "DC-NAS",
+"architecture": {...}}, ...
 """
 
 from torch import nn

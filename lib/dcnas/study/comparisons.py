@@ -1,8 +1,10 @@
-"""Every comparison behind a verdict, as data (data/paper/comparisons.csv), and what our results say of it.
+"""Every comparison behind a verdict, as data (data/paper/comparisons.csv), and what our results say of
+it.
 
-A row asks something ("> 0", "about paper within 1") of an effect: a weighted sum of networks on the same images and the
-same noise ("MB2.5-M - Conv-L"), a latency, a rank correlation, a spread. `b=equal` and `b=large` name the manual networks
-that stand beside the searched ones at a scale; `equal(X)` is X minus a UNet of the b line with as many FLOPs.
+A row asks something ("> 0", "about paper within 1") of an effect: a weighted sum of networks on the same
+images and the same noise ("MB2.5-M - Conv-L"), a latency, a rank correlation, a spread. `b=equal` and
+`b=large` name the manual networks that stand beside the searched ones at a scale; `equal(X)` is X minus
+a UNet of the b line with as many FLOPs.
 """
 
 import re
@@ -18,23 +20,16 @@ from ..nas.recorder import TAIL
 from ..paths import paper_dir
 from . import stats
 from .latencies import pair_passes
-from .presets import scale_named
-from .results import Results, derivations, results, searches
+from .results import Results, results
+from .scales import scale_named
+from .search_results import derivations, searches
 from .stats import NOISY, Interval, Scores
-from .tables import paper
+from .tables import paper_number
 
 COUNTED, TIMED = "counted", "timed"  # instead of a scale: what needs no training
 B_LINE = [f"UNet b={b} d=4 m=2 c=2" for b in (8, 16, 32, 64)]  # b=4 is broken by its norm: 03_2
 LEVELS = {"all": SIGMAS, "noisy": NOISY, "above 0.2": SIGMAS[3:], "0": SIGMAS[:1]}
 GROUPS = {"figure_3": ("figure_3", "figure_3_mbconv")}  # read together
-TABLES = {  # of the paper, and the column of names
-    "tables_1_and_6": ("table1_6_classifiers", "model"),
-    "figure_3": ("table2_unet", "model"),
-    "table_3": ("table3_dcnet", "model"),
-    "table_8": ("table8_beta", "beta"),
-    "table_4": ("table4_dnas", "model"),
-    "table_5": ("table5_dcnas", "ours"),
-}
 TERM = re.compile(r"(?:^|\s)([+-]?) ?(?:([\d.]+) \* )?(equal\()?([^;|/]+?)\)?(?=$| [+-] )")
 Effect = tuple[
     Interval, int | None, dict
@@ -50,14 +45,20 @@ def asked(claims: Iterable[str] = ()) -> pd.DataFrame:
 class Evidence:
     """What comparisons are made of: the results of one scale, each group read once.
 
-    `sigma` is the noise level of Figure 3's claims. `change(scores, metric, clean)` may put other scores in their place (`clean`:
-    they are used without noise), `select(rows)` other networks, such as clipped twins under the names of their networks.
-    Intervals are Student's t `over_seeds`, or a bootstrap over images and seeds.
+    `sigma` is the noise level of Figure 3's claims. `change(scores, metric, clean)` may put other scores
+    in their place (`clean`: they are used without noise), `select(rows)` other networks, such as clipped
+    twins under the names of their networks. Intervals are Student's t `over_seeds`, or a bootstrap over
+    images and seeds.
     """
 
     def __init__(
-        self, scale: str = "published", sigma: float = 0.8, *, device: str = "cpu",
-        change: Callable[[Scores, str, bool], Scores] | None = None, select: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+        self,
+        scale: str = "published",
+        sigma: float = 0.8,
+        *,
+        device: str = "cpu",
+        change: Callable[[Scores, str, bool], Scores] | None = None,
+        select: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
         over_seeds: bool = True,
     ):
         self.contrast = partial(stats.contrast, over_seeds=over_seeds)
@@ -98,7 +99,9 @@ class Evidence:
         return None
 
     def weights(self, formula: str, group: str) -> dict[str, float] | None:
-        """The weighted sum that a formula names: "A - B", "2 * A - B - C", "- 1 * equal(A)"; None if a part has no results."""
+        """The weighted sum that a formula names: "A - B", "2 * A - B - C", "- 1 * equal(A)"; None if a
+        part has no results.
+        """
         total: dict[str, float] = {}
         for sign, factor, equal, label in TERM.findall(formula):
             term = self.at_equal_flops(label, group) if equal else {label: 1.0}
@@ -213,13 +216,17 @@ class Evidence:
         return Interval(value, value, value), None, {}
 
     def pair(self, row, how: str, levels, labels) -> Effect:
-        """Latency of the first minus that of the second in ms, timed side by side in batches of 32: the median over rounds."""
+        """Latency of the first minus that of the second in ms, timed side by side in batches of 32: the
+        median over rounds.
+        """
         passes, swapped = pair_passes(*labels), pair_passes(*labels[::-1])
         gaps = passes["a_ms"] - passes["b_ms"] if len(passes) else swapped["b_ms"] - swapped["a_ms"]
         return stats.of_median(gaps.to_numpy()), None, {}
 
     def ms(self, row, how: str, levels, labels) -> Effect:
-        """Latency of the first minus that of the second; trainings of one network share one measurement and its error."""
+        """Latency of the first minus that of the second; trainings of one network share one measurement
+        and its error.
+        """
         mean, error, rows = [], [], self.results_of(row.group).rows
         for label in labels:
             part = rows[rows["label"] == label].drop_duplicates("seed")
@@ -236,7 +243,9 @@ class Evidence:
     pct = ms
 
     def flips(self, row, how: str, levels, labels) -> Effect:
-        """Best operators that change from one epoch to the next in the last third of the alphas' training, in % of layers."""
+        """Best operators that change from one epoch to the next in the last third of the alphas'
+        training, in % of layers.
+        """
         read, pct = self.searches_of("beta_searches"), {}
         for (label, seed), epochs in read.epochs[read.epochs["alphas_trained"]].groupby(
             ["label", "seed"]
@@ -252,7 +261,9 @@ class Evidence:
         return stats.of_few(values), seeds, {}
 
     def spread(self, row, what: str, levels, labels) -> Effect:
-        """The standard deviation over searches of the first, over that of the second: of latency as searched, or of accuracy."""
+        """The standard deviation over searches of the first, over that of the second: of latency as
+        searched, or of accuracy.
+        """
         sides, last = (
             [],
             self.searches_of("beta_searches")
@@ -280,7 +291,9 @@ class Evidence:
 
 
 def compared(claims: Iterable[str] = (), evidence: Evidence | None = None) -> list[dict]:
-    """The comparisons of some claims, or of all, that can be made: what is asked, of what, and the effect."""
+    """The comparisons of some claims, or of all, that can be made: what is asked, of what, and the
+    effect.
+    """
     evidence, table = evidence or Evidence(), []
     for row in asked(claims).itertuples(index=False):
         row = evidence.named(row)
@@ -289,38 +302,27 @@ def compared(claims: Iterable[str] = (), evidence: Evidence | None = None) -> li
         interval, seeds, words = effect
         number = paper_number(row)
         entry = {"claim": row.claim, "primary": row.primary == "yes", "group": row.group}
-        entry |= {"comparison": row.text.format(sigma=evidence.sigma, **words), "effect": interval, "ask": row.ask}
-        entry |= {"paper": number, "decimals": int(row.decimals or 2), "seeds": seeds, "clean": row.sigmas == "0"}
+        entry |= {
+            "comparison": row.text.format(sigma=evidence.sigma, **words),
+            "effect": interval,
+            "ask": row.ask,
+        }
+        entry |= {
+            "paper": number,
+            "decimals": int(row.decimals or 2),
+            "seeds": seeds,
+            "clean": row.sigmas == "0",
+        }
         entry |= {"precondition": row.precondition, "instrument": row.instrument}
         entry["budget_pct"] = 100 * evidence.images_of(row) / float(row.images) if row.images else None
         timed = row.metric in ("pair", "ms", "pct") or row.metric.startswith("derived")
         counted = row.metric.startswith("flops")
-        entry["scale"] = COUNTED if counted else TIMED if timed else evidence.results_of(row.group).rows["scale"].iloc[0]
+        entry["scale"] = (
+            COUNTED
+            if counted
+            else TIMED
+            if timed
+            else evidence.results_of(row.group).rows["scale"].iloc[0]
+        )
         table.append(entry)
     return table
-
-
-def paper_number(row) -> float | None:
-    """The paper's number for the same comparison: from the rows of its tables, under the names that the networks have there."""
-    if row.effect or row.paper in ("", "0", "0.8"):
-        number = row.effect or row.paper
-        return float(number) if number else None
-    name, index = TABLES[row.group]
-    table = paper(name, index)
-    if row.group == "table_3":
-        table.index = table.index + " " + table.pop("type")
-    if row.paper == "spread":
-        column = {"latency": "latency_ms", "accuracy": "accuracy_pct"}[row.metric.split()[-1]]
-        return stats.ratio_of_spreads(*(table.loc[beta, column] for beta in ("learned", "removed"))).mean
-    if row.group == "table_8":
-        means = table.groupby(level=0)[row.paper].mean()
-        return round(float(means["removed"] - means["learned"]), 3)
-    column, _, other = row.paper.partition(" ")
-    if column == "ratio":
-        first = table.groupby(level=0)["flops_m"].first()
-        return first["UNet Baseline"] / first["UNet Reduced"]
-    a, b = re.split(" - ", row.networks)
-    b = other or b
-    if column == "pct":
-        return 100 * (table["latency_ms"][a] / table["latency_ms"][b] - 1)
-    return round(float(table[column][a] - table[column][b]), 3)

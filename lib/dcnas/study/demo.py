@@ -21,7 +21,8 @@ from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, Pictures
 from .results import photographs_of
-from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy
+from .runs import SAMPLE_SIGMAS, SAMPLES
+from .tasks import bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick

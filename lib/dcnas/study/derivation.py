@@ -25,7 +25,9 @@ from ..nas.networks import IMAGE_CHANNELS, build_network
 from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture, Space, random_architecture, save_architecture
 from ..paths import latency_dir, runs_dir, shown, write_atomic
-from .presets import TARGETS, Derivation, Search, scale_named
+from .kinds import Derivation, Search
+from .scales import scale_named
+from .section_4 import TARGETS
 from .store import architecture_of, finish, folder_of, hold, is_complete, to_csv
 
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise

@@ -19,17 +19,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..paths import figures_dir, write_atomic
-from .presets import SCALES
+from .scales import SCALES
 from .stats import SIGMAS, Interval, Scores, means
 
 DPI = 110
-# Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart in grey as well
+# Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart
+# in grey as well
 COLOURS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
     "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7", "grey": "#7F7F7F",
 }  # fmt: skip
 # grey for yellow, which is too pale for hollow markers
-PALETTE = [*(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "grey"))]
+PALETTE = [
+    *(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "grey"))
+]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2))]
 STYLE = {
@@ -39,12 +42,20 @@ STYLE = {
 }  # fmt: skip
 
 
-matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)  # lines, legends and markers look their style up when drawn
+# lines, legends and markers look their style up when drawn
+matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)
 pd.options.display.max_colwidth = None  # tables show claims and comparisons whole
 pd.options.display.max_rows = 100
 
 
-def new_figure(width: float = 7.0, height: float = 4.2, rows: int = 1, columns: int = 1, layout: str = "constrained", **options):
+def new_figure(
+    width: float = 7.0,
+    height: float = 4.2,
+    rows: int = 1,
+    columns: int = 1,
+    layout: str = "constrained",
+    **options,
+):
     """(figure, axes) in the study's style, sizes in inches; axes as `Figure.subplots` gives them."""
     figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(rows, columns, **options)
@@ -62,7 +73,9 @@ def bars(intervals: Sequence[Interval]) -> np.ndarray:
     return np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]]).clip(0)
 
 
-def band(axes, x: Sequence[float], intervals: Sequence[Interval], *, alpha: float = 0.18, **look) -> None:
+def band(
+    axes, x: Sequence[float], intervals: Sequence[Interval], *, alpha: float = 0.18, **look
+) -> None:
     """A line through the means, and a band over the intervals."""
     axes.plot(x, [i.mean for i in intervals], **look)
     lows, highs = [i.low for i in intervals], [i.high for i in intervals]
@@ -70,7 +83,9 @@ def band(axes, x: Sequence[float], intervals: Sequence[Interval], *, alpha: floa
 
 
 def curves(axes, scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS) -> None:
-    """The mean score of each network that has results against sigma, with bands of 95% over images and seeds."""
+    """The mean score of each network that has results against sigma, with bands of 95% over images and
+    seeds.
+    """
     for i, label in enumerate(labels):
         levels = [means(scores, [label], [sigma]).get(label) for sigma in sigmas]
         if all(levels):
@@ -78,21 +93,29 @@ def curves(axes, scores: Scores, labels: Sequence[str], sigmas: Sequence[float] 
     axes.set(xlabel="noise level σ", xticks=np.linspace(0, 1, 6))
 
 
-def picture(axes, image: np.ndarray, title: str = "", limits: tuple[float, float] = (0, 1), cmap: str = "gray"):
+def picture(
+    axes, image: np.ndarray, title: str = "", limits: tuple[float, float] = (0, 1), cmap: str = "gray"
+):
     """An image (H, W) without ticks, its values shown from the first of `limits` to the second."""
     axes.set(xticks=[], yticks=[], title=title)
     return axes.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
 
 
-def square(axes, left: float, top: float, size: float, colour: str, text: str = "", fontsize: float = 12) -> None:
+def square(
+    axes, left: float, top: float, size: float, colour: str, text: str = "", fontsize: float = 12
+) -> None:
     """The outline of a square of pixels in a picture, with a text in its corner."""
-    axes.add_patch(Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=colour, linewidth=2))
+    axes.add_patch(
+        Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=colour, linewidth=2)
+    )
     axes.text(left + 1, top + 1, text, color=colour, fontsize=fontsize, fontweight="bold", va="top")
 
 
 def enlarged(pictures: dict[str, np.ndarray]) -> Figure:
     """Pictures (H, W[, 3]) of 0 to 1 side by side; below, what is in the red square of each."""
-    figure, grid = new_figure(min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures))
+    figure, grid = new_figure(
+        min(13, 3 * len(pictures)), 5.6 if len(pictures) < 5 else 4.4, 2, len(pictures)
+    )
     for above, below, letter, (name, image) in zip(*grid, "abcdefghij", pictures.items()):
         corner, zoom = len(image) // 4, len(image) // 3
         picture(above, image, f"{letter}: {name}".replace(", ", ",\n"))
@@ -105,7 +128,9 @@ def note(figure: Figure | sns.FacetGrid, text: str, legend_columns: int = 4) -> 
     """Write a text below a figure, or below a grid of seaborn's, whose legend goes above its panels."""
     if isinstance(figure, sns.FacetGrid):
         if figure.legend is not None:
-            sns.move_legend(figure, "outside upper center", ncols=legend_columns, title="", frameon=False)
+            sns.move_legend(
+                figure, "outside upper center", ncols=legend_columns, title="", frameon=False
+            )
         figure = figure.figure
         figure.set_layout_engine("constrained")
     figure.supxlabel(text, fontsize=9.5, color="0.3", wrap=True)
@@ -113,7 +138,9 @@ def note(figure: Figure | sns.FacetGrid, text: str, legend_columns: int = 4) -> 
 
 
 def caption(figure: Figure | sns.FacetGrid, rows: pd.DataFrame, text: str = "") -> Figure:
-    """Write below the figure which scale, how many seeds and training images it shows, and what its intervals leave out."""
+    """Write below the figure which scale, how many seeds and training images it shows, and what its
+    intervals leave out.
+    """
     if "95%" in text and rows.groupby("label")["seed"].nunique().min() == 1:
         text += " Of one seed: over images alone."
     return note(figure, f"{provenance_line(rows)} {text}".rstrip())
@@ -129,20 +156,27 @@ def provenance_line(rows: pd.DataFrame) -> str:
     images_text = " or ".join(f"{count:,.0f}" for count in images)
     plural = "s" if seeds_text != "1" else ""
     scales = ", ".join(sorted(rows["scale"].unique()))
-    return f"Scale {scales}, {seeds_text} seed{plural}, {images_text} training images{squares} per network."
+    return (
+        f"Scale {scales}, {seeds_text} seed{plural}, {images_text} training images{squares} per network."
+    )
 
 
 def save_figure(figure: Figure, name: str, scale: str) -> Path:
-    """Write `figures/NAME.png` (other scales in a folder of their own). `name` begins with the paper's number: "figure_3a"."""
+    """Write `figures/NAME.png` (other scales in a folder of their own). `name` begins with the paper's
+    number: "figure_3a".
+    """
     assert scale in SCALES
     compact = io.BytesIO()
     full = Image.open(io.BytesIO(png_bytes(figure))).convert("RGB")
-    full.quantize(256, dither=Image.Dither.NONE).save(compact, format="png", optimize=True)  # a third of the size, looks the same
+    # a third of the size, looks the same
+    full.quantize(256, dither=Image.Dither.NONE).save(compact, format="png", optimize=True)
     return write_atomic(figures_dir(scale) / f"{name}.png", compact.getvalue())
 
 
 def show(thing: Figure | pd.DataFrame, name: str, scale: str):
-    """Write a figure or a table to `figures/` and return what the cell displays: the picture, or the table itself."""
+    """Write a figure or a table to `figures/` and return what the cell displays: the picture, or the
+    table itself.
+    """
     if isinstance(thing, pd.DataFrame):
         save_table(thing, name, scale)
         return thing

@@ -1,8 +1,9 @@
 """BM3D [5], the denoiser of Section 2 that learns nothing, with the face of a network.
 
-It comes from the package `bm3d` (free for research and other noncommercial use) and is told the noise level, which a network has
-to find out by itself. Of grey photographs in three channels it can also clean the mean of the channels, where the noise is weaker
-by the root of three: networks learn that from such images by themselves.
+It comes from the package `bm3d` (free for research and other noncommercial use) and is told the noise
+level, which a network has to find out by itself. Of grey photographs in three channels it can also clean
+the mean of the channels, where the noise is weaker by the root of three: networks learn that from such
+images by themselves.
 """
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-STRONG = 0.16  # 40 of 255: above, the profile for strong noise, as BM3D's authors do; their package leaves that to the caller
+# 40 of 255: above, the profile for strong noise, as BM3D's authors do; their package leaves that to the
+# caller
+STRONG = 0.16
 
 
 class BM3D(nn.Module):

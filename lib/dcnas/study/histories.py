@@ -1,4 +1,6 @@
-"""How trainings went: the loss over the images seen, and which seeds failed by a rule that knows no result."""
+"""How trainings went: the loss over the images seen, and which seeds failed by a rule that knows no
+result.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,14 +20,19 @@ _LOOKS = {
 
 
 def failed_seeds(history: pd.DataFrame) -> list[tuple[str, int]]:
-    """(label, seed) of the trainings that failed: that ended more than 10% above the median seed's validation loss.
+    """(label, seed) of the trainings that failed: that ended more than 10% above the median seed's
+    validation loss.
 
-    The median is that of the same network at the same scale, of an even number of seeds the lower one of the two.
+    The median is that of the same network at the same scale, of an even number of seeds the lower one of
+    the two.
     """
     final = history.groupby(["label", "scale", "seed"], sort=False).tail(1)
     losses = final.groupby(["label", "scale"])["validation_loss"]
-    failed = final[~(final["validation_loss"] <= FAILED * losses.transform("quantile", 0.5, interpolation="lower"))]
-    return list(failed[["label", "seed"]].itertuples(index=False, name=None))  # among them one that ended in no number
+    failed = final[
+        ~(final["validation_loss"] <= FAILED * losses.transform("quantile", 0.5, interpolation="lower"))
+    ]
+    # among them one that ended in no number
+    return list(failed[["label", "seed"]].itertuples(index=False, name=None))
 
 
 def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
@@ -34,8 +41,11 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     wide = min(COLUMNS, len(labels))
     tall = -(-len(labels) // wide)
     shown = rows[rows["run"].isin(history["run"])]
-    alike = len(shown.reindex(columns=["psnr", "accuracy"]).notna().drop_duplicates()) == 1  # all have the same loss
-    figure, grid = figures.new_figure(max(6.0, 2.4 * wide), 1.7 * tall + 1.3, tall, wide, squeeze=False, sharex=True, sharey=alike)
+    # all have the same loss
+    alike = len(shown.reindex(columns=["psnr", "accuracy"]).notna().drop_duplicates()) == 1
+    figure, grid = figures.new_figure(
+        max(6.0, 2.4 * wide), 1.7 * tall + 1.3, tall, wide, squeeze=False, sharex=True, sharey=alike
+    )
     for axes, label in zip(grid.flat, labels):
         for seed, curve in history[history["label"] == label].groupby("seed"):
             kind = "validation, a seed that failed" if (label, seed) in failed else "validation"
@@ -46,7 +56,8 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
         axes.tick_params(labelsize=9)
     for axes in grid.flat[: len(labels)]:
         low, high = axes.get_ylim()
-        ticks = LogLocator() if high > 10 * low else MaxNLocator(4)  # powers of ten alone would leave most panels without any
+        # powers of ten alone would leave most panels without any
+        ticks = LogLocator() if high > 10 * low else MaxNLocator(4)
         axes.yaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter="{x:g}")
     for axes in grid.flat[len(labels) :]:
         axes.set_axis_off()

@@ -1,7 +1,9 @@
-"""Whether what a claim is judged with works: preconditions and health checks of networks, searches and controls.
+"""Whether what a claim is judged with works: preconditions and health checks of networks, searches and
+controls.
 
-A check is a line of data/paper/comparisons.csv: "supernet noisy S", "recall DC-NAS S", "denoiser D-NAS S", "agreement C-NAS S, beta
-removed", "control A / B", "widths MB4-S"; a precondition is a pair of networks that should be equally fast.
+A check is a line of data/paper/comparisons.csv: "supernet noisy S", "recall DC-NAS S", "denoiser D-NAS
+S", "agreement C-NAS S, beta removed", "control A / B", "widths MB4-S"; a precondition is a pair of
+networks that should be equally fast.
 """
 
 from functools import lru_cache
@@ -10,8 +12,9 @@ from ..models import VARIANTS
 from ..nas import alphas, recorder
 from ..nas.space import Space
 from .comparisons import Evidence
-from .presets import scale_named, searches
 from .results import largest_class, results, with_recalls
+from .scales import scale_named
+from .section_4 import searches
 from .stats import means
 
 LATENCY_PCT = 5.0  # within which two networks are equally fast
@@ -21,13 +24,17 @@ CONTROL = 0.9  # share of its accuracy at full length that a control must reach
 
 
 def failed_check(row: dict, evidence: Evidence) -> str | None:
-    """The first thing that fails of a comparison's precondition and instruments, with its number; None if all hold."""
+    """The first thing that fails of a comparison's precondition and instruments, with its number; None
+    if all hold.
+    """
     if pair := row["precondition"]:
         gap_pct = _gap_pct(pair, row["group"], evidence)
         if abs(gap_pct) > LATENCY_PCT:
             return f"latencies differ by {gap_pct:+.0f}%"
     checks = (text.split(" ", 1) for text in row["instrument"].split(" ; ") if text)
-    return next((why for kind, what in checks if (why := CHECKS[kind](what, row["group"], evidence))), None)
+    return next(
+        (why for kind, what in checks if (why := CHECKS[kind](what, row["group"], evidence))), None
+    )
 
 
 def _gap_pct(pair: str, group: str, evidence: Evidence) -> float:
@@ -35,12 +42,16 @@ def _gap_pct(pair: str, group: str, evidence: Evidence) -> float:
     a, b = pair.split(" - ")
     for word, other in (("b=equal", " b="), ("b=large", " d=5")):
         if word in b:
-            b = next(label for label in rows.index if label.startswith(b.split(" ")[0]) and other in label)
+            b = next(
+                label for label in rows.index if label.startswith(b.split(" ")[0]) and other in label
+            )
     return 100 * (rows[a] / rows[b] - 1)
 
 
 def _supernet(label: str, group: str, evidence: Evidence) -> str | None:
-    """A supernet ends well above the largest class: on held-out images, or where nobody looked at these, on its batches."""
+    """A supernet ends well above the largest class: on held-out images, or where nobody looked at these,
+    on its batches.
+    """
     epochs = evidence.searches_of("searches").only(label).epochs
     name = "held_out_accuracy" if "held_out_accuracy" in epochs else "accuracy"
     accuracy, largest = epochs[name].iloc[-1], largest_class(evidence.scale)
@@ -66,7 +77,11 @@ def _agreement(label: str, group: str, evidence: Evidence) -> str | None:
 def _null(scale: str) -> float:
     settings = searches("beta_searches", scale)[0].with_target(1.0)
     s = scale_named(scale)
-    return float(alphas.noise_null(Space(4, s.photos["resolution"], 2, s.width, s.strides), settings)["agreement_95"].iloc[-1])
+    return float(
+        alphas.noise_null(Space(4, s.photos["resolution"], 2, s.width, s.strides), settings)[
+            "agreement_95"
+        ].iloc[-1]
+    )
 
 
 def _denoiser(label: str, group: str, evidence: Evidence) -> str | None:
@@ -81,7 +96,10 @@ def _denoiser(label: str, group: str, evidence: Evidence) -> str | None:
 @lru_cache(maxsize=4)
 def _bm3d(scale: str) -> float:
     nets = results("section2", scale)
-    return max(interval.mean for interval in means(nets.scores("psnr"), ["BM3D colour", "BM3D grey"], [SIGMA]).values())
+    return max(
+        interval.mean
+        for interval in means(nets.scores("psnr"), ["BM3D colour", "BM3D grey"], [SIGMA]).values()
+    )
 
 
 def _recall(label: str, group: str, evidence: Evidence) -> str | None:
@@ -94,9 +112,15 @@ def _recall(label: str, group: str, evidence: Evidence) -> str | None:
 def _control(what: str, group: str, evidence: Evidence) -> str | None:
     """A control, trained for as long as what it stands beside, is near what it reaches at full length."""
     short, full = what.split(" / ")
-    ours = means(results("why_joint_classifies_better", evidence.scale).scores("accuracy"), [short])[short].mean
+    ours = means(results("why_joint_classifies_better", evidence.scale).scores("accuracy"), [short])[
+        short
+    ].mean
     best = means(results("tables_1_and_6", evidence.scale).scores("accuracy"), [full])[full].mean
-    return None if ours >= CONTROL * best else f"{full} reaches {ours:.0f}% at this length of training, {best:.0f}% at full"
+    return (
+        None
+        if ours >= CONTROL * best
+        else f"{full} reaches {ours:.0f}% at this length of training, {best:.0f}% at full"
+    )
 
 
 def _widths(name: str, group: str, evidence: Evidence) -> str | None:
@@ -109,5 +133,10 @@ def _widths(name: str, group: str, evidence: Evidence) -> str | None:
 
 
 CHECKS = {
-    "supernet": _supernet, "agreement": _agreement, "denoiser": _denoiser, "recall": _recall, "control": _control, "widths": _widths,
+    "supernet": _supernet,
+    "agreement": _agreement,
+    "denoiser": _denoiser,
+    "recall": _recall,
+    "control": _control,
+    "widths": _widths,
 }

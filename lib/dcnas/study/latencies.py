@@ -1,8 +1,9 @@
 """Latencies of the study's networks, measured together and interleaved, kept in data/latency.
 
-The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently without synchronising; `unsynchronised_ms` is that
-reading. Batch 1 is what an edge device sees. Networks of Section 4 are measured under the conditions of their look-up table, and
-in its milliseconds. Two networks whose latencies a claim compares are also timed side by side.
+The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently without synchronising;
+`unsynchronised_ms` is that reading. Batch 1 is what an edge device sees. Networks of Section 4 are
+measured under the conditions of their look-up table, and in its milliseconds. Two networks whose
+latencies a claim compares are also timed side by side.
 """
 
 from collections.abc import Sequence
@@ -31,9 +32,11 @@ from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, runs_dir, write_atomic
 from .derivation import latencies_by_table, obtain_table, table_path
 from .filters import BM3D
-from .presets import Run, filters, images_of, runs
-from .runs import bank_noisy, network_of
+from .kinds import Run, images_of
+from .presets import filters, runs
+from .runs import network_of
 from .store import is_complete, is_published
+from .tasks import bank_noisy
 
 BATCHES = (1, 32)
 PAIRS = (  # whose latencies C03 and C14 compare, at a batch of 32
@@ -57,7 +60,8 @@ def inputs_of(run: Run, batch: int) -> tuple[Tensor, ...]:
 
 
 def measure_section3(device: str = "cpu", threads: int | None = None, rounds: int = 5) -> Path:
-    """Measure every network that a table or Figure 3 shows, and the `PAIRS` in twenty times as many rounds.
+    """Measure every network that a table or Figure 3 shows, and the `PAIRS` in twenty times as many
+    rounds.
 
     Writes two CSV files named by the device, in place of those of the same device and threads.
     """
@@ -95,7 +99,9 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
 
 
 def section_3(batch: int = 32) -> pd.DataFrame:
-    """The published latencies at one batch size, a row per network (index `label`), of the first device in the folder."""
+    """The published latencies at one batch size, a row per network (index `label`), of the first device
+    in the folder.
+    """
     frame = pd.read_csv(min(latency_dir().glob("section3-*.csv")))
     return frame[frame["batch"] == batch].set_index("label")
 
@@ -119,7 +125,9 @@ def latency_path(section: str, scale: str) -> Path:
 
 
 def network_key(kind: str, source: str | None, decoder: str, b, large: bool, upscaled: float) -> str:
-    """What two trainings of one network have in common: the network, where its architecture comes from, and its variant."""
+    """What two trainings of one network have in common: the network, where its architecture comes from,
+    and its variant.
+    """
     parts = (kind, source, decoder, b and f"b={b}", large and "large", upscaled)
     return " ".join(str(part) for part in parts if part)
 
@@ -148,7 +156,8 @@ def measure_section4(
     passes: int = 1,
     progress: bool = False,
 ) -> Path:
-    """Measure networks (all that can be built, if none are given) together, interleaved, under the look-up table's conditions.
+    """Measure networks (all that can be built, if none are given) together, interleaved, under the
+    look-up table's conditions.
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
@@ -193,7 +202,9 @@ def measure_section4(
 
 
 def section_4(scale: str) -> pd.DataFrame:
-    """The measured latencies of all networks of a scale, a row per network and seed; at scale smoke measured where none are."""
+    """The measured latencies of all networks of a scale, a row per network and seed; at scale smoke
+    measured where none are.
+    """
     path = latency_path("section4", scale)
     if scale == "smoke" and not path.exists():
         measure_section4(
@@ -201,14 +212,21 @@ def section_4(scale: str) -> pd.DataFrame:
             [run for run in runs("section4", scale) if isinstance(run, Run) and run.source is None],
             rounds=1,
         )
+    return _read(path, 4, scale)
+
+
+def _read(path: Path, section: int, scale: str) -> pd.DataFrame:
+    if not path.exists():
+        command = f"`dcnas latency --section {section} --scale {scale}`"
+        raise InputError(f"{path.name} is missing; with nothing else running, run {command}.")
     return pd.read_csv(path)
 
 
 def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.DataFrame:
     """With the latency of each row's very network, in the table's milliseconds, and its standard error.
 
-    The error is that of the median of the passes, or, where it is larger, what two measurements of one network differ by: the
-    derivations `derived` measured theirs before.
+    The error is that of the median of the passes, or, where it is larger, what two measurements of one
+    network differ by: the derivations `derived` measured theirs before.
     """
     known = section_4(scale).drop_duplicates("network")
     for name in ("median_ms", "q25_ms", "q75_ms"):
@@ -235,7 +253,8 @@ def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.Da
 
 
 def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
-    """Relative standard error of one measurement, from networks that were measured twice; 0 where there are fewer than three.
+    """Relative standard error of one measurement, from networks that were measured twice; 0 where there
+    are fewer than three.
 
     What all networks of a session have in common is left out: it cancels where two of them are compared.
     """
@@ -252,7 +271,9 @@ def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
 
 
 def measure_section2(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
-    """Time BM3D and the networks in turns, one image of the scale's size, on the table's device and threads (BM3D on the CPU)."""
+    """Time BM3D and the networks in turns, one image of the scale's size, on the table's device and
+    threads (BM3D on the CPU).
+    """
     path, conditions = latency_path("section2", scale), load_table(table_path(scale)).conditions
     device, networks = (
         device_named(conditions.device),
@@ -278,4 +299,4 @@ def section_2(scale: str) -> pd.DataFrame:
     path = latency_path("section2", scale)
     if scale == "smoke" and not path.exists():
         measure_section2(scale, rounds=1)
-    return pd.read_csv(path)
+    return _read(path, 2, scale)

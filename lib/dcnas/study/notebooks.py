@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from ..errors import InputError
 from ..paths import executed_dir, figures_dir, notebooks_dir, shown
-from .presets import PUBLISHED_SCALES
+from .scales import PUBLISHED_SCALES
 
 OWN_NETWORK = "own_network.ipynb"  # the report of a reader's own network, which is no part of the study
 DEFAULTS = {("scale", "published"), ("device", "cpu")}  # of the notebooks' parameters

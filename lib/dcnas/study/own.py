@@ -39,13 +39,15 @@ from ..nas.space import load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
 from ..training import evaluate as evaluate_images
+from .kinds import Derivation, Run, Search
 from .notebooks import OWN_NETWORK, execute
-from .presets import SCALE, Derivation, Run, Search
 from .publish import ship_run
 from .records import derivation_row, search_row
-from .runs import bank_noisy, obtain
+from .runs import obtain
+from .scales import SCALE
 from .stats import bootstrap
 from .store import architecture_of, folder_of, to_csv
+from .tasks import bank_noisy
 
 TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
 SETTINGS = (

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..latency.measure import measure_many
 from ..paths import write_atomic
 from .own import images_for, intervals, per_image
-from .runs import bank_noisy
+from .tasks import bank_noisy
 
 CALIBRATION = 64  # images
 

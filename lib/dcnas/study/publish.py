@@ -1,7 +1,8 @@
-"""From the runs' folders to what the study publishes: tidy CSV files, archives of safetensors, weights with their cards.
+"""From the runs' folders to what the study publishes: tidy CSV files, archives of safetensors, weights
+with their cards.
 
-A run that is published already is replaced by a newer one of the same label, scale and seed; what is no longer listed goes, but
-for the scale `short`, at which nothing trains any more.
+A run that is published already is replaced by a newer one of the same label, scale and seed; what is no
+longer listed goes, but for the scale `short`, at which nothing trains any more.
 """
 
 import gzip
@@ -19,8 +20,10 @@ from ..deploy.weights import DIGITS, compact, metrics_of, ship
 from ..nas.space import widened
 from ..paths import published_dir, weights_dir, write_atomic
 from .derivation import table_path
-from .presets import PUBLISHED_SCALES, Derivation, Named, Run, Search, filters, images_of, runs
+from .kinds import Derivation, Named, Run, Search, images_of
+from .presets import filters, runs
 from .records import HISTORY, archive, derivation_row, published_architectures, read_runs, search_row
+from .scales import PUBLISHED_SCALES
 from .store import architecture_of, file_of, folder_of, is_complete, key_of, read_tensors
 
 SHIPPED = (
@@ -46,7 +49,9 @@ SHOWN = {  # whose outputs for the first test images are published
 
 
 def collect() -> dict[str, int]:
-    """Merge complete runs of the scales that are published into data/published and data/weights; how many each file has now."""
+    """Merge complete runs of the scales that are published into data/published and data/weights; how
+    many each file has now.
+    """
     listed: dict[str, list[Named]] = {}
     for scale in reversed(PUBLISHED_SCALES):
         tables = table_path(scale).exists()  # without one nothing of Section 4 can have been made
@@ -116,7 +121,9 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
 
 
 def merge(name: str, fresh: pd.DataFrame, order: dict[tuple, int]) -> set[str]:
-    """Write a published file: fresh rows in the place of those of the same key, new ones at its end. The runs that it has."""
+    """Write a published file: fresh rows in the place of those of the same key, new ones at its end. The
+    runs that it has.
+    """
     old = _read(name)
     keys, of_fresh = _keys(old), set(_keys(fresh))
     places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -129,7 +136,9 @@ def merge(name: str, fresh: pd.DataFrame, order: dict[tuple, int]) -> set[str]:
 
 
 def merge_parts(name: str, fresh: pd.DataFrame, names: set[str]) -> None:
-    """Write a file with several rows of each run: what it held of runs that are still published, then fresh ones."""
+    """Write a file with several rows of each run: what it held of runs that are still published, then
+    fresh ones.
+    """
     old = _read(name)
     old = old[old["run"].isin(names - set(fresh["run"]))]
     rows = pd.concat([frame for frame in (old, fresh) if len(frame)], ignore_index=True)
@@ -146,7 +155,9 @@ def _write(name: str, rows: pd.DataFrame) -> None:
 
 
 def merge_tensors(name: str, fresh: Iterable[Named], names: set[str], what: str) -> None:
-    """Write an archive: what it held of runs that are still published, and what fresh ones have in their file `what`."""
+    """Write an archive: what it held of runs that are still published, and what fresh ones have in their
+    file `what`.
+    """
     path = published_dir() / f"{name}.safetensors"
     merged: dict[str, Tensor] = {
         key: t for key, t in read_tensors(path).items() if key.split("/")[0] in names
@@ -193,7 +204,9 @@ def slug(label: str) -> str:
 
 
 def _ship_all(here: list[Run]) -> None:
-    """Of the networks that ship, the seed with the median validation loss, at the best scale that was made here."""
+    """Of the networks that ship, the seed with the median validation loss, at the best scale that was
+    made here.
+    """
     for label in SHIPPED:
         for scale in PUBLISHED_SCALES:
             if seeds := [run for run in here if (run.label, run.scale) == (label, scale)]:
@@ -212,7 +225,9 @@ def _ship_all(here: list[Run]) -> None:
 
 
 def ship_run(run: Run, path: Path, command: str, *, half: bool = True, **more) -> None:
-    """Write a complete run's weights, at half precision unless told otherwise, and the card that rebuilds and describes it."""
+    """Write a complete run's weights, at half precision unless told otherwise, and the card that
+    rebuilds and describes it.
+    """
     network = {
         name: value
         for name, value in run.net.items()

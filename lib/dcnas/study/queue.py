@@ -1,8 +1,10 @@
-"""The queue: takes the most useful unfinished runs, several at a time, until all are done or the time is up.
+"""The queue: takes the most useful unfinished runs, several at a time, until all are done or the time is
+up.
 
-Workers are processes of this machine, or tasks of a Ray cluster whose machines share the runs' folder: the same interface, that of
-a pool. They agree through the runs' locks alone, so several queues may work on the same runs; a worker that dies loses nothing
-but its last seconds. What measures latency goes alone, after what it needs.
+Workers are processes of this machine, or tasks of a Ray cluster whose machines share the runs' folder:
+the same interface, that of a pool. They agree through the runs' locks alone, so several queues may work
+on the same runs; a worker that dies loses nothing but its last seconds. What measures latency goes
+alone, after what it needs.
 """
 
 import multiprocessing
@@ -20,7 +22,7 @@ from ..data.mnist import load_mnist
 from ..errors import InputError
 from ..latency.measure import check_device
 from .derivation import derive
-from .presets import Derivation, Named, Run
+from .kinds import Derivation, Named, Run
 from .runs import needs, obtain
 from .store import is_complete, is_published
 
@@ -41,16 +43,19 @@ def run_queue(
     address: str | None = None,
     skip_published: bool = True,
 ) -> int:
-    """Complete runs in their order, `jobs` at once, for at most `minutes`. Returns how many are unfinished.
+    """Complete runs in their order, `jobs` at once, for at most `minutes`. Returns how many are
+    unfinished.
 
-    Without `jobs` one at a time here, and on Ray as many as the cluster at `address` has cores, or GPUs where `device` is cuda.
-    Runs whose results are published count as complete. What a run raises ends the queue, once the others of its wave are done.
+    Without `jobs` one at a time here, and on Ray as many as the cluster at `address` has cores, or GPUs
+    where `device` is cuda. Runs whose results are published count as complete. What a run raises ends
+    the queue, once the others of its wave are done.
     """
     check_device(device)
     listed = [run for run in listed if not (skip_published and is_published(run))]
     if any(isinstance(run, Run) and run.task != "photographs" for run in listed):
         load_mnist()  # once, before the workers ask for it all together
-    ends = None if minutes is None else time.time() + 60 * minutes  # other machines have other monotonic clocks
+    # other machines have other monotonic clocks
+    ends = None if minutes is None else time.time() + 60 * minutes
     bar = tqdm(total=len(listed), desc="queue", unit="run", disable=not progress, dynamic_ncols=True)
     with bar, _pool(engine, address, jobs, device) as pool:
         for wave in waves(listed):
@@ -66,7 +71,9 @@ def run_queue(
 
 
 def waves(listed: list[Named]) -> list[list[Named]]:
-    """Runs that may go side by side: what derivations need, then these, whose networks are measured, then the rest."""
+    """Runs that may go side by side: what derivations need, then these, whose networks are measured,
+    then the rest.
+    """
     derived = {d.name: d for run in listed for d in (run, needs(run)) if isinstance(d, Derivation)}
     first = {s.name: s for d in derived.values() if (s := needs(d)) is not None}
     rest = [run for run in listed if run.name not in derived and run.name not in first]
@@ -126,7 +133,8 @@ def _pool(engine: str, address: str | None, jobs: int | None, device: str) -> It
 
 
 def _end_with_parent() -> None:
-    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is seconds old.
+    """End this worker when the queue was killed: nobody would know that it goes on. Its checkpoint is
+    seconds old.
 
     Ctrl-C is the parent's: it ends its workers.
     """

@@ -12,14 +12,15 @@ from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
 from .claims import WORDS
 from .figures import provenance_line
-from .presets import LEARNED, REMOVED, SECTION_4
 from .results import Results, results
+from .section_4 import LEARNED, REMOVED, SECTION_4
 from .stats import Interval, contrast, means
 from .tables import paper
 
 BEGIN, END = "<!-- results: begin (written by `dcnas readme`) -->", "<!-- results: end -->"
 TABLE_1 = ("Conv-L", "MB1-S", "MB2.5-M", "MB4-L")
-UNETS = {"UNet Baseline": "UNet b=32 d=4 m=2 c=2", "UNet Reduced": "UNet b=8 d=4 m=1.5 c=2"}  # before Table 2 had its own
+# before Table 2 had its own
+UNETS = {"UNet Baseline": "UNet b=32 d=4 m=2 c=2", "UNet Reduced": "UNet b=8 d=4 m=1.5 c=2"}
 NAMES = {"psnr": "PSNR", "accuracy": "accuracy"}
 
 
@@ -39,7 +40,12 @@ def _section_3() -> list[dict]:
     theirs, link = paper("table1_6_classifiers"), _link("03_1_efficient_classification")
     scores = means(results("tables_1_and_6", "published").scores("accuracy"), TABLE_1)
     lines = [
-        _row(f"{name}: accuracy, mean of 11 noise levels (%)", theirs["accuracy_pct"][name], scores[name], link)
+        _row(
+            f"{name}: accuracy, mean of 11 noise levels (%)",
+            theirs["accuracy_pct"][name],
+            scores[name],
+            link,
+        )
         for name in TABLE_1
     ]
     nets, link = results("table_2", "published"), _link("03_2_efficient_denoising")
@@ -51,8 +57,14 @@ def _section_3() -> list[dict]:
         lines.append(_row(f"{name}: FLOPs (M)", theirs["flops_m"][name], exact, link))
         for sigma in (0.2, 0.8):
             ours = means(psnr, [label], [sigma])[label]
-            lines.append(_row(f"{name}: PSNR at σ = {sigma} (dB)", theirs[f"sigma_{sigma}"][name], ours, link))
-    nets, theirs, link = results("table_3", "published"), paper("table3_dcnet"), _link("03_3_joint_dcnet")
+            lines.append(
+                _row(f"{name}: PSNR at σ = {sigma} (dB)", theirs[f"sigma_{sigma}"][name], ours, link)
+            )
+    nets, theirs, link = (
+        results("table_3", "published"),
+        paper("table3_dcnet"),
+        _link("03_3_joint_dcnet"),
+    )
     theirs.index = theirs.index + " " + theirs["type"]
     for label, row in theirs[theirs.index.isin(nets.labels)].iterrows():
         for metric, column, unit in (("psnr", "psnr", "dB"), ("accuracy", "accuracy_pct", "%")):
@@ -68,10 +80,21 @@ def _section_4() -> list[dict]:
     beta = paper("table8_beta", "beta").groupby(level=0)["accuracy_pct"].mean()
     denoisers, joint = paper("table4_dnas"), paper("table5_dcnas")
     unet, tail = _as_fast(nets["table_4"], "UNet"), _as_fast(nets["table_5"], "DC-Net_tail")
-    links = {"table_8": _link("C_learned_beta", 1), "table_4": _link("04_2_d_nas"), "table_5": _link("04_3_dc_nas")}
+    links = {
+        "table_8": _link("C_learned_beta", 1),
+        "table_4": _link("04_2_d_nas"),
+        "table_5": _link("04_3_dc_nas"),
+    }
     rows = [
         ("table_8", "accuracy", REMOVED, LEARNED, beta["removed"] - beta["learned"], (0.0,)),
-        ("table_4", "psnr", "D-NAS S", unet, denoisers["psnr"]["D-NAS S"] - denoisers["psnr"]["UNet Reduced"], SIGMAS),
+        (
+            "table_4",
+            "psnr",
+            "D-NAS S",
+            unet,
+            denoisers["psnr"]["D-NAS S"] - denoisers["psnr"]["UNet Reduced"],
+            SIGMAS,
+        ),
     ]
     for a, b, other in (("DC-NAS L", "DC-NAS_seq L", "DC-NAS_seq L"), ("DC-NAS S", tail, "DC-Net_tail")):
         for metric, column in (("psnr", "psnr"), ("accuracy", "accuracy_pct")):
@@ -94,7 +117,9 @@ def verdicts_line() -> str:
     """How the claims were judged, in a sentence, from the table that notebook 05 wrote."""
     table = pd.read_csv(figures_dir() / "section_5_ledger.csv")
     by_word = table.groupby("verdict")["claim"].agg(list)
-    parts = [f"{len(by_word[word])} {word} ({', '.join(by_word[word])})" for word in WORDS if word in by_word]
+    parts = [
+        f"{len(by_word[word])} {word} ({', '.join(by_word[word])})" for word in WORDS if word in by_word
+    ]
     return f"Of the paper's {len(table)} claims: {'; '.join(parts)}."
 
 
@@ -117,7 +142,9 @@ def summary_markdown() -> str:
 
 
 def write_readme(check: bool = False) -> bool:
-    """Put the table between the README's two marker lines. True if it stood there already; with `check` nothing is written."""
+    """Put the table between the README's two marker lines. True if it stood there already; with `check`
+    nothing is written.
+    """
     path = root() / "README.md"
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:

@@ -22,7 +22,8 @@ from ..nas.networks import IMAGE_CHANNELS
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import published_dir, runs_dir
 from . import presets
-from .presets import PUBLISHED_SCALES, SCALES, Derivation, Filter, Named, Run, Search, images_of
+from .kinds import Derivation, Filter, Named, Run, Search, images_of
+from .scales import PUBLISHED_SCALES, SCALES
 from .store import architecture_of, folder_of, is_complete, read_rows
 
 FORMAT = 1  # of published files
@@ -62,7 +63,9 @@ def archive(name: str) -> dict[str, Tensor]:
 
 
 def stored_tensor(run, what: str, name: str) -> Tensor | None:
-    """A tensor of a row's run: "psnr", "ssim", "correct" of its "per_image", "denoised" of its "samples", which few have."""
+    """A tensor of a row's run: "psnr", "ssim", "correct" of its "per_image", "denoised" of its
+    "samples", which few have.
+    """
     if run.source == "runs":
         path = runs_dir() / run.run / f"{what}.safetensors"
         return load_file(path)[name] if path.exists() else None
@@ -147,7 +150,9 @@ def _counted(net: str, task: str, size: int, classes: int, architecture: Archite
 
 
 def read_runs(runs: Iterable[Named]) -> pd.DataFrame:
-    """All complete runs, in their order, a row per noise level: what a run is, its metrics, where and how it was made."""
+    """All complete runs, in their order, a row per noise level: what a run is, its metrics, where and
+    how it was made.
+    """
     frames = []
     for run in filter(is_complete, runs):
         record = json.loads((folder_of(run) / "provenance.json").read_text())
@@ -167,7 +172,9 @@ def read_runs(runs: Iterable[Named]) -> pd.DataFrame:
 
 
 def flops_of(run: Run) -> int:
-    """FLOPs for one image, as the paper counts them: of a classifier for one digit, of a joint model with one digit."""
+    """FLOPs for one image, as the paper counts them: of a classifier for one digit, of a joint model
+    with one digit.
+    """
     photographs = run.task == "photographs"
     size, classes = (
         (run.data["resolution"], len(images_of(run).classes)) if photographs else (IMAGE_SIZE, 10)
@@ -220,7 +227,9 @@ def search_row(run: Search) -> dict:
 
 
 def derivation_row(run: Derivation) -> dict:
-    """How a derivation ended: prediction, measurement and error of the network, measured anew after its repairs."""
+    """How a derivation ended: prediction, measurement and error of the network, measured anew after its
+    repairs.
+    """
     end = pd.read_csv(folder_of(run) / "metrics.csv").iloc[0].to_dict()
     head = {
         "format": FORMAT,
@@ -246,7 +255,9 @@ def read_published(name: str) -> pd.DataFrame:
 
 
 def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the scale that has most trained networks, each seed counted; of the best scale that has as many as another."""
+    """The rows of the scale that has most trained networks, each seed counted; of the best scale that
+    has as many as another.
+    """
     counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()
     best = max(counts.index, key=lambda name: (counts[name], SCALES.index(name)))
     return rows[rows["scale"] == best].reset_index(drop=True)

@@ -1,10 +1,11 @@
 """Results as tidy data: what the notebooks' cells ask for, at any scale.
 
-`results("table_3", "published")` reads what is published; any other scale carries out what is missing and reads it from the runs'
-folders. Rows say how well each network does at each noise level, `scores` how well on each test image.
+`results("table_3", "published")` reads what is published; any other scale carries out what is missing
+and reads it from the runs' folders. Rows say how well each network does at each noise level, `scores`
+how well on each test image.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +15,11 @@ from ..data.images import ImageSet, evaluation_images
 from ..data.two_digits import cached
 from ..errors import InputError
 from ..latency.table import Table
-from ..nas.space import Architecture, Space
+from ..nas.space import Architecture
 from ..paths import published_dir, runs_dir
 from . import latencies, presets
-from .derivation import derive, obtain_table, table_path
-from .presets import SCALES, SECTION_4, Derivation, Named, Run, images_of
+from .derivation import obtain_table, table_path
+from .kinds import Run, images_of
 from .records import (
     HISTORY,
     architecture_in,
@@ -30,12 +31,14 @@ from .records import (
     read_published,
     read_runs,
     scale_of,
-    search_row,
     stored_tensor,
 )
-from .runs import SAMPLE_SIGMAS, SAMPLES, bank_noisy, needs, obtain
+from .runs import SAMPLE_SIGMAS, SAMPLES, needs
+from .scales import SCALES
+from .search_results import carry_out, derivations
+from .section_4 import SECTION_4
 from .stats import Scores
-from .store import folder_of
+from .tasks import bank_noisy
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Results:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in architecture."""
+        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in
+        architecture.
+        """
         networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
         columns = {
             "seeds": networks["seed"].nunique(),
@@ -84,7 +89,9 @@ class Results:
         return seen.assign(epochs=epochs).rename(columns=names).set_index("scale")
 
     def scores(self, metric: str) -> Scores:
-        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[, digits])."""
+        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[,
+        digits]).
+        """
         if metric in self.compared:
             return self.compared[metric]
         stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
@@ -130,7 +137,9 @@ class Results:
 
     @property
     def history(self) -> pd.DataFrame:
-        """Loss curves: a row per run and validation, with the images seen till then; empty where none are published."""
+        """Loss curves: a row per run and validation, with the images seen till then; empty where none
+        are published.
+        """
         runs = self.rows[["run", "label", "scale", "seed", "batch", "source"]].drop_duplicates()
         frames = [pd.DataFrame(columns=["run", *HISTORY[4:]])]
         if "published" in set(runs["source"]):
@@ -153,31 +162,10 @@ class Results:
         }
 
 
-@dataclass(frozen=True)
-class Searches:
-    """Searches of a group: `rows` a row per search, `epochs` and `alphas` with the columns run, label, seed of each."""
-
-    rows: pd.DataFrame
-    epochs: pd.DataFrame
-    alphas: pd.DataFrame
-    architectures: dict[tuple[str, int], Architecture]
-
-    def only(self, label: str, seed: int = 0) -> "Searches":
-        """One of them."""
-        frames = self.rows, self.epochs, self.alphas
-        parts = [frame[(frame["label"] == label) & (frame["seed"] == seed)] for frame in frames]
-        return Searches(*parts, {(label, seed): self.architectures[label, seed]})
-
-    def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
-        """The space of a search, and of each layer the log-probabilities of its operators at the end."""
-        alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
-        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)["probability"]
-        logs = [np.log(np.clip(probabilities.to_numpy(), 1e-6, 1)) for _, probabilities in last]
-        return self.architectures[label, seed].space, logs
-
-
 def lengths(group: str) -> dict[str, Results]:
-    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3 seeds" to them."""
+    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3
+    seeds" to them.
+    """
     parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
     return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
@@ -185,7 +173,9 @@ def lengths(group: str) -> dict[str, Results]:
 def results(
     group: str | Sequence[str], scale: str, *, device: str = "cpu", progress: bool = True
 ) -> Results:
-    """The results of a group such as "table_3", or of several: each run once, all of the first group's scale."""
+    """The results of a group such as "table_3", or of several: each run once, all of the first group's
+    scale.
+    """
     groups = [group] if isinstance(group, str) else list(group)
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}, but one of {', '.join(SCALES)} was expected.")
@@ -220,24 +210,10 @@ def results(
     return Results(rows[rows["scale"] == first["scale"].iloc[0]].reset_index(drop=True))
 
 
-def carry_out(listed: Iterable[Named], *, device: str, progress: bool) -> None:
-    """Complete runs; what they derive together, measured side by side."""
-    listed = list(listed)
-    derived = {
-        run.source.name: run.source
-        for run in listed
-        if isinstance(run, Run) and isinstance(needs(run), Derivation)
-    }
-    for run in derived.values():
-        if (search := needs(run)) is not None:
-            obtain(search, device=device, progress=progress)
-    derive(list(derived.values()), progress)
-    for run in listed:
-        obtain(run, device=device, progress=progress)
-
-
 def _section_2(scale: str, *, device: str, progress: bool) -> Results:
-    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single image."""
+    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single
+    image.
+    """
     networks = results("related_work", scale, device=device, progress=progress)
     if scale == "published":
         rows = read_published("section2").assign(source="published")
@@ -260,66 +236,6 @@ def _section_2(scale: str, *, device: str, progress: bool) -> Results:
     return Results(rows.rename(columns={"median_ms": "latency_ms"}), compared)
 
 
-def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> Searches:
-    """The searches of a group such as "beta_searches", in its order, with the name "label, seed N" for each."""
-    if scale == "published":
-        listed = {(run.label, run.seed): None for run in presets.searches(group, published_scale())}
-        rows = (
-            read_published("section4_searches")
-            .query("scale == @published_scale()")
-            .set_index(["label", "seed"], drop=False)
-        )
-        rows = rows.loc[[key for key in listed if key in rows.index]].reset_index(drop=True)
-        frames = [
-            pd.read_csv(published_dir() / f"section4_{name}").groupby("run")
-            for name in ("epochs.csv", "alphas.csv.gz")
-        ]
-        frames = [[of.get_group(run) for run in rows["run"]] for of in frames]
-    else:
-        listed = presets.searches(group, scale)
-        carry_out(listed, device=device, progress=progress)
-        rows = pd.DataFrame(map(search_row, listed))
-        frames = [
-            [pd.read_csv(folder_of(run) / f"{name}.csv") for run in listed]
-            for name in ("epochs", "alphas")
-        ]
-    source = "published" if scale == "published" else "runs"
-    heads = [
-        dict(run=f"{row.label}, seed {row.seed}", label=row.label, seed=row.seed)
-        for row in rows.itertuples()
-    ]
-    architectures = {
-        (row.label, row.seed): architecture_in(row.run, source) for row in rows.itertuples()
-    }
-    named = [
-        pd.concat([f.assign(**h) for f, h in zip(of, heads, strict=True)], ignore_index=True)
-        for of in frames
-    ]
-    more = ["scale", "target_ms", "predicted_ms", "verdict", "reason"]
-    named = [
-        frame.dropna(axis=1, how="all").infer_objects() for frame in named
-    ]  # what other kinds of search have
-    return Searches(pd.DataFrame(heads).join(rows[more]), *named, architectures)
-
-
-def derivations(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
-    """A row per derived network: target, prediction and measurement in ms."""
-    if scale == "published":
-        return (
-            read_published("section4_derivations")
-            .query("scale == @published_scale()")
-            .reset_index(drop=True)
-        )
-    listed = {
-        run.name: run for run in presets.runs("section4", scale) if isinstance(run, Derivation)
-    }.values()
-    for run in listed:
-        if (search := needs(run)) is not None:
-            obtain(search, device=device, progress=progress)
-    derive(list(listed), progress)
-    return pd.DataFrame(map(derivation_row, listed))
-
-
 def table_of_scale(scale: str) -> Table:
     """The look-up table of a scale."""
     return obtain_table(scale_of(scale))
@@ -337,7 +253,9 @@ def photographs_of(scale: str) -> ImageSet:
 
 
 def with_recalls(nets: Results) -> pd.DataFrame:
-    """The rows with mean and least recall of the classes in %, from the images where results were made without them."""
+    """The rows with mean and least recall of the classes in %, from the images where results were made
+    without them.
+    """
     rows = nets.rows
     if "least_recall" in rows and rows["least_recall"].notna().any():
         return rows
@@ -360,6 +278,8 @@ def with_recalls(nets: Results) -> pd.DataFrame:
 
 
 def largest_class(scale: str) -> float:
-    """The share of the largest class among the images of a scale, in %: who names it always is as often right."""
+    """The share of the largest class among the images of a scale, in %: who names it always is as often
+    right.
+    """
     labels = photographs_of(scale).labels
     return 100 * labels.bincount().max().item() / len(labels)

@@ -1,40 +1,35 @@
-"""Carrying runs out: `obtain(run)` trains, searches, derives or filters unless that is done, and goes on after any kill.
+"""Carrying runs out: `obtain(run)` trains, searches, derives or filters unless that is done, and goes on
+after any kill.
 
-Section 3 trains on images of two digits, Section 4 on photographs. What a step sees depends on seed and step alone, so that a
-run that was killed ends with the very bits that it would have had (on a CPU).
+Section 3 trains on images of two digits, Section 4 on photographs. What a step sees depends on seed and
+step alone, so that a run that was killed ends with the very bits that it would have had (on a CPU).
 """
 
 import time
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..build import build
-from ..data.images import evaluation_images, make_image_draw
-from ..data.noise import SIGMAS, NoiseBank, degrade, sample_sigmas
-from ..data.two_digits import cached
+from ..data.images import evaluation_images
+from ..data.noise import SIGMAS, degrade
 from ..errors import InputError
 from ..latency.measure import check_device
 from ..models import UNETS, count_parameters
-from ..models.crops import BOX_SIZE, crop_boxes, crop_squares
 from ..nas.lut import predicted_ms
 from ..nas.random_search import run_random_search
 from ..nas.search import run_search
 from ..nas.space import Architecture, save_architecture
 from ..paths import write_atomic
 from ..seed import generator, set_seed
-from ..training import Batch, Trainer, evaluate, fit, parallel, predict, summarise, task_loss, validation
+from ..training import Batch, Trainer, evaluate, fit, parallel, summarise, validation
 from ..training import checkpoint as checkpoints
-from ..training.loop import AT_ONCE
-from ..training.losses import CE_WEIGHT, SSIM_WEIGHT, denoising_loss
 from .derivation import TABLE_LIMIT_PCT, derive, table_of, target_ms
 from .filters import BM3D
-from .presets import LABEL_SMOOTHING, Derivation, Filter, Named, Run, Search, images_of, runs
+from .kinds import Derivation, Filter, Named, Run, Search, images_of
+from .presets import runs
 from .store import (
     architecture_of,
     commit,
@@ -47,18 +42,14 @@ from .store import (
     write_per_image,
     write_trained,
 )
+from .tasks import Digits, Photographs, bank_noisy, batches_of
 
 SAMPLES = 4  # test images whose outputs are kept
 SAMPLE_SIGMAS = (0.0, 0.2, 0.4, 0.8, 1.0)
-VALIDATION_IMAGES = 64
-PLATEAU_IMAGES = (
-    1_000  # where the learning rate follows the validation loss, which must not move by chance
-)
 HELD_OUT, HELD_OUT_BATCH = (
     900,
     100,
 )  # test images, as many of every class, that a supernet is looked at with after each epoch
-Answer = Callable[[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]
 
 
 def needs(run: Named) -> Named | None:
@@ -82,10 +73,12 @@ def obtain(
     wait: bool = True,
     checkpoint_s: float = 30.0,
 ) -> bool:
-    """Carry a run out unless that is done, going on from a checkpoint where there is one. True once it is complete.
+    """Carry a run out unless that is done, going on from a checkpoint where there is one. True once it
+    is complete.
 
-    Two processes never work on the same run: the second waits and then reads, or, with `wait=False`, returns False at once.
-    At `deadline` (time.monotonic) training stops with a checkpoint and False is returned.
+    Two processes never work on the same run: the second waits and then reads, or, with `wait=False`,
+    returns False at once. At `deadline` (time.monotonic) training stops with a checkpoint and False is
+    returned.
     """
     place = parallel.join(check_device(device))
     progress = progress and parallel.is_first()
@@ -139,102 +132,6 @@ def _perform(
 # ---- trainings
 
 
-class Digits:
-    """What a run of Section 3 trains on and is judged by: images of two digits, with noise of its own in every step.
-
-    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere would be thrown away. With
-    `crop`, clean and noisy are random squares; behind a trained denoiser, noisy is what that makes of it.
-    """
-
-    def __init__(self, run: Run, device: torch.device):
-        self.run, self.device = run, device
-        self.test = cached("test", run.eval_images)
-        self.images, self.boxes, self.labels = self.test.images, self.test.boxes, self.test.labels
-        before = needs(run) if "behind" in run.net else None
-        self.front = (
-            None if before is None else load_model(before).to(device).eval().requires_grad_(False)
-        )
-
-    def _denoised(self, batch: Batch) -> Batch:
-        if self.front is None:
-            return batch
-        with torch.no_grad():
-            return batch._replace(
-                noisy=torch.cat([self.front(part) for part in batch.noisy.split(AT_ONCE)])
-            )
-
-    def draws(self) -> tuple[Callable[[int], Batch], Batch]:
-        """The batch of a step, as a function of seed and step alone; and one for validation, always the same."""
-        run, device, clip = self.run, self.device, self.run.data["clip"]
-        data = cached("train", run.data["images"]).to(device)
-        squares = run.task == "classify" and "behind" not in run.net
-
-        def draw(step: int) -> Batch:
-            rows = batch_rows(run.seed, step, run.batch, len(data)).to(device)
-            stream = generator("noise", run.seed, step, device=device)
-            clean, boxes, labels = data.images[rows], data.boxes[rows], data.labels[rows]
-            if squares:
-                clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
-                boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
-            if (crop := run.data["crop"]) is not None:
-                corner = torch.randint(
-                    clean.shape[-1] - crop + 1, (2, len(clean), 1), generator=stream, device=device
-                )
-                clean = crop_squares(clean, *corner, crop)
-            clean = clean / 255
-            sigmas = sample_sigmas(len(clean), stream)
-            noise = torch.randn(clean.shape, generator=stream, device=device)
-            return self._denoised(Batch(clean, degrade(clean, sigmas, noise, clip=clip), boxes, labels))
-
-        part = cached("validation", validation_images(run)).to(device)
-        stream, clean = generator("validation", device=device), part.images / 255
-        noise = torch.randn(clean.shape, generator=stream, device=device)
-        noisy = degrade(clean, sample_sigmas(len(clean), stream), noise, clip=clip)
-        return draw, self._denoised(Batch(clean, noisy, part.boxes, part.labels))
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return task_loss(self.run.task, model, batch, self.run.ce_weight)
-
-    def answer(self, model: nn.Module) -> Answer:
-        model = model.to(memory_format=torch.channels_last)  # the faster one in float32
-        return lambda images, boxes: predict(
-            self.run.task, model, images if self.front is None else self.front(images), boxes
-        )
-
-
-class Photographs:
-    """What a run of Section 4 trains on and is judged by."""
-
-    def __init__(self, run: Run, device: torch.device):
-        self.run, self.device, size = run, device, run.data["resolution"]
-        self.images, self.labels = evaluation_images(images_of(run), "test", size, run.eval_images)
-        self.boxes = torch.zeros(len(self.images), 1, 4)
-
-    def draws(self) -> tuple[Callable[[int], Batch], Batch]:
-        """The batch of a step; for validation one of training images, augmented once."""
-        draw = batches_of(self.run, ["weights", "alphas"], "training", self.device)
-        return draw, draw(-1)
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives."""
-        denoised, logits = model(batch.noisy)
-        losses = []
-        if logits is not None:
-            entropy = F.cross_entropy(logits.float(), batch.labels, label_smoothing=LABEL_SMOOTHING)
-            losses.append(entropy if denoised is None else CE_WEIGHT * entropy)
-        if denoised is not None:
-            loss = denoising_loss(denoised.float(), batch.clean, SSIM_WEIGHT)
-            losses.append(loss if logits is None else (1 - CE_WEIGHT) * loss)
-        return sum(losses)
-
-    def answer(self, model: nn.Module) -> Answer:
-        def of(images: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
-            denoised, logits = model(images.contiguous(memory_format=torch.channels_last))
-            return denoised, None if logits is None else logits[:, None]
-
-        return of
-
-
 def _train(
     run: Run,
     folder: Path,
@@ -244,7 +141,7 @@ def _train(
     deadline: float | None,
     checkpoint_s: float,
 ) -> bool:
-    task = (Photographs if run.task == "photographs" else Digits)(run, device)
+    task = task_of(run, device)
     set_seed(run.seed)
     model = network_of(run)
     if (folder / "weights.safetensors").exists() and (
@@ -273,6 +170,16 @@ def _train(
     return True
 
 
+def task_of(run: Run, device: torch.device) -> Digits | Photographs:
+    """What the run trains on; a classifier behind a denoiser has it in front, trained and frozen."""
+    if run.task == "photographs":
+        return Photographs(run, device)
+    front = (
+        load_model(needs(run)).to(device).eval().requires_grad_(False) if "behind" in run.net else None
+    )
+    return Digits(run, device, front)
+
+
 def _evaluate(
     run: Run,
     model: nn.Module,
@@ -281,7 +188,9 @@ def _evaluate(
     device: torch.device,
     progress: bool,
 ) -> None:
-    """Metrics of each test image at eleven noise levels, with the noise that every network meets; outputs for the first images."""
+    """Metrics of each test image at eleven noise levels, with the noise that every network meets;
+    outputs for the first images.
+    """
     begun, photographs = time.monotonic(), run.task == "photographs"
     noisy, answer = bank_noisy(task.images, run.data.get("clip", False)), task.answer(model)
     metrics = evaluate(
@@ -303,7 +212,9 @@ def _evaluate(
 
 
 def network_of(run: Run, architecture: Architecture | None = None) -> nn.Module:
-    """The network of a run, with fresh weights from torch's global seed; of `architecture` instead of its own, if given."""
+    """The network of a run, with fresh weights from torch's global seed; of `architecture` instead of
+    its own, if given.
+    """
     if architecture is None and run.source is not None:
         architecture = architecture_of(run.source)
     classes = 10 if run.task != "photographs" else len(images_of(run).classes)
@@ -317,63 +228,6 @@ def load_model(run: Run) -> nn.Module:
     model = network_of(run)
     model.load_state_dict(read_tensors(folder_of(run) / "weights.safetensors"))
     return model
-
-
-@lru_cache(maxsize=2)
-def _order(key: int, epoch: int, size: int) -> Tensor:
-    return torch.randperm(size, generator=generator("order", key, epoch))
-
-
-def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
-    """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed and step alone."""
-    first, parts = step * batch, []
-    while first < (step + 1) * batch:
-        epoch, start = divmod(first, size)
-        stop = min(size, start + (step + 1) * batch - first)
-        parts.append(_order(seed, epoch, size)[start:stop])
-        first += stop - start
-    return torch.cat(parts)
-
-
-def validation_images(run: Run) -> int:
-    """How many images a training is validated on: not more than it sees itself, so that scale smoke stays fast."""
-    wanted = PLATEAU_IMAGES if run.train.schedule == "plateau" else VALIDATION_IMAGES
-    return max(VALIDATION_IMAGES, min(wanted, run.train.steps * run.batch))
-
-
-def batches_of(
-    run: Search | Run, parts: list[str], stream: str, device: torch.device
-) -> Callable[[int], Batch]:
-    """`draw(step)`: training batches of photographs."""
-    size, noisy = (
-        (run.data["resolution"], run.data["noisy"])
-        if isinstance(run, Run)
-        else (run.photos["resolution"], run.noisy)
-    )
-    draw = make_image_draw(
-        images_of(run), parts, size, run.batch, run.seed, noisy=noisy, stream_name=stream, device=device
-    )
-
-    def batch(step: int) -> Batch:
-        clean, noisy, labels = draw(step)
-        return Batch(clean, noisy, None, labels)
-
-    return batch
-
-
-def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
-    """`noisy(ids, sigma)` for `evaluate`: the same images (N, C, H, W) of 0 to 255 and the same noise for every model."""
-    bank = NoiseBank()
-
-    def noisy(ids: range, sigma: float) -> Tensor:
-        clean = images[ids.start : ids.stop] / 255
-        return (
-            clean
-            if sigma == 0
-            else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
-        )
-
-    return noisy
 
 
 # ---- searches
@@ -440,7 +294,9 @@ def _search(
 
 
 def held_out_batches(run: Search, device: torch.device) -> list[Batch]:
-    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is searched on noisy ones."""
+    """Test images that show whether a supernet has learned; noisy ones, of all sigmas alike, where it is
+    searched on noisy ones.
+    """
     views, labels = evaluation_images(images_of(run), "test", run.photos["resolution"])
     names = labels[:, 0].unique()
     few = (

@@ -1,4 +1,6 @@
-"""Intervals: bootstrap over images and seeds, paired because every model sees the same images and the same noise."""
+"""Intervals: bootstrap over images and seeds, paired because every model sees the same images and the
+same noise.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -31,12 +33,16 @@ class Interval(NamedTuple):
         return f"{self.low:.{decimals}f} to {self.high:.{decimals}f}"
 
     def contains(self, value: float, slack: float = 0.0) -> bool:
-        """Whether `value` lies inside, or outside by no more than `slack` (half a unit of a rounded number)."""
+        """Whether `value` lies inside, or outside by no more than `slack` (half a unit of a rounded
+        number).
+        """
         return self.low - slack <= value <= self.high + slack
 
 
 def of_few(values: Sequence[float]) -> Interval:
-    """The mean of a few independent values, such as one per search, with Student's interval; a single one has no bounds."""
+    """The mean of a few independent values, such as one per search, with Student's interval; a single
+    one has no bounds.
+    """
     if len(values) < 2:
         return Interval(float(np.mean(values)))
     bounds = stats.ttest_1samp(values, 0).confidence_interval(LEVEL)
@@ -44,7 +50,9 @@ def of_few(values: Sequence[float]) -> Interval:
 
 
 def of_median(values: Sequence[float]) -> Interval:
-    """The median of independent values with the interval of the sign test; without bounds of fewer than six."""
+    """The median of independent values with the interval of the sign test; without bounds of fewer than
+    six.
+    """
     if len(values) < 6:
         return Interval(float(np.median(values)) if len(values) else np.nan)
     bounds = stats.quantile_test(values, p=0.5).confidence_interval(LEVEL)
@@ -52,10 +60,11 @@ def of_median(values: Sequence[float]) -> Interval:
 
 
 def ratio_of_spreads(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """The standard deviation of a few normal values over that of others, with the interval of the F distribution.
+    """The standard deviation of a few normal values over that of others, with the interval of the F
+    distribution.
 
-    Three values against three can be told apart if the ratio is beyond 6.2. Without bounds where one side has a single
-    value, or all its values are equal.
+    Three values against three can be told apart if the ratio is beyond 6.2. Without bounds where one
+    side has a single value, or all its values are equal.
     """
     if min(len(values), len(others)) < 2:
         return Interval(np.nan)
@@ -67,7 +76,9 @@ def ratio_of_spreads(values: Sequence[float], others: Sequence[float]) -> Interv
 
 
 def over_sigmas(metric: np.ndarray, sigmas: Sequence[float] = SIGMAS) -> np.ndarray:
-    """A number per image: the mean over the given noise levels (and digits) of an array (11, N) or (11, N, digits)."""
+    """A number per image: the mean over the given noise levels (and digits) of an array (11, N) or (11,
+    N, digits).
+    """
     rows = [SIGMAS.index(sigma) for sigma in sigmas]
     chosen = metric[rows].astype(np.float64)
     return chosen.mean(axis=tuple(i for i in range(chosen.ndim) if i != 1))
@@ -75,21 +86,32 @@ def over_sigmas(metric: np.ndarray, sigmas: Sequence[float] = SIGMAS) -> np.ndar
 
 @lru_cache(maxsize=8)
 def _draws(seeds: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resampled seeds (DRAWS, seeds) and weights of images (DRAWS, images): the same for all comparisons of one size."""
+    """Resampled seeds (DRAWS, seeds) and weights of images (DRAWS, images): the same for all comparisons
+    of one size.
+    """
     rng = np.random.default_rng(0)
-    return rng.integers(seeds, size=(DRAWS, seeds)), rng.multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
+    return rng.integers(seeds, size=(DRAWS, seeds)), rng.multinomial(
+        images, np.full(images, 1 / images), size=DRAWS
+    ) / images
 
 
 def _stacked(values: dict[int, np.ndarray] | np.ndarray) -> np.ndarray:
-    return np.stack([values[key] for key in sorted(values)]) if isinstance(values, dict) else np.asarray(values)
+    return (
+        np.stack([values[key] for key in sorted(values)])
+        if isinstance(values, dict)
+        else np.asarray(values)
+    )
 
 
-def bootstrap(values: dict[int, np.ndarray] | np.ndarray, statistic: Callable = lambda means: means) -> Interval:
-    """The mean over seeds of a statistic of the mean over images, with an interval from resampling seeds and images.
+def bootstrap(
+    values: dict[int, np.ndarray] | np.ndarray, statistic: Callable = lambda means: means
+) -> Interval:
+    """The mean over seeds of a statistic of the mean over images, with an interval from resampling seeds
+    and images.
 
-    `values` by seed, or (seeds, ..., N): the images are the last axis, (N,) such as `over_sigmas` gives, or (..., N).
-    `statistic` takes the means over images, (seeds, ...) or of all draws at once (seeds, ..., DRAWS), and gives a number
-    for each seed (and draw).
+    `values` by seed, or (seeds, ..., N): the images are the last axis, (N,) such as `over_sigmas` gives,
+    or (..., N). `statistic` takes the means over images, (seeds, ...) or of all draws at once (seeds,
+    ..., DRAWS), and gives a number for each seed (and draw).
     """
     matrix = _stacked(values)
     pick_seeds, weights = _draws(len(matrix), matrix.shape[-1])
@@ -101,11 +123,13 @@ def bootstrap(values: dict[int, np.ndarray] | np.ndarray, statistic: Callable = 
 def bootstrap_of_means(values: dict[int, np.ndarray] | np.ndarray, statistic: Callable) -> Interval:
     """A statistic of the mean over seeds and images, with an interval from resampling both.
 
-    `values[seed]` has the images as its last axis: (..., N). `statistic` takes means (..., draws) and gives a number for each draw.
+    `values[seed]` has the images as its last axis: (..., N). `statistic` takes means (..., draws) and
+    gives a number for each draw.
     """
     matrix = _stacked(values)
     pick_seeds, weights = _draws(len(matrix), matrix.shape[-1])
-    picked = (pick_seeds[..., None] == np.arange(len(matrix))).mean(1)  # (DRAWS, seeds): the share of each seed
+    # (DRAWS, seeds): the share of each seed
+    picked = (pick_seeds[..., None] == np.arange(len(matrix))).mean(1)
     drawn = statistic(np.einsum("s...d,ds->...d", matrix @ weights.T, picked))
     low, high = np.quantile(drawn, TAILS)
     return Interval(float(statistic(matrix.mean((0, -1))[..., None])[0]), float(low), float(high))
@@ -113,25 +137,35 @@ def bootstrap_of_means(values: dict[int, np.ndarray] | np.ndarray, statistic: Ca
 
 def per_image(scores: Scores, label: str, sigmas: Sequence[float] = SIGMAS) -> dict[int, np.ndarray]:
     """A number per image, the mean over noise levels (and digits), by seed."""
-    return {seed: over_sigmas(values, sigmas) for (name, seed), values in scores.items() if name == label}
+    return {
+        seed: over_sigmas(values, sigmas) for (name, seed), values in scores.items() if name == label
+    }
 
 
-def paired(scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS) -> np.ndarray | None:
-    """A weighted sum of networks' scores (seeds, images), of the seeds and images that all share; None without any."""
+def paired(
+    scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS
+) -> np.ndarray | None:
+    """A weighted sum of networks' scores (seeds, images), of the seeds and images that all share; None
+    without any.
+    """
     networks = {label: per_image(scores, label, sigmas) for label in weights}
     seeds = sorted(set.intersection(*map(set, networks.values()))) if weights else []
     if not seeds:
         return None
     count = min(len(values) for by_seed in networks.values() for values in by_seed.values())
-    return np.stack([sum(w * networks[label][seed][:count] for label, w in weights.items()) for seed in seeds])
+    return np.stack(
+        [sum(w * networks[label][seed][:count] for label, w in weights.items()) for seed in seeds]
+    )
 
 
 def contrast(
     scores: Scores, weights: dict[str, float], sigmas: Sequence[float] = SIGMAS, over_seeds: bool = False
 ) -> tuple[Interval, int] | None:
-    """A weighted sum of networks' scores with its paired interval, and how many seeds they share; None without any.
+    """A weighted sum of networks' scores with its paired interval, and how many seeds they share; None
+    without any.
 
-    The interval is of a bootstrap over images and seeds or, `over_seeds`, Student's t of the seeds' means.
+    The interval is of a bootstrap over images and seeds or, `over_seeds`, Student's t of the seeds'
+    means.
     """
     sums = paired(scores, weights, sigmas)
     if sums is None:
@@ -139,7 +173,9 @@ def contrast(
     return of_few(sums.mean(1)) if over_seeds else bootstrap(sums), len(sums)
 
 
-def means(scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS) -> dict[str, Interval]:
+def means(
+    scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS
+) -> dict[str, Interval]:
     """The mean score of each network that has results, with its interval."""
     pairs = {label: contrast(scores, {label: 1.0}, sigmas) for label in labels}
     return {label: pair[0] for label, pair in pairs.items() if pair}

@@ -1,9 +1,11 @@
-"""The run store: each run has a folder, named by its hash, that is filled once and can be continued after any kill.
+"""The run store: each run has a folder, named by its hash, that is filled once and can be continued
+after any kill.
 
-`run.json` (the run), `history.csv` (a row per validation), `weights.safetensors`, `per_image.safetensors` (metrics of each test
-image), `samples.safetensors` (outputs of the first test images), `provenance.json` (device, versions, commit, date, seconds) and,
-last of all, `metrics.csv` (a row per noise level): where that file stands, the run is complete. What is published is found by
-label, scale and seed; names of runs in published files are opaque keys.
+`run.json` (the run), `history.csv` (a row per validation), `weights.safetensors`,
+`per_image.safetensors` (metrics of each test image), `samples.safetensors` (outputs of the first test
+images), `provenance.json` (device, versions, commit, date, seconds) and, last of all, `metrics.csv` (a
+row per noise level): where that file stands, the run is complete. What is published is found by label,
+scale and seed; names of runs in published files are opaque keys.
 """
 
 import csv
@@ -29,7 +31,7 @@ from ..latency.measure import device_name
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import published_dir, root, runs_dir, write_atomic
 from ..training import parallel
-from .presets import Derivation, Filter, Named, Run, Search
+from .kinds import Derivation, Filter, Named, Run, Search
 
 SECTION_3 = ("classify", "denoise", "joint")  # tasks
 
@@ -48,7 +50,8 @@ def is_complete(run: Named) -> bool:
 def hold(run: Named, wait: bool = True, progress: bool = True) -> Iterator[bool]:
     """The run for this process alone; False with `wait=False` where another process has it.
 
-    The system frees the lock when its process dies, however it dies. What a killed process left of its last file goes.
+    The system frees the lock when its process dies, however it dies. What a killed process left of its
+    last file goes.
     """
     folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,14 +89,18 @@ def file_of(run: Named) -> str:
 
 
 def key_of(run: Named) -> tuple:
-    """What is published of a run is found by: label, scale and seed, of a derivation also what was derived."""
+    """What is published of a run is found by: label, scale and seed, of a derivation also what was
+    derived.
+    """
     if isinstance(run, Derivation):
         return run.label, run.scale, run.seed, run.network, run.random_seed
     return run.label, run.scale, run.seed
 
 
 def keys_in(name: str) -> dict[tuple, str]:
-    """The keys of a published file's runs, and the names under which they stand there (read without pandas)."""
+    """The keys of a published file's runs, and the names under which they stand there (read without
+    pandas).
+    """
     path = published_dir() / f"{name}.csv"
     return _keys(path, path.stat().st_mtime_ns) if path.exists() else {}
 
@@ -142,7 +149,9 @@ def write_per_image(metrics: dict[str, Tensor], folder: Path) -> None:
 
 
 def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict) -> None:
-    """Write a run's last files: where and how it was made, with the seconds of its history, then its metrics."""
+    """Write a run's last files: where and how it was made, with the seconds of its history, then its
+    metrics.
+    """
     record = provenance(device) | record
     if (folder / "history.csv").exists():
         record["train_s"] = float(read_rows(folder / "history.csv")[-1]["seconds"])
@@ -167,7 +176,9 @@ def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_csv(rows: Iterable[dict]) -> str:
-    """Rows of equal keys as CSV text; floats as Python prints them, so that they read back as the same bits."""
+    """Rows of equal keys as CSV text; floats as Python prints them, so that they read back as the same
+    bits.
+    """
     rows, buffer = list(rows), io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

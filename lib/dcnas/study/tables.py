@@ -1,5 +1,6 @@
 """Our numbers beside the paper's: tables that several notebooks make."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -11,8 +12,17 @@ from ..data.two_digits import cached
 from ..paths import paper_dir
 from ..training import evaluate
 from .latencies import section_3
-from .runs import bank_noisy
-from .stats import Interval, Scores, contrast, means
+from .stats import Interval, Scores, contrast, means, ratio_of_spreads
+from .tasks import bank_noisy
+
+TABLES = {  # of the paper, and the column of names
+    "tables_1_and_6": ("table1_6_classifiers", "model"),
+    "figure_3": ("table2_unet", "model"),
+    "table_3": ("table3_dcnet", "model"),
+    "table_8": ("table8_beta", "beta"),
+    "table_4": ("table4_dnas", "model"),
+    "table_5": ("table5_dcnas", "ours"),
+}
 
 
 def paper(name: str, index: str = "model") -> pd.DataFrame:
@@ -30,10 +40,12 @@ def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = 
 def beside(
     ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False
 ) -> pd.DataFrame:
-    """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference and a verdict.
+    """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference
+    and a verdict.
 
-    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to the paper's
-    number; else if the paper's number lies inside our interval, or would before it was rounded.
+    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to
+    the paper's number; else if the paper's number lies inside our interval, or would before it was
+    rounded.
     """
     rows = []
     for name, value in ours.items():
@@ -51,7 +63,9 @@ def beside(
 
 
 def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparison") -> pd.DataFrame:
-    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which side of 0 it lies."""
+    """A row for each comparison (weights by network, sigmas) that can be made: the effect, and on which
+    side of 0 it lies.
+    """
     rows = {}
     for part, (weights, sigmas) in parts.items():
         if weights and (pair := contrast(scores, weights, sigmas)):
@@ -78,13 +92,17 @@ def _noisy_input(images: int) -> dict[str, np.ndarray]:
 
 
 def with_noisy_input(scores: Scores, metric: str) -> Scores:
-    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that every network meets."""
+    """`scores` of Section 3 and, as one more network, the "noisy input" itself, with the noise that
+    every network meets.
+    """
     noisy = _noisy_input(next(iter(scores.values())).shape[1])[metric]
     return scores | {("noisy input", seed): noisy for _, seed in scores}
 
 
 def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
-    """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that of `reference`."""
+    """Latencies in ms per batch, our medians and the paper's (by label, batch 32), then relative to that
+    of `reference`.
+    """
     ours, single = (section_3(batch).reindex(theirs.index) for batch in (32, 1))
     table = pd.DataFrame(
         {
@@ -100,3 +118,31 @@ def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
     spread |= {"unsynchronised_ms": "unsynchronised mean (ms)"}
     table = table.join(relative.round(2)).join(ours[[*spread]].rename(columns=spread)).round(3)
     return table.join(ours[["device", "threads"]]).rename_axis("network")
+
+
+def paper_number(row) -> float | None:
+    """The paper's number for the same comparison: from the rows of its tables, under the names that the
+    networks have there.
+    """
+    if row.effect or row.paper in ("", "0", "0.8"):
+        number = row.effect or row.paper
+        return float(number) if number else None
+    name, index = TABLES[row.group]
+    table = paper(name, index)
+    if row.group == "table_3":
+        table.index = table.index + " " + table.pop("type")
+    if row.paper == "spread":
+        column = {"latency": "latency_ms", "accuracy": "accuracy_pct"}[row.metric.split()[-1]]
+        return ratio_of_spreads(*(table.loc[beta, column] for beta in ("learned", "removed"))).mean
+    if row.group == "table_8":
+        means = table.groupby(level=0)[row.paper].mean()
+        return round(float(means["removed"] - means["learned"]), 3)
+    column, _, other = row.paper.partition(" ")
+    if column == "ratio":
+        first = table.groupby(level=0)["flops_m"].first()
+        return first["UNet Baseline"] / first["UNet Reduced"]
+    a, b = re.split(" - ", row.networks)
+    b = other or b
+    if column == "pct":
+        return 100 * (table["latency_ms"][a] / table["latency_ms"][b] - 1)
+    return round(float(table[column][a] - table[column][b]), 3)

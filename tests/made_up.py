@@ -26,7 +26,7 @@ def linear_table(space: Space, batch: int = 32) -> Table:
             curves.setdefault(key_of(layer, choice.operator), {})[choice.hidden] = BLOCK_MS + gate + MAC_MS * macs * batch
     fixed = {"stem.first": 0.3, "stem.second": 0.4, "head": 0.5} | {f"decoder {kind}": 2.0 for kind in DECODERS}
     curves |= {key: {0: ms} for key, ms in fixed.items()}
-    how = ("channels_last", "float32", "", "", space.strides)
+    how = ("channels_last", "float32", "", "", space.strides, "pytorch", "", space.width_step)
     conditions = Conditions(device_name(), 1, batch, space.resolution, space.width, *how)
     return Table(conditions, {key: _curve(points) for key, points in curves.items()})
 

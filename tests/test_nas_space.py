@@ -30,8 +30,12 @@ from dcnas.nas.space import (
     Choice,
     Space,
     from_record,
+    load_architecture,
+    log_size,
     random_architecture,
+    save_architecture,
     strides_for,
+    widened,
 )
 from dcnas.paths import paper_dir
 
@@ -210,3 +214,23 @@ def test_a_choice_keeps_its_rate_when_the_space_is_widened():
         isinstance(c, Choice) and c.hidden == 2 * p.hidden
         for c, p in zip(wide.choices, plain.choices, strict=True)
     )
+
+
+def test_hidden_widths_are_multiples_of_the_step(tmp_path):
+    plain, stepped = Space(8, 32, 3, 0.25), Space(8, 32, 3, 0.25, width_step=8)
+    for layer, wide in zip(plain.layers, stepped.layers, strict=True):
+        for o in OPERATORS:
+            assert layer.hidden_range(o) == (o.least_hidden(layer.in_channels), o.most_hidden(layer.in_channels))
+            low, high = wide.hidden_range(o)
+            assert low % 8 == high % 8 == 0 and 0 <= low - layer.hidden_range(o)[0] < 8 and 0 <= layer.hidden_range(o)[1] - high < 8
+            assert wide.stepped(o, 1) == low and wide.stepped(o, 1e9) == high and wide.stepped(o, low + 7) == low + 8
+    drawn = random_architecture(stepped, np.random.default_rng(0))
+    assert {choice.hidden % 8 for choice in drawn.choices} == {0}
+    path = save_architecture(drawn, tmp_path / "a.json")
+    assert load_architecture(path) == drawn and widened(drawn, 1.0).space.width_step == 8
+    assert all(choice.hidden % 8 == 0 for choice in widened(drawn, 0.3).choices)
+    path.write_text(path.read_text().replace(f'"hidden": {drawn.choices[4].hidden}', f'"hidden": {drawn.choices[4].hidden + 1}'))
+    with pytest.raises(InputError, match="but [0-9]+ to [0-9]+ in steps of 8 were expected"):
+        load_architecture(path)
+    assert "width_step" not in random_architecture(plain, np.random.default_rng(0)).to_json()  # files stay as they were
+    assert log_size(plain) - log_size(stepped) == pytest.approx(18 * np.log10(8), rel=0.2)

@@ -12,10 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dcnas import cli
+from dcnas.errors import InputError
+from dcnas.latency.table import load_table
 from dcnas.nas.networks import build_network
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, load_architecture, random_architecture, save_architecture
 from dcnas.study import derivation, own, runs
+from dcnas.study.section_4 import searches
 
 
 def own_table(tmp_path, error_pct=1.0, **changes):
@@ -184,3 +187,21 @@ def test_a_cut_file_of_the_folder_is_one_sentence_with_its_name(way, tmp_path, n
         command = "train" if name in ("search.json", "architecture.json") else "evaluate"
         status, _, err = way(command, out)
         assert status == 2 and name in err and err.count("\n") == 1
+
+
+def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
+    """A table in steps of 8 gives a network in steps of 8; another step is another search, by the table's digest."""
+    table = linear_table(Space(8, 32, 2, 0.25, width_step=8), batch=4)
+    conditions = replace(table.conditions, runtime="onnxruntime", memory_format="contiguous")
+    table = replace(table, conditions=conditions)
+    path = table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "stepped.json")
+    out = tmp_path / "stepped"
+    assert way("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
+    found = load_architecture(out / "architecture.json")
+    assert found.space.width_step == 8 and {choice.hidden % 8 for choice in found.choices if choice} == {0}
+    assert own.read_record(out).conditions.runtime == "onnxruntime"
+    status, _, error = way("search", "--out", out, "--train-steps", 0)
+    assert status == 2 and "stepped holds another search" in error
+    monkeypatch.setattr(runs, "table_of", lambda run: load_table(path))
+    with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):  # of the study
+        runs._search(searches("beta_searches", "smoke")[0], tmp_path, "cpu", progress=False, deadline=None, checkpoint_s=1)

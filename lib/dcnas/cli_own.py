@@ -4,6 +4,7 @@
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,8 @@ from .options import SearchOptions, TableOptions, TrainOptions, options_of
 from .paths import shown, write_atomic
 
 apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
-lookup, space, tables = Lazy("nas.lut"), Lazy("nas.space"), Lazy("latency.table")
+lookup, packs, space = Lazy("nas.lut"), Lazy("nas.packs"), Lazy("nas.space")
+tables = Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
@@ -31,10 +33,15 @@ def lut_build(settings: TableOptions) -> None:
     """
     strides = space.strides_for(settings.resolution, settings.stem_stride)
     names, out = ("batch", "device", "threads", "rounds"), settings.out
-    whole = space.Space(8, settings.resolution, width=settings.width, strides=strides)
-    table = lookup.build_table(whole, out, **{name: getattr(settings, name) for name in names})
+    installed = all(map(find_spec, ("onnx", "onnxruntime")))
+    default = "onnxruntime" if installed and settings.device == "cpu" else "pytorch"
+    in_pytorch = (settings.runtime or default) == "pytorch"
+    step = settings.width_step or (1 if in_pytorch else packs.WIDTH_STEP)
+    whole = space.Space(8, settings.resolution, 100, settings.width, strides, step)
+    table = (lookup if in_pytorch else packs).build_table(whole, out, **{name: getattr(settings, name) for name in names})
     share = f"{100 * table.entries / lookup.TFNAS_ENTRIES:.1f}% of those of TF-NAS"
-    where = f"{table.conditions.device}, {table.conditions.threads} threads"
+    c = table.conditions
+    where = f"{c.device}, {c.threads} threads, {c.runtime_version or c.runtime}"
     print(f"Wrote {shown(out)}: {table.entries} latencies ({share}), {where}.")
     print(f"Next: dcnas lut validate {shown(out)}")
 
@@ -48,8 +55,7 @@ def lut_validate(
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
     table = tables.load_table(file)
-    c = table.conditions
-    whole = space.Space(8, c.resolution, width=c.width, strides=c.strides)
+    whole = lookup.space_of(table.conditions, classes=100)
     frame, table = lookup.validate_table(table, whole, device=device, networks=networks, rounds=rounds)
     table.save(file)
     path = file.with_suffix(".validation.csv")

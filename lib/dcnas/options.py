@@ -87,8 +87,16 @@ class TableOptions:
     resolution: Annotated[int, Option(min=32, max=4096, help="Pixels, a multiple of 32.")] = 64
     batch: Annotated[int, Option(min=1, help="Images at once; the paper's 32, an edge device's 1.")] = 32
     device: Device = "cpu"
+    runtime: Annotated[
+        Literal["onnxruntime", "pytorch"] | None,
+        Option(help="That the network will run in. Not given: onnxruntime on a CPU that has it."),
+    ] = None
     threads: Threads = None
     width: Annotated[float, Option(min=0.01, max=8, help="Multiplier of all channels.")] = 1.0
+    width_step: Annotated[
+        int | None,
+        Option(min=1, max=16, help="Between hidden widths. Not given: 8 in ONNX Runtime, else 1."),
+    ] = None
     stem_stride: Annotated[
         int | None,
         Option(min=1, max=2, help="Of the first stem. Not given: 1 for up to 64 pixels, else 2."),

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..latency.measure import Latency, device_named, measure_many
 from ..latency.table import Table, load_table
 from ..nas.derive import fit_widths, repair
-from ..nas.lut import build_table, predicted_ms, validate_table
+from ..nas.lut import build_table, in_runtime, predicted_ms, space_of, validate_table
 from ..nas.networks import IMAGE_CHANNELS, build_network
 from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture, Space, random_architecture, save_architecture
@@ -54,8 +54,8 @@ def obtain_table(scale: str, *, progress: bool = True) -> Table:
     if scale != "smoke":
         raise InputError(
             f"{shown(path)} is missing; with nothing else running, run `dcnas lut build "
-            f"--resolution {size} --width {s.width:g} --stem-stride {s.strides[0]} --device {s.device} "
-            f"--out {shown(path)}` and `dcnas lut validate {shown(path)} "
+            f"--resolution {size} --width {s.width:g} --stem-stride {s.strides[0]} --runtime pytorch "
+            f"--device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} "
             f"--device {s.device}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def latencies_by_table(
         device_named(c.device),
         torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution),
     )
-    space = Space(4, c.resolution, 2, c.width, c.strides)
+    space = space_of(c, 4)
     known = {
         f"reference {n}": random_architecture(space, np.random.default_rng([REFERENCES, n]))
         for n in range(REFERENCES)
@@ -133,12 +133,13 @@ def latencies_by_table(
             name: build_network("C-NAS", architecture) for name, architecture in known.items()
         }
     measured = measure_many(
-        {name: (model, (image,)) for name, model in every.items()},
+        {name: (in_runtime(model, c), (image,)) for name, model in every.items()},
         rounds=rounds,
         warmup=1,
         passes=passes,
         threads=c.threads,
         device=device,
+        channels_last=c.memory_format == "channels_last",
         progress=progress,
         unsynchronised=device.type != "cpu",
     )

@@ -8,8 +8,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from ..data.images import ImageSet, load_images
+from ..latency.table import load_table
 from ..nas.settings import SearchSettings
 from ..nas.space import Space
 from ..training import Settings
@@ -59,12 +61,14 @@ class Search(Named):
 
     @property
     def space(self) -> Space:
+        step = load_table(Path(self.table)).conditions.width_step if self.scale == "own" else 1
         return Space(
             self.operators,
             self.photos["resolution"],
             len(images_of(self).classes),
             self.width,
             self.strides,
+            step,
         )
 
     def with_target(self, target_ms: float) -> SearchSettings:

@@ -126,14 +126,15 @@ def answer_markdown() -> str:
     def against_paper(claim: str) -> str:
         row = table.loc[claim]
         paper, budget = abs(float(row["paper"])), float(row["images (% of the paper's)"])
-        return f"(the paper: {paper:g}; *{row['verdict']}*, after {budget:.3g}% of the paper's training images)"
+        after = f"after {budget:.3g}% of the paper's training images"
+        return f"(the paper: {paper:g}; *{row['verdict']}*, {after})"
 
     joined, small = (f"{abs(table['ours'][claim]):.1f}" for claim in ("C12", "C02"))
     search, target = table.loc["C15"], table["verdict"]["C20"]
     return f"""\
 - Of the paper's {len(table)} claims: **{counts(table["verdict"])}**.
   One comparison decides each, chosen before its result was seen.
-- By hand, one encoder for both tasks denoises {joined} dB better than a denoiser followed by a classifier
+- By hand, one encoder for both tasks denoises {joined} dB better than a denoiser before a classifier
   {against_paper("C12")}, and the smallest MBConv classifier loses {small} points of accuracy
   {against_paper("C02")}.
 - The searches reach their target latency (*{target}*); whether they settle, and on anything better than chance, is
@@ -161,8 +162,9 @@ def summary_markdown() -> str:
     section_4 = results(list(SECTION_4), "published").rows
     notes["Section 4"] = f"{provenance_line(section_4)} Photographs of solar cells."
     brackets = (
-        "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images alone. "
-        "Verdicts rest on wider ones, over seeds or searches alone ([05](notebooks/05_conclusion.ipynb))."
+        "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images "
+        "alone. Verdicts rest on wider ones, over seeds or searches alone "
+        "([05](notebooks/05_conclusion.ipynb))."
     )
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
     return "\n".join([*table, "", brackets, "", verdicts_line(), "", notes_text])

@@ -49,7 +49,8 @@ def obtain_table(scale: str, *, progress: bool = True) -> Table:
     if scale != "smoke":
         raise InputError(
             f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {size} --width {s.width:g} "
-            f"--stem-stride {s.strides[0]} --runtime pytorch --device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} "
+            f"--stem-stride {s.strides[0]} --runtime pytorch --device {s.device} "
+            f"--out {shown(path)}` and `dcnas lut validate {shown(path)} "
             f"--device {s.device}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)

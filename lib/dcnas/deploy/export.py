@@ -6,6 +6,7 @@ the joint networks of Section 3 there are `boxes` as well. Outputs are `denoised
 one that the network gives.
 """
 
+import hashlib
 import os
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from ..errors import InputError
 from ..latency.runtime import OPSET, Outputs, Session, folded
 from ..models.crops import BOX_SIZE
 from ..models.dcnet import JOINING
+from ..nas.packs import begin_pack
 from ..paths import shown
 from .weights import Network
 
@@ -118,6 +121,26 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
             reason = f"ONNX Runtime differs from PyTorch by {largest:.2g}, above {TOLERANCE:g}"
             raise InputError(f"{shown(path)} was not written: {reason}.")
     return largest
+
+
+def pack_network(
+    network: Network, folder: Path, *, threads: int = 1, rounds: int = 20, **known: float | str
+) -> Path:
+    """A pack (`nas.packs`) that times a network of Section 4 on a board and compares its outputs there
+    with PyTorch's, which are stored in it; `known`: what the list says about it besides.
+    """
+    if network.of_digits:
+        raise InputError(f"{network.name} is of Section 3; a pack is of a network of Section 4.")
+    size = network.card["resolution"]
+    (noisy,) = example(network, 1, size, size)
+    answers = dict(zip(("denoised", "logits"), outputs(network, noisy), strict=True))
+    arrays = {name: x.numpy() for name, x in (answers | {"noisy": noisy}).items() if x is not None}
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    file = {"file": "network.onnx", "profile": False, "stored": "stored.npz", "digest": digest}
+    begin_pack(folder, "network", 1, size, threads, rounds=rounds, files=[file], **known)
+    np.savez(folder / file["stored"], **arrays)
+    export_onnx(network, folder / file["file"])
+    return folder
 
 
 def quantise(path: Path, out: Path, images: Tensor) -> None:

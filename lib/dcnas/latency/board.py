@@ -2,12 +2,13 @@
 
     python measure.py [--threads N] [--name DEVICE]
 
-`dcnas lut pack` and `dcnas pack` write this script beside ONNX files and a list; it needs Python 3.9, numpy
-and onnxruntime, nothing else. Leave the machine alone meanwhile. Killed, the same command goes on.
+`dcnas lut pack` and `dcnas pack` write this script beside ONNX files and a list; it needs Python 3.9,
+numpy and onnxruntime, nothing else. Leave the machine alone meanwhile. Killed, the same command goes on.
 
-Networks take turns, round after round, so that drift hits all alike, and each is loaded anew for its turn,
-so that memory holds one at a time. Of those whose parts are listed the runtime's own profiler gives the
-time of each node, summed by part: nodes as its graph optimisations leave them, between their neighbours.
+Networks take turns, round after round, so that drift hits all alike, and each is loaded anew for its
+turn, so that memory holds one at a time. Of those whose parts are listed the runtime's own profiler
+gives the time of each node, summed by part: nodes as its graph optimisations leave them, between their
+neighbours.
 """
 
 import argparse
@@ -36,7 +37,10 @@ class Refusal(Exception):
 
 def device_name():
     """The processor's or board's name."""
-    for path, pattern in (("/proc/cpuinfo", r"model name\s*: (.+)"), ("/proc/device-tree/model", r"([^\0]+)")):
+    for path, pattern in (
+        ("/proc/cpuinfo", r"model name\s*: (.+)"),
+        ("/proc/device-tree/model", r"([^\0]+)"),
+    ):
         match = re.search(pattern, Path(path).read_text()) if Path(path).exists() else None
         if match:
             return match[1].strip()
@@ -65,7 +69,7 @@ def network_ms(path, threads, image, passes):
 def parts_ms(path, threads, image, passes, parts):
     """The times of a network's parts, a dict per pass, in ms; `parts`: how its nodes' names begin.
 
-    Nodes that the runtime adds (reorders of memory) have no such name and count for the part before them.
+    Nodes that the runtime adds (reorders of memory) have no such name: they count for the part before.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(path, threads, os.path.join(folder, "profile"))
@@ -91,8 +95,10 @@ def require_quiet(path, threads, image, limit_pct):
     gap_pct = 100 * abs(first - second) / min(first, second)
     if gap_pct > limit_pct:
         raise Refusal(
-            f"the machine is busy: two timings of one network, {first:.2f} and {second:.2f} ms, differ by "
-            f"{gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again, it goes on."
+            f"the machine is busy: two timings of one network, {first:.2f} and {second:.2f} ms, differ "
+            f"by {gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again, "
+            "it goes "
+            "on."
         )
 
 
@@ -112,6 +118,9 @@ def measure(folder, threads=None, name=None, limit_pct=BUSY_PCT, progress=True):
     """Times all networks of a folder, round after round; what `board.json` then holds."""
     folder = Path(folder)
     pack = json.loads((folder / LIST).read_text())
+    missing = [entry["file"] for entry in pack["files"] if not (folder / entry["file"]).exists()]
+    if missing:
+        raise Refusal(f"{missing[0]} is missing, the pack is not whole; write or copy it anew.")
     threads = threads or pack["threads"]
     head = {"format": 1, "pack": pack, "device": name or device_name(), "threads": threads}
     head["runtime"] = "onnxruntime " + onnxruntime.__version__ + ", CPUExecutionProvider"
@@ -157,7 +166,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, help="not given: as the list says")
     parser.add_argument("--name", help="of the device; not given: as it calls itself")
-    parser.add_argument("--busy-pct", type=float, default=BUSY_PCT, help="refuse a machine that is busier")
+    parser.add_argument(
+        "--busy-pct", type=float, default=BUSY_PCT, help="refuse a machine that is busier"
+    )
     args, folder = parser.parse_args(), Path(__file__).resolve().parent
     try:
         result = measure(folder, args.threads, args.name, args.busy_pct)
@@ -170,7 +181,13 @@ def main():
                 result.update(largest_difference=gap, parity=bool(gap <= PARITY))
                 (folder / RESULT).write_text(json.dumps(result))
                 print(f"{entry['file']}: {median:.3f} ms ({low:.3f} to {high:.3f})")
-                print(f"Largest difference from the stored outputs: {gap:.1g}, at most {PARITY:g} expected")
+                if "predicted_ms" in result["pack"]:
+                    expected_ms, board = (result["pack"][key] for key in ("predicted_ms", "table_of"))
+                    error = f"{100 * (median / expected_ms - 1):+.1f}% of it"
+                    print(f"By the table of {board}: {expected_ms:.3f} ms; measured {error}")
+                print(
+                    f"Largest difference from the stored outputs: {gap:.1g}, at most {PARITY:g} expected"
+                )
     except KeyboardInterrupt:
         sys.exit("\nmeasure: stopped; the same command goes on.")
     except (Refusal, OSError, ValueError) as error:

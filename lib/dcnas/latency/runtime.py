@@ -107,8 +107,12 @@ def write_graph(model: nn.Module, path: Path, resolution: int) -> Path:
             continue
         name, value = tensor.name, (1 + n / 1e4) * len(values) / values.size
         small.append(helper.make_tensor(f"{name}.value", onnx.TensorProto.FLOAT, [1], [value]))
-        small.append(helper.make_tensor(f"{name}.shape", onnx.TensorProto.INT64, [values.ndim], values.shape))
-        expansions.append(helper.make_node("Expand", [f"{name}.value", f"{name}.shape"], [name], name=name))
+        small.append(
+            helper.make_tensor(f"{name}.shape", onnx.TensorProto.INT64, [values.ndim], values.shape)
+        )
+        expansions.append(
+            helper.make_node("Expand", [f"{name}.value", f"{name}.shape"], [name], name=name)
+        )
     nodes = [*expansions, *file.graph.node]
     for field, items in ((file.graph.node, nodes), (file.graph.initializer, small)):
         del field[:]

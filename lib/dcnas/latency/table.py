@@ -86,7 +86,9 @@ class Table:
                 f"but {hidden} was asked for."
             )
         if hidden % (step := self.conditions.width_step):
-            raise InputError(f"the look-up table has widths in steps of {step}, but {hidden} was asked for.")
+            raise InputError(
+                f"the look-up table has widths in steps of {step}, but {hidden} was asked for."
+            )
         return float(np.interp(hidden, curve.hidden, curve.median_ms))
 
     def total_ms(self, parts: list[tuple[str, int]]) -> float:

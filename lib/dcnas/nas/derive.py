@@ -172,7 +172,10 @@ def frontier(
         in_encoder = layer.stage < ENCODER_STAGES
         if network == "D-NAS" and not in_encoder:
             operator = space.candidates[int(np.argmax(alpha))]
-            choices, worth = [Choice(operator, layer.stepped(operator, operator.start_hidden(layer.in_channels)))], [0.0]
+            choices, worth = (
+                [Choice(operator, layer.stepped(operator, operator.start_hidden(layer.in_channels)))],
+                [0.0],
+            )
             times = 0
         else:
             choices, worth = _valued(layer, space.candidates, alpha)

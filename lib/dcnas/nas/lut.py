@@ -277,9 +277,7 @@ def validate_table(
     return fit_correction(table, frame, offset)
 
 
-def fit_correction(
-    table: Table, frame: pd.DataFrame, offset: bool = True
-) -> tuple[pd.DataFrame, Table]:
+def fit_correction(table: Table, frame: pd.DataFrame, offset: bool = True) -> tuple[pd.DataFrame, Table]:
     """The columns `half` and `corrected_ms` for a frame of `validate_table`, and the table with its
     correction."""
     frame["half"] = np.where(frame.index % 2, "test", "fit")

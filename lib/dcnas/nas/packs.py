@@ -6,14 +6,15 @@ comes about in the same way. As in `nas.lut`, blocks are timed inside whole netw
 they have the neighbours, the cache and the memory layout of real use, and the runtime's optimisations go
 across their borders. Blocks alone, or differences of chains with and without one, would each pay for a
 change of layout that whole networks have once, and a difference of two whole networks has the noise of
-both. The runtime's own profiler says what each node took; what it leaves out, the time between nodes, the
-correction adds, which is fitted on whole networks timed without it.
+both. The runtime's own profiler says what each node took; what it leaves out, the time between nodes,
+the correction adds, which is fitted on whole networks timed without it.
 """
 
 import json
 import re
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,9 +22,9 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, Field, PositiveInt
+from tqdm.auto import tqdm
 
 from ..errors import InputError, in_file
-from ..latency import board
 from ..latency.table import Conditions, Milliseconds, Table
 from ..lazy import Lazy
 from ..paths import shown, write_atomic
@@ -31,9 +32,16 @@ from .lut import VALIDATION_NETWORKS, curves_of, design, fit_correction, keys_of
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network
 from .space import Space, random_architecture
 
+try:  # of the extra `export`
+    from ..latency import board
+except ImportError as error:
+    raise InputError(
+        f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what ONNX Runtime needs."
+    ) from error
+
 runtime = Lazy("latency.runtime")  # of an optional package
 SCRIPT, PASSES = "measure.py", 5
-# ONNX Runtime lays channels out in blocks of 8 or 16, and falls back to slow kernels where they do not fit
+# ONNX Runtime lays channels out in blocks of 8 or 16; where they do not fit, its kernels are slow
 WIDTH_STEP = 8
 
 
@@ -69,12 +77,18 @@ class _Measured(BaseModel):
     samples: dict[str, Annotated[list[Milliseconds], Field(min_length=1)]]
 
 
-def write_pack(folder: Path, kind: str, batch: int, resolution: int, threads: int, **more) -> Path:
-    """The list and the script of a pack, beside the files that it lists."""
-    shape = (batch, IMAGE_CHANNELS, resolution, resolution)
+def begin_pack(folder: Path, kind: str, batch: int, resolution: int, threads: int, **more) -> None:
+    """Write the list and the script of a pack, before the files that it lists; `InputError` if the
+    folder holds another one.
+    """
+    shape = [batch, IMAGE_CHANNELS, resolution, resolution]
     record = {"kind": kind, "shape": shape, "threads": threads, "passes": PASSES, **more}
+    text, path = json.dumps(record, indent=1) + "\n", folder / board.LIST
+    if path.exists() and path.read_text() != text:
+        raise InputError(f"{shown(folder)} holds another pack; remove it, or use the settings it had.")
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(board.__file__, folder / SCRIPT)
-    return write_atomic(folder / board.LIST, json.dumps(record, indent=1) + "\n")
+    write_atomic(path, text)
 
 
 def pack_table(
@@ -85,32 +99,32 @@ def pack_table(
     threads: int = 1,
     rounds: int = 12,
     networks: int = VALIDATION_NETWORKS,
+    progress: bool = True,
 ) -> Path:
     """A pack that measures a table of a space, and holds it against so many random whole networks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files, rng = [], np.random.default_rng(0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for n, architecture in enumerate(design(space)):
-            decoder = DECODERS[n % len(DECODERS)]
-            keys = {_prefix(part): key for part, key in keys_of_parts(architecture, decoder).items()}
-            # the node of an output has the output's name
-            keys |= {"denoised": keys["/model/decoder/"], "logits": keys["/model/head/"]}
-            files.append(_File(file=f"blocks-{n:02}.onnx", profile=True, parts=keys))
-            _write(Joint(architecture, decoder), folder / files[-1].file, space.resolution)
-        for n in range(networks):
-            architecture = random_architecture(space, rng)
-            file = _File(file=f"network-{n:02}.onnx", profile=False, parts=parts(architecture))
-            _write(build_network("C-NAS", architecture), folder / file.file, space.resolution)
-            files.append(file)
+    files, build, rng = [], {}, np.random.default_rng(0)
+    for n, architecture in enumerate(design(space)):
+        decoder = DECODERS[n % len(DECODERS)]
+        keys = {_prefix(part): key for part, key in keys_of_parts(architecture, decoder).items()}
+        # the node of an output has the output's name
+        keys |= {"denoised": keys["/model/decoder/"], "logits": keys["/model/head/"]}
+        files.append(_File(file=f"blocks-{n:02}.onnx", profile=True, parts=keys))
+        build[files[-1].file] = partial(Joint, architecture, decoder)
+    for n in range(networks):
+        architecture = random_architecture(space, rng)
+        files.append(_File(file=f"network-{n:02}.onnx", profile=False, parts=parts(architecture)))
+        build[files[-1].file] = partial(build_network, "C-NAS", architecture)
     sizes = dict(space=asdict(space), rounds=rounds, torch_version=str(torch.__version__))
     listed = [file.model_dump() for file in files]
-    return write_pack(folder, "table", batch, space.resolution, threads, files=listed, **sizes)
-
-
-def _write(model: torch.nn.Module, path: Path, resolution: int) -> None:
-    if not path.exists():
-        runtime.write_graph(model, path.with_suffix(".part"), resolution).replace(path)
+    begin_pack(folder, "table", batch, space.resolution, threads, files=listed, **sizes)
+    with torch.random.fork_rng():
+        for name, network in tqdm(build.items(), desc="pack", unit="network", disable=not progress):
+            if not (folder / name).exists():
+                torch.manual_seed(0)
+                runtime.write_graph(network(), folder / f"{name}.part", space.resolution).replace(
+                    folder / name
+                )
+    return folder
 
 
 def _prefix(part: str) -> str:
@@ -121,7 +135,7 @@ def _prefix(part: str) -> str:
 
 
 def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
-    """The table of a file that `measure.py` wrote, and its validation, as `validate_table` gives them."""
+    """The table of a file that `measure.py` wrote, and the frame of its validation."""
     with in_file(path):
         measured = _Measured.model_validate_json(Path(path).read_bytes())
     pack, samples = measured.pack, measured.samples
@@ -176,9 +190,9 @@ def build_table(
     folder = Path(f"{path}.part")
     if folder.is_file():
         raise InputError(f"{shown(folder)} was begun in PyTorch; remove it, or name that runtime.")
-    pack_table(
-        space, folder, batch=batch, threads=threads or torch.get_num_threads(), rounds=rounds, networks=0
-    )
+    threads = threads or torch.get_num_threads()
+    how = dict(batch=batch, threads=threads, rounds=rounds, progress=progress)
+    pack_table(space, folder, networks=0, **how)
     try:
         board.measure(folder, limit_pct=float("inf"), progress=progress)
     except board.Refusal as refusal:

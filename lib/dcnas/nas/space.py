@@ -294,5 +294,8 @@ def _architecture(file: _File) -> Architecture:
 
 def log_size(space: Space) -> float:
     """Decimal logarithm of the number of architectures, widths included: how large the space is."""
-    layers, step = ([layer.hidden_range(o) for o in space.candidates] for layer in space.layers), space.width_step
+    layers, step = (
+        ([layer.hidden_range(o) for o in space.candidates] for layer in space.layers),
+        space.width_step,
+    )
     return sum(math.log10(sum((high - low) // step + 1 for low, high in ranges)) for ranges in layers)

@@ -38,8 +38,7 @@ BUSY = 1.5  # times as slow as on the day of the table: something else runs
 
 
 def table_path(scale: str) -> Path:
-    """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs.
-    """
+    """Where the look-up table of a scale lies: committed in data/latency, for smoke beside the runs."""
     return (runs_dir() if scale == "smoke" else latency_dir()) / scale_named(scale).table
 
 

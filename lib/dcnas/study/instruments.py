@@ -111,7 +111,8 @@ def _recall(label: str, group: str, evidence: Evidence) -> str | None:
 
 
 def _control(what: str, group: str, evidence: Evidence) -> str | None:
-    """A control, trained for as long as what it stands beside, is near what it reaches at full length.
+    """A control, trained for as long as what it stands beside, is near what it reaches at full
+    length.
     """
     short, full = what.split(" / ")
     ours = means(results("why_joint_classifies_better", evidence.scale).scores("accuracy"), [short])[

@@ -107,7 +107,8 @@ class Derivation(Named):
 
 @dataclass(frozen=True)
 class Run(Named):
-    """One training and its evaluation, completely; equal runs give equal bits on the same machine (CPU).
+    """One training and its evaluation, completely; equal runs give equal bits on the same machine
+    (CPU).
     """
 
     label: str  # the network's name in tables and figures

@@ -51,7 +51,8 @@ SIGMA = 0.4  # at which BM3D is timed
 
 
 def inputs_of(run: Run, batch: int) -> tuple[Tensor, ...]:
-    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint model.
+    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint
+    model.
     """
     if run.task == "classify":
         return (torch.rand(batch, 1, BOX_SIZE, BOX_SIZE),)

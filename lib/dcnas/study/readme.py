@@ -75,7 +75,8 @@ def _section_3() -> list[dict]:
 
 
 def _section_4() -> list[dict]:
-    """Differences between networks of Section 4, at equal latency where the paper's have equal latency.
+    """Differences between networks of Section 4, at equal latency where the paper's have equal
+    latency.
     """
     nets = {group: results(group, "published") for group in ("table_8", "table_4", "table_5")}
     beta = paper("table8_beta", "beta").groupby(level=0)["accuracy_pct"].mean()
@@ -137,8 +138,8 @@ def answer_markdown() -> str:
 - By hand, one encoder for both tasks denoises {joined} dB better than a denoiser before a classifier
   {against_paper("C12")}, and the smallest MBConv classifier loses {small} points of accuracy
   {against_paper("C02")}.
-- The searches reach their target latency (*{target}*); whether they settle, and on anything better than chance, is
-  *{search["verdict"]}*: {search["why"]}."""
+- The searches reach their target latency (*{target}*); whether they settle, and on anything better
+  than chance, is *{search["verdict"]}*: {search["why"]}."""
 
 
 def verdicts_line() -> str:

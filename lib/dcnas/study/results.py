@@ -43,7 +43,8 @@ from .tasks import bank_noisy
 
 @dataclass(frozen=True)
 class Results:
-    """Networks of a group: a row per run and noise level in `rows`, a number per test image in `scores`.
+    """Networks of a group: a row per run and noise level in `rows`, a number per test image in
+    `scores`.
     """
 
     rows: pd.DataFrame
@@ -77,7 +78,8 @@ class Results:
 
     @property
     def training(self) -> pd.DataFrame:
-        """What networks of Section 4 were trained on, and for how long: a row for each kind of training.
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of
+        training.
         """
         seen = self.rows[
             ["scale", "data", "classes", "resolution", "set_images", "images"]

@@ -98,7 +98,8 @@ def scale_named(name: str) -> Scale:
 
 
 def differs(scale: str) -> str:
-    """What a scale does otherwise than the paper in Section 4, or where it gives no number, in a phrase.
+    """What a scale does otherwise than the paper in Section 4, or where it gives no number, in a
+    phrase.
     """
     s, noise, parts = scale_named(scale), [], []
     if s.train.optimiser != "sgd":

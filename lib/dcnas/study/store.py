@@ -122,7 +122,8 @@ def is_published(run: Named) -> bool:
 
 
 def architecture_of(source: Search | Derivation) -> Architecture:
-    """The architecture that a search or a derivation ended in: from its folder, else the published one.
+    """The architecture that a search or a derivation ended in: from its folder, else the published
+    one.
     """
     path = folder_of(source) / "architecture.json"
     if path.exists():

@@ -106,7 +106,8 @@ class Photographs:
         return draw, draw(-1)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives.
+        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network
+        gives.
         """
         denoised, logits = model(batch.noisy)
         losses = []

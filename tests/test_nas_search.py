@@ -357,6 +357,39 @@ def test_widths_are_fitted_from_below(share):
         assert latency(fitted) > target - 0.1 * (high - low)
 
 
+STEPPED = replace(TINY, width_step=8)
+
+
+def test_all_ways_to_an_architecture_keep_to_the_steps():
+    """Fitting, repair, the knapsack and a search's elasticity, in a space of steps of 8."""
+    table = linear_table(STEPPED)
+    latency = lambda a: predicted_ms(table, a)  # noqa: E731
+    start = random_architecture(STEPPED, np.random.default_rng(3))
+    low, high = (latency(derive._moved(start, range(18), sign * 10**4)) for sign in (-1, 1))
+    target = low + 0.55 * (high - low)
+    fitted = derive.fit_widths(start, target, latency)
+    step_ms = [  # no layer has room left for a step
+        latency(derive._moved(fitted, [i], 1)) - target
+        for i in range(18)
+        if derive._moved(fitted, [i], 1) != fitted
+    ]
+    assert latency(fitted) <= target < target + min(step_ms)
+    measured = lambda found: {name: (1.2 * latency(a), 0.0) for name, a in found.items()}  # noqa: E731
+    repaired, _ = derive.repair({"a": fitted}, {"a": target}, {"a": latency}, measured)
+    assert abs(1.2 * latency(repaired["a"]) / target - 1) <= derive.TOLERANCE_PCT / 100
+    best = derive.frontier(STEPPED, table, LOGS, "C-NAS").best(target)
+    searcher = Searcher(STEPPED, table, SearchSettings(target_ms=target, steps_per_epoch=1))
+    searcher.scale_elastically()
+    widths = [n for layer in searcher.supernet.layers for n in layer.hidden]
+    for architecture in (fitted, repaired["a"], best):
+        widths += [choice.hidden for choice in architecture.choices]
+    assert {n % 8 for n in widths} == {0}
+    with pytest.raises(InputError, match="in steps of 8, but [0-9]+ was asked for"):
+        predicted_ms(
+            table, replace(start, choices=tuple(replace(c, hidden=c.hidden + 4) for c in start.choices))
+        )
+
+
 def predict(architecture):
     return predicted_ms(TABLE, architecture)
 
@@ -367,7 +400,10 @@ def test_repair_brings_the_measurement_to_the_target(factor):
     repair there."""
     start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
     fits = start_architecture(TINY, 0)
-    measured = lambda found: {name: (factor * predict(a), 0.0) for name, a in found.items()}  # noqa: E731
+
+    def measured(found):
+        return {name: (factor * predict(a), 0.0) for name, a in found.items()}
+
     starts, targets = {"misses": start, "fits": fits}, {"misses": MIDDLE, "fits": factor * predict(fits)}
     repaired, rows = derive.repair(starts, targets, dict.fromkeys(starts, predict), measured)
     assert abs(rows["misses"][0]["error_pct"]) > 10
@@ -380,7 +416,10 @@ def test_repair_brings_the_measurement_to_the_target(factor):
 def test_repair_where_a_little_width_costs_a_lot():
     """A device that takes a tenth more beyond a width: to and fro by ratios would never end."""
     start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
-    measured = lambda a: predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))  # noqa: E731
+
+    def measured(a):
+        return predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))
+
     repaired, rows = derive.repair(
         {"a": start},
         {"a": MIDDLE},

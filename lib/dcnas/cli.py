@@ -214,7 +214,7 @@ def latency(
 
 
 app.add_typer(cli_own.lut, name="lut", rich_help_panel=OWN)
-for own_command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export):
+for own_command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export, cli_own.pack):
     app.command(rich_help_panel=OWN)(own_command)
 for network_command in (cli_own.weights, cli_own.denoise, cli_own.classify):
     app.command(rich_help_panel="Trained networks")(network_command)

@@ -4,6 +4,7 @@
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,12 +14,14 @@ from typer import Argument, Option
 from . import options
 from .errors import InputError
 from .lazy import Lazy
-from .options import SearchOptions, TableOptions, TrainOptions, options_of
+from .options import PackOptions, SearchOptions, SpaceOptions, TableOptions, TrainOptions, options_of
 from .paths import shown, write_atomic
 
 apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
-lookup, space, tables = Lazy("nas.lut"), Lazy("nas.space"), Lazy("latency.table")
+lookup, packs, space = Lazy("nas.lut"), Lazy("nas.packs"), Lazy("nas.space")
+tables = Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
+exports = Lazy("deploy.export")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
 
@@ -29,14 +32,59 @@ def lut_build(settings: TableOptions) -> None:
 
     Leave the machine alone meanwhile.
     """
-    strides = space.strides_for(settings.resolution, settings.stem_stride)
     names, out = ("batch", "device", "threads", "rounds"), settings.out
-    whole = space.Space(8, settings.resolution, width=settings.width, strides=strides)
-    table = lookup.build_table(whole, out, **{name: getattr(settings, name) for name in names})
+    installed = all(map(find_spec, ("onnx", "onnxruntime")))
+    default = "onnxruntime" if installed and settings.device == "cpu" else "pytorch"
+    in_pytorch = (settings.runtime or default) == "pytorch"
+    whole = _space_of(settings, 1 if in_pytorch else packs.WIDTH_STEP)
+    table = (lookup if in_pytorch else packs).build_table(
+        whole, out, **{name: getattr(settings, name) for name in names}
+    )
     share = f"{100 * table.entries / lookup.TFNAS_ENTRIES:.1f}% of those of TF-NAS"
-    where = f"{table.conditions.device}, {table.conditions.threads} threads"
-    print(f"Wrote {shown(out)}: {table.entries} latencies ({share}), {where}.")
+    print(f"Wrote {shown(out)}: {table.entries} latencies ({share}), {_where(table.conditions)}.")
     print(f"Next: dcnas lut validate {shown(out)}")
+
+
+def _where(c) -> str:
+    return f"{c.device}, {c.threads} threads, {c.runtime_version or c.runtime}"
+
+
+def _space_of(settings: SpaceOptions, width_step: int):
+    strides = space.strides_for(settings.resolution, settings.stem_stride)
+    sizes = settings.resolution, 100, settings.width, strides, settings.width_step or width_step
+    return space.Space(8, *sizes)
+
+
+@lut.command("pack")
+@options_of(PackOptions)
+def lut_pack(settings: PackOptions) -> None:
+    """Write a folder that measures a table on a board with Python, numpy and onnxruntime alone.
+
+    Its table is held against random whole networks in the same run.
+    """
+    whole, threads = _space_of(settings, packs.WIDTH_STEP), settings.threads or 1
+    packs.pack_table(whole, settings.out, batch=settings.batch, threads=threads, rounds=settings.rounds)
+    _print_pack(settings.out)
+    print("Next, here: dcnas lut read board.json --out TABLE.json")
+
+
+def _print_pack(folder: Path) -> None:
+    mib = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    print(
+        f"Wrote {shown(folder)}, {mib:.0f} MiB. Copy it to the board and run `python measure.py` in it."
+    )
+
+
+@lut.command("read")
+def lut_read(
+    file: Annotated[Path, Argument(help="The board.json that measure.py wrote.")],
+    out: Annotated[Path, Option(help="The table's JSON file to write.")],
+) -> None:
+    """Make the look-up table of a board, validated, of what it has measured."""
+    table, frame = packs.read_table(file)
+    table.save(out)
+    print(f"Wrote {shown(out)}: {table.entries} latencies, {_where(table.conditions)}.")
+    _print_validation(table, frame, out)
 
 
 @lut.command("validate")
@@ -48,10 +96,13 @@ def lut_validate(
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
     table = tables.load_table(file)
-    c = table.conditions
-    whole = space.Space(8, c.resolution, width=c.width, strides=c.strides)
+    whole = lookup.space_of(table.conditions, classes=100)
     frame, table = lookup.validate_table(table, whole, device=device, networks=networks, rounds=rounds)
     table.save(file)
+    _print_validation(table, frame, file)
+
+
+def _print_validation(table, frame, file: Path) -> None:
     path = file.with_suffix(".validation.csv")
     write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
     _print_errors("all, uncorrected", lookup.table_errors(frame, "predicted_ms"))
@@ -141,6 +192,20 @@ def export(
             f"{name} {value:.2f}" for name, value in row.items() if not name.endswith(("_low", "_high"))
         ]
         print(f"int8 minus float: {', '.join(means)}")
+
+
+def pack(
+    folder: options.Folder,
+    out: Annotated[Path, Argument(metavar="OUT", help="The folder to write.")],
+    threads: options.Threads = None,
+    rounds: options.Rounds = 20,
+) -> None:
+    """Write a folder that times the network of DIR on a board, and compares its outputs there."""
+    network, known = trained.load_network(str(folder / own.WEIGHTS)), {}
+    if (folder / own.RECORD).exists() and (record := own.read_record(folder)).network == network.kind:
+        known = {"predicted_ms": record.predicted_ms, "table_of": record.conditions.device}
+    exports.pack_network(network, out, threads=threads or 1, rounds=rounds, **known)
+    _print_pack(out)
 
 
 # ---- trained networks

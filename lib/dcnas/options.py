@@ -34,6 +34,7 @@ Sigma = Annotated[float, Option(min=0, max=10, help="Noise to add first; 0 for n
 Source = Annotated[
     str, Argument(metavar="IN", help="A picture, a folder of them, or `digits` or `solar`: test images.")
 ]
+TableBatch = Annotated[int, Option(min=1, help="Images at once; the paper's 32, an edge device's 1.")]
 Table = Annotated[Path, Argument(help="The table's JSON file.")]
 Parameters = Annotated[
     list[str] | None,
@@ -79,21 +80,43 @@ class QueueOptions(RunOptions):
     ] = None
 
 
-@dataclass(frozen=True)
-class TableOptions:
-    """A look-up table to measure."""
+@dataclass(frozen=True, kw_only=True)
+class SpaceOptions:
+    """The space of a look-up table, and how to measure it."""
 
-    out: Annotated[Path, Option(help="The JSON file to write.")]
     resolution: Annotated[int, Option(min=32, max=4096, help="Pixels, a multiple of 32.")] = 64
-    batch: Annotated[int, Option(min=1, help="Images at once; the paper's 32, an edge device's 1.")] = 32
-    device: Device = "cpu"
+    batch: TableBatch = 32
     threads: Threads = None
     width: Annotated[float, Option(min=0.01, max=8, help="Multiplier of all channels.")] = 1.0
+    width_step: Annotated[
+        int | None,
+        Option(min=1, max=16, help="Between hidden widths. Not given: 8 in ONNX Runtime, else 1."),
+    ] = None
     stem_stride: Annotated[
         int | None,
         Option(min=1, max=2, help="Of the first stem. Not given: 1 for up to 64 pixels, else 2."),
     ] = None
     rounds: Rounds = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions(SpaceOptions):
+    """A look-up table to measure here."""
+
+    out: Annotated[Path, Option(help="The JSON file to write.")]
+    device: Device = "cpu"
+    runtime: Annotated[
+        Literal["onnxruntime", "pytorch"] | None,
+        Option(help="That the network will run in. Not given: onnxruntime on a CPU that has it."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions(SpaceOptions):
+    """A look-up table to measure on a board."""
+
+    out: Annotated[Path, Argument(metavar="OUT", help="The folder to write.")]
+    batch: TableBatch = 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ the joint networks of Section 3 there are `boxes` as well. Outputs are `denoised
 one that the network gives.
 """
 
-import copy
+import hashlib
 import os
 import tempfile
 import warnings
@@ -14,22 +14,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from ..data.pictures import STRIDE
 from ..errors import InputError
+from ..latency.runtime import OPSET, Outputs, Session, folded
 from ..models.crops import BOX_SIZE
 from ..models.dcnet import JOINING
+from ..nas.packs import begin_pack
 from ..paths import shown
 from .weights import Network
 
 TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
-OPSET = 18
 try:  # of the extra `export`
     import onnx
-    import onnxruntime
     import onnxscript  # noqa: F401, PyTorch's exporter is written in it
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -37,57 +37,6 @@ except ImportError as error:
     raise InputError(
         f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what export needs."
     ) from error
-
-
-def folded(model: nn.Module) -> nn.Module:
-    """A copy for inference in which each batch norm is part of the convolution before it."""
-    model = copy.deepcopy(model).eval()
-    for chain in model.modules():
-        parts = list(chain.named_children()) if isinstance(chain, nn.Sequential) else []
-        for (name, conv), (after, norm) in zip(parts, parts[1:], strict=False):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(chain, name, fuse_conv_bn_eval(conv, norm))
-                setattr(chain, after, nn.Identity())
-    return model
-
-
-class Session(nn.Module):
-    """An ONNX file in ONNX Runtime, as a module: tensors in, (denoised, logits) out, None for what the
-    network lacks.
-    """
-
-    def __init__(self, path: Path, threads: int | None = None):
-        super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        self.names = [output.name for output in self.session.get_outputs()]
-
-    def __deepcopy__(self, memo: dict) -> "Session":
-        return self  # a session has no copies, and keeps nothing between calls
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        feed = {
-            node.name: x.contiguous().numpy()
-            for node, x in zip(self.session.get_inputs(), inputs, strict=True)
-        }
-        outputs = dict(zip(self.names, map(torch.from_numpy, self.session.run(None, feed)), strict=True))
-        return outputs.get("denoised"), outputs.get("logits")
-
-
-class _Outputs(nn.Module):
-    """A network without the outputs that it does not give, which the exporter would not take."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model(*inputs)
-        return (outputs,) if isinstance(outputs, Tensor) else tuple(x for x in outputs if x is not None)
 
 
 @contextmanager
@@ -154,7 +103,7 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
         with warnings.catch_warnings():  # of the exporter about itself
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _Outputs(folded(network.model)),
+                Outputs(folded(network.model)),
                 inputs,
                 part,
                 input_names=["noisy", "boxes"][: len(inputs)],
@@ -172,6 +121,26 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
             reason = f"ONNX Runtime differs from PyTorch by {largest:.2g}, above {TOLERANCE:g}"
             raise InputError(f"{shown(path)} was not written: {reason}.")
     return largest
+
+
+def pack_network(
+    network: Network, folder: Path, *, threads: int = 1, rounds: int = 20, **known: float | str
+) -> Path:
+    """A pack (`nas.packs`) that times a network of Section 4 on a board and compares its outputs there
+    with PyTorch's, which are stored in it; `known`: what the list says about it besides.
+    """
+    if network.of_digits:
+        raise InputError(f"{network.name} is of Section 3; a pack is of a network of Section 4.")
+    size = network.card["resolution"]
+    (noisy,) = example(network, 1, size, size)
+    answers = dict(zip(("denoised", "logits"), outputs(network, noisy), strict=True))
+    arrays = {name: x.numpy() for name, x in (answers | {"noisy": noisy}).items() if x is not None}
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    file = {"file": "network.onnx", "profile": False, "stored": "stored.npz", "digest": digest}
+    begin_pack(folder, "network", 1, size, threads, rounds=rounds, files=[file], **known)
+    np.savez(folder / file["stored"], **arrays)
+    export_onnx(network, folder / file["file"])
+    return folder
 
 
 def quantise(path: Path, out: Path, images: Tensor) -> None:

@@ -55,6 +55,9 @@ class Conditions:
     date: str
     # of the space; files without them are of the paper's
     strides: tuple[Literal[1, 2], ...] = (2, 2, 2, 2, 1, 2, 1)
+    runtime: Literal["pytorch", "onnxruntime"] = "pytorch"
+    runtime_version: str = ""  # of ONNX Runtime, and its execution provider
+    width_step: PositiveInt = 1  # between hidden widths, of which only the multiples are measured
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Table:
             raise InputError(
                 f"the look-up table has {key} for widths of {curve.hidden[0]} to {curve.hidden[-1]}, "
                 f"but {hidden} was asked for."
+            )
+        if hidden % (step := self.conditions.width_step):
+            raise InputError(
+                f"the look-up table has widths in steps of {step}, but {hidden} was asked for."
             )
         return float(np.interp(hidden, curve.hidden, curve.median_ms))
 

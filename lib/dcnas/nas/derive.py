@@ -49,9 +49,8 @@ def _moved(architecture: Architecture, layers: Sequence[int], steps: int) -> Arc
         return architecture
     least = min(choices[i].hidden for i in present)
     for i in present:
-        low, high = choices[i].operator.hidden_range(space.layers[i].in_channels)
-        hidden = choices[i].hidden + steps * round(choices[i].hidden / least)
-        choices[i] = replace(choices[i], hidden=min(max(hidden, low), high))
+        hidden = choices[i].hidden + space.width_step * steps * round(choices[i].hidden / least)
+        choices[i] = replace(choices[i], hidden=space.layers[i].stepped(choices[i].operator, hidden))
     return Architecture(space, tuple(choices))
 
 
@@ -60,15 +59,19 @@ def fit_widths(
 ) -> Architecture:
     """Elasticity scaling of [16]: hidden widths shrunk to the target, then widened while it is kept.
 
-    Widening begins with all stages and goes on with the later ones alone. The operators stay.
+    Widening begins with all stages and goes on with the later ones alone. The operators stay. In steps
+    of more than one channel, which leave more time, each layer is widened by itself as well, the last
+    ones first.
     """
     space = architecture.space
     if latency_ms(architecture) > target_ms:
         layers = range(len(space.layers))
         steps = _steps_until(architecture, layers, -1, lambda a: latency_ms(a) <= target_ms)
         architecture = _moved(architecture, layers, -steps)
-    for first in range(len(space.stages)):
-        layers = [i for stage in space.stages[first:] for i in stage]
+    groups = [[i for stage in space.stages[n:] for i in stage] for n in range(len(space.stages))]
+    if space.width_step > 1:
+        groups += [[i] for i in reversed(range(len(space.layers))) if architecture.choices[i]]
+    for layers in groups:
         steps = _steps_until(architecture, layers, 1, lambda a: latency_ms(a) > target_ms)
         architecture = _moved(architecture, layers, steps - 1)
     return architecture
@@ -169,7 +172,10 @@ def frontier(
         in_encoder = layer.stage < ENCODER_STAGES
         if network == "D-NAS" and not in_encoder:
             operator = space.candidates[int(np.argmax(alpha))]
-            choices, worth = [Choice(operator, operator.start_hidden(layer.in_channels))], [0.0]
+            choices, worth = (
+                [Choice(operator, layer.stepped(operator, operator.start_hidden(layer.in_channels)))],
+                [0.0],
+            )
             times = 0
         else:
             choices, worth = _valued(layer, space.candidates, alpha)
@@ -196,9 +202,8 @@ def _valued(
     """The choices of a layer and their values."""
     choices, values = [], []
     for operator, log_alpha in zip(operators, alpha, strict=True):
-        for hidden in np.unique(
-            np.linspace(*operator.hidden_range(layer.in_channels), WIDTH_STEPS).round().astype(int)
-        ):
+        widths = np.linspace(*layer.hidden_range(operator), WIDTH_STEPS)
+        for hidden in np.unique([layer.stepped(operator, width) for width in widths]):
             choices.append(Choice(operator, int(hidden)))
             values.append(float(log_alpha) + WIDTH_VALUE * np.log2(hidden / layer.in_channels))
     return choices, values
@@ -288,7 +293,7 @@ def _closest_operator_change(
     best, gap_ms = architecture, abs(latency_ms(architecture) - ask_ms)
     for i, layer in enumerate(architecture.space.layers):
         for operator in architecture.space.candidates if architecture.choices[i] else ():
-            for hidden in operator.hidden_range(layer.in_channels):
+            for hidden in layer.hidden_range(operator):
                 choices = list(architecture.choices)
                 choices[i] = Choice(operator, hidden)
                 other = replace(architecture, choices=tuple(choices))

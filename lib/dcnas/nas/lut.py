@@ -23,13 +23,28 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..latency.measure import check_device, device_name, measure_many
 from ..latency.table import Conditions, Correction, Curve, Table
+from ..lazy import Lazy
 from ..paths import shown, write_atomic
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
 from .space import ENCODER_STAGES, Architecture, Choice, Layer, Operator, Space, random_architecture
 
+runtime = Lazy("latency.runtime")  # of an optional package
 RATES = (2, 3, 4, 6, 8)  # expansion rates at which hidden widths are measured
 TFNAS_ENTRIES = 36_480  # of the published table for the same space
 VALIDATION_NETWORKS = 60
+
+
+def space_of(conditions: Conditions, operators: int = 8, classes: int = 2) -> Space:
+    """The space that a table was measured for; its latencies hardly depend on the classes."""
+    c = conditions
+    return Space(operators, c.resolution, classes, c.width, c.strides, c.width_step)
+
+
+def in_runtime(model: nn.Module, conditions: Conditions) -> nn.Module:
+    """A network as the runtime of a table runs it."""
+    if conditions.runtime == "pytorch":
+        return model
+    return runtime.session_of(model, conditions.resolution, conditions.threads)
 
 
 def key_of(layer: Layer, operator: Operator) -> str:
@@ -69,9 +84,10 @@ def variants(layer: Layer, operators: tuple[Operator, ...]) -> list[Choice]:
     """What to measure in a layer: for each curve, an operator at each expansion rate in its range."""
     choices = {}
     for operator in operators:
-        low, high = operator.hidden_range(layer.in_channels)
-        for hidden in (rate * layer.in_channels for rate in RATES):
-            if low <= hidden <= high:
+        least, most = operator.least_hidden(layer.in_channels), operator.most_hidden(layer.in_channels)
+        for rate in RATES:
+            if least <= rate * layer.in_channels <= most:
+                hidden = layer.stepped(operator, rate * layer.in_channels)
                 choices.setdefault((key_of(layer, operator), hidden), Choice(operator, hidden))
     return list(choices.values())
 
@@ -137,6 +153,7 @@ def build_table(
         torch_version=str(torch.__version__),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         strides=space.strides,
+        width_step=space.width_step,
     )
     part = Path(f"{path}.part")
     head = json.loads(json.dumps({"space": repr(space), "passes": passes, **asdict(conditions)}))
@@ -150,7 +167,7 @@ def build_table(
         for n, architecture in enumerate(design(space)):
             decoder = DECODERS[n % len(DECODERS)]
             network = Joint(architecture, decoder).eval().to(place, memory_format=torch.channels_last)
-            networks.append((network, _Stopwatch(network, place), _keys(architecture, decoder)))
+            networks.append((network, _Stopwatch(network, place), keys_of_parts(architecture, decoder)))
     torch.set_num_threads(conditions.threads)
     try:
         bar = dict(initial=done, total=rounds, desc="look-up table", unit="round", disable=not progress)
@@ -160,7 +177,7 @@ def build_table(
             write_atomic(part, json.dumps({"conditions": head, "rounds": n + 1, "samples": samples}))
     finally:
         torch.set_num_threads(before)
-    table = Table(conditions, _curves(samples))
+    table = Table(conditions, curves_of(samples))
     table.save(path)
     part.unlink(missing_ok=True)
     return table
@@ -183,7 +200,7 @@ def _measure(
                     samples.setdefault(keys[name], []).append(round(value, 5))
 
 
-def _keys(architecture: Architecture, decoder: str) -> dict[str, str]:
+def keys_of_parts(architecture: Architecture, decoder: str) -> dict[str, str]:
     """Name of a part of the network to "key@hidden" in the samples."""
     keys = {name: f"{name}@0" for name in ("stem.first", "stem.second", "head")}
     keys["decoder"] = f"decoder {decoder}@0"
@@ -208,7 +225,7 @@ def _resume(part: Path, head: dict) -> tuple[dict, int]:
     return record["samples"], record["rounds"]
 
 
-def _curves(samples: dict[str, list[float]]) -> dict[str, Curve]:
+def curves_of(samples: dict[str, list[float]]) -> dict[str, Curve]:
     points = defaultdict(dict)
     for name, times in samples.items():
         key, hidden = name.rsplit("@", 1)
@@ -239,24 +256,30 @@ def validate_table(
     no fit of both. The frame has a row per network: predicted_ms (uncorrected), corrected_ms,
     measured_ms, spread_ms, half ("fit" or "test").
     """
-    table.require(
-        resolution=space.resolution, width=space.width, strides=space.strides, device=device_name(device)
-    )
+    sizes = {name: getattr(space, name) for name in ("resolution", "width", "strides", "width_step")}
+    table.require(device=device_name(device), **sizes)
     rng, c = np.random.default_rng(seed), table.conditions
     drawn = {f"network {n}": random_architecture(space, rng) for n in range(networks)}
     image = torch.rand(c.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         models = {
-            name: (build_network("C-NAS", architecture), (image,))
+            name: (in_runtime(build_network("C-NAS", architecture), c), (image,))
             for name, architecture in drawn.items()
         }
     options = dict(rounds=rounds, passes=passes, threads=c.threads, device=device, progress=progress)
+    options["channels_last"] = c.memory_format == "channels_last"
     measured, plain = measure_many(models, warmup=1, **options), table.with_correction(Correction())
     frame = pd.DataFrame({"network": list(drawn)})
     frame["predicted_ms"] = [predicted_ms(plain, architecture) for architecture in drawn.values()]
     frame["measured_ms"] = [measured[name].median_ms for name in drawn]
     frame["spread_ms"] = [measured[name].spread_ms for name in drawn]
+    return fit_correction(table, frame, offset)
+
+
+def fit_correction(table: Table, frame: pd.DataFrame, offset: bool = True) -> tuple[pd.DataFrame, Table]:
+    """The columns `half` and `corrected_ms` for a frame of `validate_table`, and the table with its
+    correction."""
     frame["half"] = np.where(frame.index % 2, "test", "fit")
     fit = frame[frame["half"] == "fit"]
     scale, offset_ms = fit["measured_ms"].sum() / fit["predicted_ms"].sum(), 0.0
@@ -305,5 +328,5 @@ def require_operators(table: Table, space: Space) -> None:
     """Raise `InputError` unless the table has every operator of the space."""
     for layer in space.layers:
         for operator in space.candidates:
-            for hidden in operator.hidden_range(layer.in_channels):
+            for hidden in layer.hidden_range(operator):
                 table.part_ms(key_of(layer, operator), hidden)

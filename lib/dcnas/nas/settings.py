@@ -73,7 +73,7 @@ def latency_range_ms(
 ) -> tuple[float, float]:
     """Latencies of the fastest and the slowest network: of all layers, or with learned beta the fastest
     of one block per stage."""
-    ranges = [[o.hidden_range(layer.in_channels) for o in space.candidates] for layer in space.layers]
+    ranges = [[layer.hidden_range(o) for o in space.candidates] for layer in space.layers]
     least, most = ([[pair[end] for pair in layer] for layer in ranges] for end in (0, 1))
     slowest = [float(ms.max()) for ms in operators_ms(table, space, most)]
     fastest = [float(ms.min()) for ms in operators_ms(table, space, least)]

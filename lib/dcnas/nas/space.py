@@ -26,6 +26,7 @@ STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
 SMALL = 64
 MOST_CLASSES = 2**15
 COUNTS = (4, 6, 8)  # how many operators a space may have
+MOST_STEP = 16  # so that each operator has a width: the smallest range is 16 to 32
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
 
@@ -53,10 +54,6 @@ class Operator:
     def least_hidden(self, in_channels: int) -> int:
         """The smallest hidden width: half of the largest."""
         return self.most_hidden(in_channels) // 2
-
-    def hidden_range(self, in_channels: int) -> tuple[int, int]:
-        """The smallest and the largest hidden width."""
-        return self.least_hidden(in_channels), self.most_hidden(in_channels)
 
     def se_hidden(self, in_channels: int) -> int:
         """Channels inside squeeze-and-excitation; 0 without one."""
@@ -100,6 +97,7 @@ class Layer:
     stride: int
     activation: str
     size: int  # of its input map, in pixels
+    width_step: int = 1  # of hidden widths
 
     @property
     def name(self) -> str:
@@ -108,6 +106,16 @@ class Layer:
     @property
     def residual(self) -> bool:
         return self.stride == 1 and self.in_channels == self.out_channels
+
+    def hidden_range(self, operator: Operator) -> tuple[int, int]:
+        """The smallest and the largest hidden width of an operator here, multiples of the step."""
+        least, most = operator.least_hidden(self.in_channels), operator.most_hidden(self.in_channels)
+        return -(-least // self.width_step) * self.width_step, most // self.width_step * self.width_step
+
+    def stepped(self, operator: Operator, hidden: float) -> int:
+        """The hidden width that an operator may have here nearest to `hidden`."""
+        low, high = self.hidden_range(operator)
+        return min(max(self.width_step * round(hidden / self.width_step), low), high)
 
 
 def strides_for(resolution: int, stem: int | None = None) -> tuple[int, ...]:
@@ -120,7 +128,8 @@ class Space:
     """What can be searched: how many operators, for which input and how many classes.
 
     `width` multiplies all channels (Table 4's "upscaled", and small studies); results are multiples of
-    4, at least 8. `strides` are those of the first stem and of the six stages.
+    4, at least 8. `strides` are those of the first stem and of the six stages. Hidden widths are
+    multiples of `width_step`, as devices run some of them faster than those between.
     """
 
     operators: Literal[COUNTS] = 4
@@ -130,6 +139,7 @@ class Space:
     strides: Annotated[
         tuple[Literal[1, 2], ...], Field(min_length=len(STRIDES), max_length=len(STRIDES))
     ] = STRIDES
+    width_step: Annotated[int, Field(ge=1, le=MOST_STEP)] = 1
 
     def __post_init__(self):
         if self.resolution % math.prod(self.strides):
@@ -153,7 +163,8 @@ class Space:
         for s, stage in enumerate(STAGES):
             for b in range(stage.blocks):
                 stride, after = (self.strides[1 + s] if b == 0 else 1), self.channels(stage.channels)
-                layers.append(Layer(s, b, before, after, stride, stage.activation, size))
+                shape = (before, after, stride, stage.activation, size, self.width_step)
+                layers.append(Layer(s, b, *shape))
                 before, size = after, size // stride
         return tuple(layers)
 
@@ -197,6 +208,7 @@ class Architecture:
         }
         # files without them are of the paper's
         head |= {"strides": space.strides} if space.strides != STRIDES else {}
+        head |= {"width_step": space.width_step} if space.width_step != 1 else {}
         lines = ",\n  ".join(json.dumps(layer) for layer in layers)
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 
@@ -206,8 +218,8 @@ def random_architecture(space: Space, rng) -> Architecture:
     choices = []
     for layer in space.layers:
         operator = space.candidates[rng.integers(space.operators)]
-        low, high = operator.hidden_range(layer.in_channels)
-        choices.append(Choice(operator, int(rng.integers(low, high + 1))))
+        low, high = (hidden // space.width_step for hidden in layer.hidden_range(operator))
+        choices.append(Choice(operator, space.width_step * int(rng.integers(low, high + 1))))
     return Architecture(space, tuple(choices))
 
 
@@ -217,9 +229,8 @@ def widened(architecture: Architecture, width: float) -> Architecture:
     places = zip(architecture.space.layers, space.layers, architecture.choices, strict=True)
     for before, layer, choice in places:
         if choice is not None:
-            hidden = round(choice.hidden / before.in_channels * layer.in_channels)
-            low, high = choice.operator.hidden_range(layer.in_channels)
-            choice = Choice(choice.operator, min(max(hidden, low), high))
+            hidden = choice.hidden / before.in_channels * layer.in_channels
+            choice = Choice(choice.operator, layer.stepped(choice.operator, hidden))
         choices.append(choice)
     return Architecture(space, tuple(choices))
 
@@ -263,10 +274,12 @@ def _architecture(file: _File) -> Architecture:
             choices.append(None)
             continue
         operator = by_name[block.operator]
-        low, high = operator.hidden_range(layer.in_channels)
-        if not low <= block.hidden <= high:
+        low, high = layer.hidden_range(operator)
+        if layer.stepped(operator, block.hidden) != block.hidden:
+            steps = f" in steps of {layer.width_step}" if layer.width_step > 1 else ""
             raise InputError(
-                f"the hidden width of {layer.name} is {block.hidden}, but {low} to {high} were expected."
+                f"the hidden width of {layer.name} is {block.hidden}, but {low} to {high}{steps} were "
+                "expected."
             )
         if layer.block and choices[-1] is None:
             raise InputError(f"{layer.name} is there, but the block before it is left out.")
@@ -281,5 +294,8 @@ def _architecture(file: _File) -> Architecture:
 
 def log_size(space: Space) -> float:
     """Decimal logarithm of the number of architectures, widths included: how large the space is."""
-    layers = ([o.hidden_range(layer.in_channels) for o in space.candidates] for layer in space.layers)
-    return sum(math.log10(sum(high - low + 1 for low, high in ranges)) for ranges in layers)
+    layers, step = (
+        ([layer.hidden_range(o) for o in space.candidates] for layer in space.layers),
+        space.width_step,
+    )
+    return sum(math.log10(sum((high - low) // step + 1 for low, high in ranges)) for ranges in layers)

@@ -39,7 +39,7 @@ class MixedLayer(nn.Module):
         inside = layer.in_channels
         blocks = (make_block(layer, o, o.most_hidden(inside), affine=False) for o in operators)
         self.blocks = nn.ModuleList(blocks)
-        self.hidden = [o.start_hidden(inside) for o in operators]
+        self.hidden = [layer.stepped(o, o.start_hidden(inside)) for o in operators]
         self.alphas = nn.Parameter(torch.full((len(operators),), 1 / len(operators)).log())
 
     def one(self, x: Tensor, index: int) -> Tensor:

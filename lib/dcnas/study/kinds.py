@@ -1,4 +1,5 @@
-"""The kinds of run: a search, a derivation, a training, a filter, each said by all that makes it that run.
+"""The kinds of run: a search, a derivation, a training, a filter, each said by all that makes it that
+run.
 
 A run is named by the hash of its fields, so equal names mean equal runs.
 """
@@ -7,8 +8,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from ..data.images import ImageSet, load_images
+from ..latency.table import load_table
 from ..nas.settings import SearchSettings
 from ..nas.space import Space
 from ..training import Settings
@@ -58,12 +61,14 @@ class Search(Named):
 
     @property
     def space(self) -> Space:
+        step = load_table(Path(self.table)).conditions.width_step if self.scale == "own" else 1
         return Space(
             self.operators,
             self.photos["resolution"],
             len(images_of(self).classes),
             self.width,
             self.strides,
+            step,
         )
 
     def with_target(self, target_ms: float) -> SearchSettings:
@@ -102,7 +107,9 @@ class Derivation(Named):
 
 @dataclass(frozen=True)
 class Run(Named):
-    """One training and its evaluation, completely; equal runs give equal bits on the same machine (CPU)."""
+    """One training and its evaluation, completely; equal runs give equal bits on the same machine
+    (CPU).
+    """
 
     label: str  # the network's name in tables and figures
     scale: str

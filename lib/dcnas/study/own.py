@@ -32,10 +32,10 @@ from ..errors import InputError, in_file
 from ..latency.measure import device_named
 from ..latency.table import Conditions, load_table
 from ..models import count_flops, count_parameters
-from ..nas.lut import predicted_ms
+from ..nas.lut import predicted_ms, space_of
 from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
 from ..nas.settings import check_target
-from ..nas.space import Space, load_architecture, save_architecture
+from ..nas.space import load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
 from ..training import evaluate as evaluate_images
@@ -157,7 +157,7 @@ def search_run(options: SearchOptions) -> Search:
         noisy=options.noisy,
         threads=_threads(options),
     )
-    space = Space(run.operators, c.resolution, 2, c.width, c.strides)
+    space = space_of(c, run.operators)
     check_target(space, table, run.with_target(options.target_ms))
     return run
 

@@ -92,7 +92,8 @@ def obtain(
     needed = needs(run)
     if needed is not None and parallel.world() > 1 and not is_complete(needed):
         raise InputError(
-            f"{run.title} needs {needed.title}, which is not complete; make that first, without torchrun."
+            f"{run.title} needs {needed.title}, which is not complete; make that first, without "
+            "torchrun."
         )
     if needed is not None and not obtain(
         needed, device=device, progress=progress, deadline=deadline, wait=wait
@@ -245,7 +246,10 @@ def _search(
     if not parallel.is_first():
         return True
     table = table_of(run)
-    table.require(resolution=run.photos["resolution"], width=run.width, strides=run.strides)
+    if run.scale != "own":
+        table.require(runtime="pytorch")  # in which all of the study is measured
+    sizes = dict(width=run.width, strides=run.strides, width_step=run.space.width_step)
+    table.require(resolution=run.photos["resolution"], **sizes)
     if run.scale not in (
         "smoke",
         "own",

@@ -169,7 +169,7 @@ def table(measured: Table, space: Space) -> Panel:
         place, points = space.layers[layer - 1], []
         for operator, line in zip(space.candidates, lines):
             curve = measured.curves[key_of(place, operator)]
-            low, high = operator.hidden_range(place.in_channels)
+            low, high = place.hidden_range(operator)
             own = [(x, ms) for x, ms in zip(curve.hidden, curve.median_ms) if low <= x <= high]
             line.set_data(*np.transpose(own))
             points += own

@@ -1,0 +1,203 @@
+"""The look-up table in ONNX Runtime: networks packed for a device, and the table from what it measured.
+
+A pack is a folder with ONNX files, a list of them and the script `measure.py` (`latency.board`), which
+needs numpy and onnxruntime alone, so that a board without PyTorch can run it; a table for this machine
+comes about in the same way. As in `nas.lut`, blocks are timed inside whole networks of `design`: there
+they have the neighbours, the cache and the memory layout of real use, and the runtime's optimisations go
+across their borders. Blocks alone, or differences of chains with and without one, would each pay for a
+change of layout that whole networks have once, and a difference of two whole networks has the noise of
+both. The runtime's own profiler says what each node took; what it leaves out, the time between nodes,
+the correction adds, which is fitted on whole networks timed without it.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import BaseModel, Field, PositiveInt
+from tqdm.auto import tqdm
+
+from ..errors import InputError, in_file
+from ..latency.table import Conditions, Milliseconds, Table
+from ..lazy import Lazy
+from ..paths import shown, write_atomic
+from .lut import VALIDATION_NETWORKS, curves_of, design, fit_correction, keys_of_parts, parts
+from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network
+from .space import Space, random_architecture
+
+try:  # of the extra `export`
+    from ..latency import board
+except ImportError as error:
+    raise InputError(
+        f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what ONNX Runtime needs."
+    ) from error
+
+runtime = Lazy("latency.runtime")  # of an optional package
+SCRIPT, PASSES = "measure.py", 5
+# ONNX Runtime lays channels out in blocks of 8 or 16; where they do not fit, its kernels are slow
+WIDTH_STEP = 8
+
+
+class _File(BaseModel):
+    """An ONNX file of a pack: how the names of its nodes begin, part by part, or the parts' entries."""
+
+    file: str
+    profile: bool
+    parts: dict[str, str] | list[tuple[str, int]]
+
+
+class _Pack(BaseModel):
+    kind: Literal["table"]
+    space: Space
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    torch_version: str
+    rounds: PositiveInt
+    passes: PositiveInt
+    threads: PositiveInt
+    files: list[_File]
+
+
+class _Measured(BaseModel):
+    """What `measure.py` writes."""
+
+    format: Literal[1]
+    pack: _Pack
+    device: str
+    threads: PositiveInt
+    runtime: str
+    date: str
+    rounds: int
+    samples: dict[str, Annotated[list[Milliseconds], Field(min_length=1)]]
+
+
+def begin_pack(folder: Path, kind: str, batch: int, resolution: int, threads: int, **more) -> None:
+    """Write the list and the script of a pack, before the files that it lists; `InputError` if the
+    folder holds another one.
+    """
+    shape = [batch, IMAGE_CHANNELS, resolution, resolution]
+    record = {"kind": kind, "shape": shape, "threads": threads, "passes": PASSES, **more}
+    text, path = json.dumps(record, indent=1) + "\n", folder / board.LIST
+    if path.exists() and path.read_text() != text:
+        raise InputError(f"{shown(folder)} holds another pack; remove it, or use the settings it had.")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(board.__file__, folder / SCRIPT)
+    write_atomic(path, text)
+
+
+def pack_table(
+    space: Space,
+    folder: Path,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    rounds: int = 12,
+    networks: int = VALIDATION_NETWORKS,
+    progress: bool = True,
+) -> Path:
+    """A pack that measures a table of a space, and holds it against so many random whole networks."""
+    files, build, rng = [], {}, np.random.default_rng(0)
+    for n, architecture in enumerate(design(space)):
+        decoder = DECODERS[n % len(DECODERS)]
+        keys = {_prefix(part): key for part, key in keys_of_parts(architecture, decoder).items()}
+        # the node of an output has the output's name
+        keys |= {"denoised": keys["/model/decoder/"], "logits": keys["/model/head/"]}
+        files.append(_File(file=f"blocks-{n:02}.onnx", profile=True, parts=keys))
+        build[files[-1].file] = partial(Joint, architecture, decoder)
+    for n in range(networks):
+        architecture = random_architecture(space, rng)
+        files.append(_File(file=f"network-{n:02}.onnx", profile=False, parts=parts(architecture)))
+        build[files[-1].file] = partial(build_network, "C-NAS", architecture)
+    sizes = dict(space=asdict(space), rounds=rounds, torch_version=str(torch.__version__))
+    listed = [file.model_dump() for file in files]
+    begin_pack(folder, "table", batch, space.resolution, threads, files=listed, **sizes)
+    with torch.random.fork_rng():
+        for name, network in tqdm(build.items(), desc="pack", unit="network", disable=not progress):
+            if not (folder / name).exists():
+                torch.manual_seed(0)
+                runtime.write_graph(network(), folder / f"{name}.part", space.resolution).replace(
+                    folder / name
+                )
+    return folder
+
+
+def _prefix(part: str) -> str:
+    """How the names of the nodes of a part begin: of stage1.block2 with /model/stages.0.1/."""
+    place = re.fullmatch(r"stage(\d+)\.block(\d+)", part)
+    module = f"stages.{int(place[1]) - 1}.{int(place[2]) - 1}" if place else part.removeprefix("stem.")
+    return f"/model/{module}/"
+
+
+def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
+    """The table of a file that `measure.py` wrote, and the frame of its validation."""
+    with in_file(path):
+        measured = _Measured.model_validate_json(Path(path).read_bytes())
+    pack, samples = measured.pack, measured.samples
+    if measured.rounds < pack.rounds:
+        rounds = f"{measured.rounds} of {pack.rounds} rounds"
+        raise InputError(f"{shown(path)} has {rounds}; run {SCRIPT} again, it goes on.")
+    space = pack.space
+    conditions = Conditions(
+        device=measured.device,
+        threads=measured.threads,
+        batch=pack.shape[0],
+        resolution=space.resolution,
+        width=space.width,
+        memory_format="contiguous",
+        precision="float32",
+        torch_version=pack.torch_version,
+        date=measured.date,
+        strides=space.strides,
+        width_step=space.width_step,
+        runtime="onnxruntime",
+        runtime_version=measured.runtime,
+    )
+    whole = {file.file: file.parts for file in pack.files if not file.profile}
+    table = Table(conditions, curves_of({key: ms for key, ms in samples.items() if key not in whole}))
+    if not whole:
+        return table, None
+    frame = pd.DataFrame({"network": list(whole)})
+    frame["predicted_ms"] = [table.total_ms(entries) for entries in whole.values()]
+    quartiles = np.array([np.quantile(samples[file], [0.25, 0.5, 0.75]) for file in whole])
+    frame["measured_ms"], frame["spread_ms"] = quartiles[:, 1], quartiles[:, 2] - quartiles[:, 0]
+    frame, table = fit_correction(table, frame)
+    return table, frame
+
+
+def build_table(
+    space: Space,
+    path: Path,
+    *,
+    batch: int = 32,
+    device: str = "cpu",
+    threads: int | None = None,
+    rounds: int = 12,
+    progress: bool = True,
+) -> Table:
+    """`nas.lut.build_table` in ONNX Runtime, of this machine's processor. What a killed call measured is
+    in the folder `path`.part, and the same call goes on."""
+    if device != "cpu":
+        raise InputError(
+            f"device is {device!r}, but ONNX Runtime is timed on the processor alone; name the runtime "
+            "pytorch for a GPU."
+        )
+    folder = Path(f"{path}.part")
+    if folder.is_file():
+        raise InputError(f"{shown(folder)} was begun in PyTorch; remove it, or name that runtime.")
+    threads = threads or torch.get_num_threads()
+    how = dict(batch=batch, threads=threads, rounds=rounds, progress=progress)
+    pack_table(space, folder, networks=0, **how)
+    try:
+        board.measure(folder, limit_pct=float("inf"), progress=progress)
+    except board.Refusal as refusal:
+        raise InputError(str(refusal)) from None
+    table, _ = read_table(folder / board.RESULT)
+    table.save(path)
+    shutil.rmtree(folder)
+    return table

@@ -50,15 +50,13 @@ def _unfinished(path: Path) -> Iterator[Path]:
 
 
 def example(network: Network, batch: int = 2, rows: int = 64, columns: int = 96) -> tuple[Tensor, ...]:
-    """Random inputs of a network; those that take boxes have a batch of 1."""
+    """Random inputs of a network; those that take boxes have a batch of 1, and `batch` boxes."""
     images = torch.rand(
         batch, network.channels, rows, columns, generator=torch.Generator().manual_seed(0)
     )
-    return (
-        (images[:1], torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]))
-        if network.kind in JOINING
-        else (images,)
-    )
+    if network.kind not in JOINING:
+        return (images,)
+    return images[:1], torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]] * batch])  # 1 would become a constant
 
 
 def outputs(network: Network, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:

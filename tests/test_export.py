@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcnas import cli
+from dcnas import __version__, cli
 from dcnas.deploy import export
 from dcnas.deploy.weights import Network
 from dcnas.errors import InputError
@@ -56,6 +56,20 @@ def test_two_outputs_dynamic_and_without_batch_norm(joint):
         assert denoised.shape == shape and logits.shape == (shape[0], 3)
         assert export.difference(network, session, [inputs]) <= export.TOLERANCE
     assert {path.name} == {p.name for p in path.parent.iterdir()}  # one file, nothing beside it
+
+
+def test_a_file_says_what_a_program_on_a_board_must_know(joint):
+    """Read by ONNX Runtime alone, and the same after more was added."""
+    network, path, _ = joint
+    facts = export.Session(path).session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == ["a", "b", "c"] and json.loads(facts["input_range"]) == [0, 1]
+    assert json.loads(facts["stride"]) == 32 and facts["input"] == "noisy: (batch, 3, rows, columns), RGB"
+    assert facts["licence"].startswith("software: MIT; weights: as the images permit") and facts["network"] == "DC-NAS"
+    before = export.Session(path)(torch.ones(1, 3, 32, 32))
+    export.mark(path, device="my board", stride=32)
+    after = export.Session(path)
+    assert after.session.get_modelmeta().custom_metadata_map == facts | {"device": "my board"}
+    assert all(torch.equal(a, b) for a, b in zip(before, after(torch.ones(1, 3, 32, 32)), strict=True))
 
 
 def test_folding_changes_nothing_but_the_layers(joint):
@@ -116,5 +130,9 @@ def test_the_command_on_a_network_that_ships(tmp_path, capsys):
     text, result = capsys.readouterr().out, json.loads(out.with_suffix(".onnx.json").read_text())
     assert "times as fast as PyTorch" in text and result["largest_difference"] <= export.TOLERANCE
     assert result["latency_ms"].keys() == {"PyTorch", "ONNX Runtime"}
+    facts = export.Session(out).session.get_modelmeta().custom_metadata_map
+    assert facts["device"] == result["device"] and facts["dcnas_version"] == __version__ and facts["network"] == "integrated"
+    ms, threads = result["latency_ms"]["ONNX Runtime"]["median"], result["threads"]
+    assert facts["latency"] == f"{ms:.3f} ms at batch 1, 96 x 96 px, {threads} threads"
     with pytest.raises(InputError, match="dc-net-reduced-integrated is of Section 3: .*, and has no 8-bit copy"):
         cli.app([*command, "--int8"], standalone_mode=False)

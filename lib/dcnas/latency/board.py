@@ -6,8 +6,8 @@
 numpy and onnxruntime, nothing else. Leave the machine alone meanwhile. Killed, the same command goes on.
 
 Networks take turns, round after round, so that drift hits all alike, and each is loaded anew for its
-turn, so that memory holds one at a time. Of those whose parts are listed the runtime's own profiler gives the
-time of each node, summed by part: nodes as its graph optimisations leave them, between their neighbours.
+turn, so that memory holds one at a time. Of those whose parts are listed the runtime's own profiler
+gives the time of each node, summed by part: nodes as its graph optimisations leave them, between their neighbours.
 """
 
 import argparse
@@ -95,8 +95,8 @@ def require_quiet(path, threads, image, limit_pct):
     if gap_pct > limit_pct:
         raise Refusal(
             f"the machine is busy: two timings of one network, {first:.2f} and {second:.2f} ms, differ "
-            f"by {gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again, it goes "
-            "on."
+            f"by {gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again; it "
+            "goes on."
         )
 
 

@@ -205,7 +205,7 @@ def test_a_quiet_board_gives_the_times_that_it_has(pack, tmp_path, capsys):
         device_named(c.device)
     predicted = [lut.predicted_ms(plain, random_architecture(TINY, rng)) for rng in [np.random.default_rng(0)] for _ in range(6)]
     assert frame["predicted_ms"].tolist() == pytest.approx(predicted, rel=1e-4)
-    assert table.correction.scale == pytest.approx(1.3, rel=1e-3) and table.correction.offset_ms == pytest.approx(0.1, abs=1e-2)
+    assert table.correction.scale == pytest.approx(1.3, rel=0.01) and table.correction.offset_ms == pytest.approx(0.1, abs=0.02)
     assert lut.table_errors(frame)["max_pct"] < 0.01 and list(frame["half"]) == ["fit", "test"] * 3
     assert {key: curve.hidden for key, curve in table.curves.items()} == {k: c.hidden for k, c in plain.curves.items()}
 

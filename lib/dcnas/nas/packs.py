@@ -41,7 +41,7 @@ except ImportError as error:
     ) from error
 
 runtime = Lazy("latency.runtime")  # of an optional package
-SCRIPT, PASSES = "measure.py", 5
+SCRIPT, PASSES = "measure.py", 10
 # ONNX Runtime lays channels out in blocks of 8 or 16; where they do not fit, its kernels are slow
 WIDTH_STEP = 8
 

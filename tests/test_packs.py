@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from dcnas.latency.table import load_table
 from dcnas.nas import lut, packs
 from dcnas.nas.networks import build_network
 from dcnas.nas.space import Space, random_architecture
+from dcnas.study import derivation
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -294,3 +296,25 @@ def test_a_found_network_on_a_board(tmp_path):
     np.savez(folder / "stored.npz", **(stored | {"logits": stored["logits"] + 0.1}))
     ended = on_a_board(folder, tmp_path, *ANY)
     assert ended.returncode == 3 and "Largest difference from the stored outputs: 0.1" in ended.stdout
+
+
+def test_a_table_is_built_in_onnx_runtime_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    built = []
+    for module in (packs, lut):
+        build = lambda space, path, module=module, **_: built.append((module, space.width_step)) or linear_table(space)  # noqa: E731
+        monkeypatch.setattr(module, "build_table", build)
+    for more in ([], ["--runtime", "pytorch"], ["--device", "cuda"], ["--width-step", "16"]):
+        cli.app(["lut", "build", "--out", str(tmp_path / "t.json"), *more], standalone_mode=False)
+    assert built == [(packs, 8), (lut, 1), (lut, 1), (packs, 16)]
+
+
+def test_a_derivation_measures_in_the_runtime_of_its_table():
+    """Networks and references are ONNX Runtime's, and their latencies come with the slowdown of the references."""
+    plain = linear_table(TINY, 1)
+    table = replace(plain, conditions=replace(plain.conditions, runtime="onnxruntime", memory_format="contiguous"))
+    network = build_network("DC-NAS", random_architecture(TINY, np.random.default_rng(0)))
+    with patch.object(derivation, "measure_many", wraps=derivation.measure_many) as measure:
+        times, slowdown = derivation.latencies_by_table({"mine": network}, table, rounds=2)
+    models = [model for model, _ in measure.call_args.args[0].values()]
+    assert len(models) == 1 + derivation.REFERENCES and all(isinstance(m, runtime.Session) for m in models)
+    assert times["mine"].median_ms > 0 and slowdown > 0 and times["mine"].memory_format == "contiguous_format"

@@ -1,7 +1,9 @@
-"""Evaluation speed on a CPU: all metrics at eleven noise levels against the bare forward passes that they need.
+"""Evaluation speed on a CPU: all metrics at eleven noise levels against the bare forward passes that
+they need.
 
-The reduced UNet on the test images, in turns of one batch of images in one process, so that other load on the machine hits both
-alike. Times of other machines, or of other moments, are not comparable; the ratio is.
+The reduced UNet on the test images, in turns of one batch of images in one process, so that other load
+on the machine hits both alike. Times of other machines, or of other moments, are not comparable; the
+ratio is.
 
     python benchmarks/evaluation.py --images 1000 --json results.json
 """
@@ -32,7 +34,15 @@ def evaluation_seconds(model: torch.nn.Module, data: TwoDigits) -> float:
     """Images, noise, forward passes, PSNR and SSIM, as `dcnas.study.runs` puts them together."""
     start = time.perf_counter()
     noisy = bank_noisy(data.images)
-    evaluate(lambda x, boxes: predict("denoise", model, x, boxes), data.images, data.boxes, data.labels, noisy, SIGMAS, batch=BATCH)
+    evaluate(
+        lambda x, boxes: predict("denoise", model, x, boxes),
+        data.images,
+        data.boxes,
+        data.labels,
+        noisy,
+        SIGMAS,
+        batch=BATCH,
+    )
     return time.perf_counter() - start
 
 
@@ -46,7 +56,9 @@ def forward_seconds(model: torch.nn.Module, noisy: torch.Tensor) -> float:
 
 
 def measure(images: int = 1_000, threads: int = 2, progress: bool = True) -> list[tuple[float, float]]:
-    """Seconds of (evaluation, forward passes) for each batch of test images; the first turn of each is not counted."""
+    """Seconds of (evaluation, forward passes) for each batch of test images; the first turn of each is
+    not counted.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -57,7 +69,12 @@ def measure(images: int = 1_000, threads: int = 2, progress: bool = True) -> lis
         seconds = []
         for start in tqdm([0, *starts], desc="evaluation", unit="batch", disable=not progress):
             rows = slice(start, start + BATCH)
-            data = TwoDigits(everything.images[rows], everything.boxes[rows], everything.labels[rows], everything.digits[rows])
+            data = TwoDigits(
+                everything.images[rows],
+                everything.boxes[rows],
+                everything.labels[rows],
+                everything.digits[rows],
+            )
             noisy = data.images / 255 + 0.5 * torch.randn(data.images.shape)
             seconds.append((evaluation_seconds(model, data), forward_seconds(model, noisy)))
         return seconds[1:]
@@ -74,7 +91,10 @@ def report(seconds: list[tuple[float, float]], images: int) -> dict[str, float |
     print(f"{images} images at {len(SIGMAS)} noise levels")
     print(f"evaluation      {whole:8.2f} s  {images * len(SIGMAS) / whole:8.1f} images/s")
     print(f"forward passes  {forward:8.2f} s  {images * len(SIGMAS) / forward:8.1f} images/s")
-    print(f"evaluation / forward passes: {middle:.3f} (quartiles {low:.3f} to {high:.3f}), at most {TARGET} wanted: {verdict}")
+    print(
+        f"evaluation / forward passes: {middle:.3f} (quartiles {low:.3f} to {high:.3f}), at most "
+        f"{TARGET} wanted: {verdict}"
+    )
     return {
         "evaluation_s": whole,
         "forward_s": forward,
@@ -96,7 +116,11 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("images and threads from 1 on were expected")
     found = report(measure(options.images, options.threads), options.images)
     if options.json:
-        settings = {"device": device_name(torch.device("cpu")), "torch": torch.__version__, "threads": options.threads}
+        settings = {
+            "device": device_name(torch.device("cpu")),
+            "torch": torch.__version__,
+            "threads": options.threads,
+        }
         options.json.write_text(json.dumps(settings | found, indent=1))
 
 

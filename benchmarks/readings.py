@@ -1,8 +1,9 @@
-"""Latencies of Section 4's kinds of networks on one device: synchronised, and as the authors' public script reads the clock.
+"""Latencies of Section 4's kinds of networks on one device: synchronised, and as the authors' public
+script reads the clock.
 
-That script takes the mean of 1,000 passes after 100 at 32 x 3 x 224 x 224 on CUDA without synchronising. Here every network is read
-both ways, at 224 and at 64 pixels, in batches of 32 and of 1; on a CPU both readings are the same. Writes
-data/latency/readings-DEVICE.csv.
+That script takes the mean of 1,000 passes after 100 at 32 x 3 x 224 x 224 on CUDA without synchronising.
+Here every network is read both ways, at 224 and at 64 pixels, in batches of 32 and of 1; on a CPU both
+readings are the same. Writes data/latency/readings-DEVICE.csv.
 
     python benchmarks/readings.py --device cuda
 """
@@ -24,7 +25,9 @@ LARGE = dict(b=64, d=5, m=2, c=2)  # Table 4
 
 
 def networks(resolution: int) -> dict[str, torch.nn.Module]:
-    """The study's kinds of networks, searched ones with operators at chance, and others that a reader would ask about."""
+    """The study's kinds of networks, searched ones with operators at chance, and others that a reader
+    would ask about.
+    """
     from torchvision import models
 
     space = Space(4, resolution, 100, strides=strides_for(resolution))
@@ -33,7 +36,10 @@ def networks(resolution: int) -> dict[str, torch.nn.Module]:
     for size, unet in UNETS.items():
         for name in ("UNet", "DC-Net", "DC-Net_tail"):
             made[f"{name} {size}"] = build_manual(name, unet, space.classes, architecture)
-    made |= {"UNet large": build_manual("UNet", LARGE, space.classes), "DnCNN": build_manual("DnCNN", {}, space.classes)}
+    made |= {
+        "UNet large": build_manual("UNet", LARGE, space.classes),
+        "DnCNN": build_manual("DnCNN", {}, space.classes),
+    }
     for name in ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"):
         made[name] = OnlyClassifies(getattr(models, name)(num_classes=space.classes))
     return made
@@ -56,13 +62,23 @@ def main() -> None:
         for batch in asked.batches:
             image = torch.rand(batch, IMAGE_CHANNELS, resolution, resolution)
             found = measure_many(
-                {name: (network, image) for name, network in made.items()}, rounds=asked.rounds, warmup=asked.warmup,
-                passes=asked.passes, device=asked.device, unsynchronised=True, progress=True,
-            )  # fmt: skip
-            rows += [{"network": name, "resolution": resolution, **latency.as_row()} for name, latency in found.items()]
+                {name: (network, image) for name, network in made.items()},
+                rounds=asked.rounds,
+                warmup=asked.warmup,
+                passes=asked.passes,
+                device=asked.device,
+                unsynchronised=True,
+                progress=True,
+            )
+            rows += [
+                {"network": name, "resolution": resolution, **latency.as_row()}
+                for name, latency in found.items()
+            ]
     slug = re.sub(r"\W+", "-", device_name(asked.device).lower()).strip("-")
     frame = pd.DataFrame(rows)
-    path = write_atomic(latency_dir() / f"readings-{slug}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    path = write_atomic(
+        latency_dir() / f"readings-{slug}.csv", frame.to_csv(index=False, lineterminator="\n")
+    )
     frame["share"] = frame["unsynchronised_ms"] / frame["mean_ms"]
     shown_columns = ["network", "resolution", "batch", "median_ms", "unsynchronised_ms", "share"]
     print(frame[shown_columns].round(3).to_string(index=False))

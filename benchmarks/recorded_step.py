@@ -1,4 +1,5 @@
-"""A training step on a GPU, replayed as a CUDA graph against launched from Python, in turns of a few steps in one process.
+"""A training step on a GPU, replayed as a CUDA graph against launched from Python, in turns of a few
+steps in one process.
 
 Times of other machines, or of other moments, are not comparable; the ratios are.
 
@@ -52,7 +53,10 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("recorded_step: there is no GPU here, and only there a step is recorded")
     device, wanted = torch.device("cuda"), ("UNet b=8 d=4 m=1.5 c=2", "DC-Net Baseline Sequential")
-    print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {rounds} rounds of {TURN} steps")
+    print(
+        f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {rounds} rounds of "
+        f"{TURN} steps"
+    )
     for run in (run for run in runs("section3", "gpu") if run.label in wanted and run.seed == 0):
         turns = {word: contender(run, word == "recorded", device) for word in ("eager", "recorded")}
         times = {word: [] for word in turns}
@@ -62,7 +66,8 @@ def main() -> None:
         low, middle, high = np.quantile(np.divide(times["recorded"], times["eager"]), [0.25, 0.5, 0.75])
         print(
             f"{run.label}, batch {run.batch}: eager {np.median(times['eager']):.2f} ms, recorded "
-            f"{np.median(times['recorded']):.2f} ms, ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f})"
+            f"{np.median(times['recorded']):.2f} ms, ratio {middle:.2f} (quartiles {low:.2f} to "
+            f"{high:.2f})"
         )
 
 

@@ -1,10 +1,12 @@
-"""An engineer's whole way, timed: 2,000 small photographs, a look-up table of this machine, a search for the middle of its range.
+"""An engineer's whole way, timed: 2,000 small photographs, a look-up table of this machine, a search for
+the middle of its range.
 
     python benchmarks/search_end_to_end.py OUT [--data PHOTOS]
 
-Runs `dcnas lut build`, `lut validate` and `search` with their defaults, alone on the machine, and prints how long each takes and
-how far the network is from its target. Asked: the search ends in 15 minutes on two cores, within 3% of its target. Without --data
-it takes 2,000 photographs of solar cells, which it writes into OUT first.
+Runs `dcnas lut build`, `lut validate` and `search` with their defaults, alone on the machine, and prints
+how long each takes and how far the network is from its target. Asked: the search ends in 15 minutes on
+two cores, within 3% of its target. Without --data it takes 2,000 photographs of solar cells, which it
+writes into OUT first.
 """
 
 import argparse
@@ -42,7 +44,9 @@ def timed(*words) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
@@ -50,12 +54,27 @@ def main() -> None:
     minutes = {"build": timed("lut", "build", "--resolution", 64, "--batch", 1, "--out", board)}
     minutes["validate"] = timed("lut", "validate", board)
     table = load_table(board)
-    middle = sum(latency_range_ms(Space(4, table.conditions.resolution, 2, table.conditions.width), table, "DC-NAS")) / 2
+    middle = (
+        sum(
+            latency_range_ms(
+                Space(4, table.conditions.resolution, 2, table.conditions.width), table, "DC-NAS"
+            )
+        )
+        / 2
+    )
     out = args.out / "network"
-    minutes["search"] = timed("search", "--data", data, "--lut", board, "--target-ms", f"{middle:.2f}", "--out", out)
+    minutes["search"] = timed(
+        "search", "--data", data, "--lut", board, "--target-ms", f"{middle:.2f}", "--out", out
+    )
     found = json.loads((out / "search.json").read_text())
-    print(f"{table.conditions.device}:", ", ".join(f"{name} {taken:.1f} min" for name, taken in minutes.items()))
-    print(f"target {middle:.2f} ms, measured {found['measured_ms']:.2f}: {found['error_pct']:+.1f}% (± {found['noise_ms']:.2f} ms)")
+    print(
+        f"{table.conditions.device}:",
+        ", ".join(f"{name} {taken:.1f} min" for name, taken in minutes.items()),
+    )
+    print(
+        f"target {middle:.2f} ms, measured {found['measured_ms']:.2f}: {found['error_pct']:+.1f}% "
+        f"(± {found['noise_ms']:.2f} ms)"
+    )
     sys.exit(minutes["search"] > MINUTES or abs(found["error_pct"]) > PERCENT)
 
 

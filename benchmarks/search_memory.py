@@ -1,4 +1,5 @@
-"""Memory of a search on the CPU: the largest space with the decoder (both losses), batch 32, 64 pixels, and its derivation.
+"""Memory of a search on the CPU: the largest space with the decoder (both losses), batch 32, 64 pixels,
+and its derivation.
 
     python benchmarks/search_memory.py
 
@@ -26,7 +27,9 @@ def peak_gib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--steps", type=int, default=4)
@@ -35,15 +38,20 @@ def main() -> None:
     space, before = Space(8, args.resolution, 4), peak_gib()
     table = flat_table(space)
     target = 18.0 + 3.0 + 1.0  # ms: everything costs 1
-    searcher = Searcher(space, table, SearchSettings(target_ms=target, steps_per_epoch=1, learn_beta=True, loss="both"))
-    clean = torch.rand(args.batch, 3, args.resolution, args.resolution).contiguous(memory_format=torch.channels_last)
+    searcher = Searcher(
+        space, table, SearchSettings(target_ms=target, steps_per_epoch=1, learn_beta=True, loss="both")
+    )
+    clean = torch.rand(args.batch, 3, args.resolution, args.resolution).contiguous(
+        memory_format=torch.channels_last
+    )
     batch = Batch(clean, clean + 0.5 * torch.randn_like(clean), None, torch.randint(4, (args.batch,)))
     for step in range(args.steps):
         searcher.weight_step(step, batch)
         searcher.alpha_step(step, batch, 5.0)
     searcher.scale_elastically()
     fit_widths(searcher.argmax(), target, lambda a: predicted_ms(table, a, "DC-NAS"))
-    text = f"batch {args.batch}, {args.resolution} px: {peak_gib():.2f} GiB at most, of which {before:.2f} before the search"
+    text = f"batch {args.batch}, {args.resolution} px: {peak_gib():.2f} GiB at most"
+    text += f", of which {before:.2f} before the search"
     print(f"{text}; at most {LIMIT_GIB:g} asked")
     sys.exit(peak_gib() > LIMIT_GIB)
 

@@ -1,11 +1,14 @@
-"""One search step beside TF-NAS's own code: the same batch, resolution, classes and eight operators, on the same threads.
+"""One search step beside TF-NAS's own code: the same batch, resolution, classes and eight operators, on
+the same threads.
 
-A step trains weights on two paths, and every second step alphas with all operators: a weight step plus half an alpha step.
-TF-NAS is not part of this project: clone it (https://github.com/AberHu/TF-NAS) and say where it lies.
+A step trains weights on two paths, and every second step alphas with all operators: a weight step plus
+half an alpha step. TF-NAS is not part of this project: clone it (https://github.com/AberHu/TF-NAS) and
+say where it lies.
 
     python benchmarks/search_step.py --peer ../TF-NAS
 
-Limits: the faithful step at most 0.75 of the peer's, the cheaper alpha gradient (two operators per layer) at most 0.5.
+Limits: the faithful step at most 0.75 of the peer's, the cheaper alpha gradient (two operators per
+layer) at most 0.5.
 """
 
 import argparse
@@ -35,8 +38,13 @@ def flat_table(space: Space) -> Table:
     """A table in which everything costs 1 ms: the search's arithmetic does not depend on the values."""
     keys = {key_of(layer, o): layer.in_channels for layer in space.layers for o in space.candidates}
     curves = {key: Curve((0, 9 * n), (1.0, 1.0), (0.0, 0.0), (1, 1)) for key, n in keys.items()}
-    curves |= {key: Curve((0,), (1.0,), (0.0,), (1,)) for key in ("stem.first", "stem.second", "head", "decoder conv")}
-    conditions = Conditions("", 1, 1, space.resolution, 1.0, "channels_last", "float32", torch.__version__, "")
+    curves |= {
+        key: Curve((0,), (1.0,), (0.0,), (1,))
+        for key in ("stem.first", "stem.second", "head", "decoder conv")
+    }
+    conditions = Conditions(
+        "", 1, 1, space.resolution, 1.0, "channels_last", "float32", torch.__version__, ""
+    )
     return Table(conditions, curves)
 
 
@@ -49,7 +57,9 @@ class Peer:
         from tools.config import mc_mask_dddict
 
         masks = {
-            stage: {block: {i: int(mask.sum()) for i, mask in ops.items()} for block, ops in blocks.items()}
+            stage: {
+                block: {i: int(mask.sum()) for i, mask in ops.items()} for block, ops in blocks.items()
+            }
             for stage, blocks in mc_mask_dddict.items()
         }
 
@@ -62,8 +72,12 @@ class Peer:
         self.net.train()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.layout)
-        self.sgd = torch.optim.SGD(self.net.weight_parameters(), lr=0.025, momentum=0.9, weight_decay=1e-5)
-        self.adam = torch.optim.Adam(self.net.arch_parameters(), lr=0.01, betas=(0.5, 0.999), weight_decay=5e-4)
+        self.sgd = torch.optim.SGD(
+            self.net.weight_parameters(), lr=0.025, momentum=0.9, weight_decay=1e-5
+        )
+        self.adam = torch.optim.Adam(
+            self.net.arch_parameters(), lr=0.01, betas=(0.5, 0.999), weight_decay=5e-4
+        )
 
     def _train(self, weights: bool) -> None:
         for p in self.net.weight_parameters():
@@ -74,7 +88,9 @@ class Peer:
     def weight_step(self, x, y) -> None:
         self._train(weights=True)
         x = x.contiguous(memory_format=self.layout)
-        loss = sum(F.cross_entropy(self.net(x, sampling=True, mode=mode)[0], y) for mode in ("gumbel", "random"))
+        loss = sum(
+            F.cross_entropy(self.net(x, sampling=True, mode=mode)[0], y) for mode in ("gumbel", "random")
+        )
         self.sgd.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.weight_parameters(), 5.0)
@@ -97,7 +113,9 @@ class Ours:
 
     def __init__(self, resolution: int, gradient: str):
         space = Space(8, resolution, CLASSES)
-        settings = SearchSettings(target_ms=15.0, steps_per_epoch=1, learn_beta=True, alpha_gradient=gradient)
+        settings = SearchSettings(
+            target_ms=15.0, steps_per_epoch=1, learn_beta=True, alpha_gradient=gradient
+        )
         self.searcher, self.steps = Searcher(space, flat_table(space), settings), 0
 
     def _batch(self, x, y) -> Batch:
@@ -112,21 +130,30 @@ class Ours:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", required=True, help="a clone of TF-NAS")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="also write a CSV; 04_1 shows data/latency/search-step.csv")
+    parser.add_argument(
+        "--out", type=Path, help="also write a CSV; 04_1 shows data/latency/search-step.csv"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    x, y = torch.randn(args.batch, 3, args.resolution, args.resolution), torch.randint(CLASSES, (args.batch,))
+    x, y = (
+        torch.randn(args.batch, 3, args.resolution, args.resolution),
+        torch.randint(CLASSES, (args.batch,)),
+    )
     systems = {
-        "TF-NAS": Peer(args.peer), "TF-NAS, channels_last": Peer(args.peer, channels_last=True),
-        "ours": Ours(args.resolution, "all"), "ours, two operators": Ours(args.resolution, "two"),
-    }  # fmt: skip
+        "TF-NAS": Peer(args.peer),
+        "TF-NAS, channels_last": Peer(args.peer, channels_last=True),
+        "ours": Ours(args.resolution, "all"),
+        "ours, two operators": Ours(args.resolution, "two"),
+    }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
     for turn in range(args.rounds + 2):  # in turn, so that other load hits all alike
         for name, system in systems.items():
@@ -138,19 +165,34 @@ def main() -> None:
                 times[name].append((middle - start, time.perf_counter() - middle))
     cost = {name: np.array(rows) @ [1.0, 0.5] for name, rows in times.items()}
     limits, lines = {"ours": 0.75, "ours, two operators": 0.5}, []
-    print(f"batch {args.batch}, {args.resolution} px, {args.threads} threads, {args.rounds} rounds, medians")
+    print(
+        f"batch {args.batch}, {args.resolution} px, {args.threads} threads, {args.rounds} rounds, "
+        "medians"
+    )
     for name, rows in times.items():
         ratios = cost[name] / cost["TF-NAS"]  # of the same round
         low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         weights, alphas = np.median(rows, 0)
-        lines.append({
-            "search": name, "weights_s": weights, "alphas_s": alphas, "ratio": ratio, "ratio_q25": low, "ratio_q75": high,
-            "batch": args.batch, "resolution": args.resolution, "threads": args.threads, "rounds": args.rounds,
-            "device": device_name(), "torch": torch.__version__,
-        })  # fmt: skip
+        lines.append(
+            {
+                "search": name,
+                "weights_s": weights,
+                "alphas_s": alphas,
+                "ratio": ratio,
+                "ratio_q25": low,
+                "ratio_q75": high,
+                "batch": args.batch,
+                "resolution": args.resolution,
+                "threads": args.threads,
+                "rounds": args.rounds,
+                "device": device_name(),
+                "torch": torch.__version__,
+            }
+        )
         limit = f", at most {limits[name]} asked" if name in limits else ""
         print(
-            f"{name:22s} weights {weights:.3f} s, alphas {alphas:.3f} s; step / TF-NAS {ratio:.2f} ({low:.2f} to {high:.2f}){limit}"
+            f"{name:22s} weights {weights:.3f} s, alphas {alphas:.3f} s; step / TF-NAS {ratio:.2f} "
+            f"({low:.2f} to {high:.2f}){limit}"
         )
     if args.out:
         write_atomic(args.out, pd.DataFrame(lines).round(4).to_csv(index=False, lineterminator="\n"))

@@ -1,4 +1,17 @@
-"""`make book`: the stored notebooks as a static site, by Sphinx. Nothing is executed, and pages fetch nothing from elsewhere."""
+"""`make book`: the stored notebooks as a static site, by Sphinx.
+
+Nothing is executed, and pages fetch nothing from elsewhere.
+"""
+
+import sys
+from pathlib import Path
+
+from docutils import nodes
+
+from dcnas.study.claims import WORDS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from grid import grid  # noqa: E402
 
 project = "dcnas"
 author = "the dcnas authors"
@@ -16,3 +29,34 @@ html_copy_source = False
 html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+
+
+def numbers_of_sliders(app, docname: str, source: list[str]) -> None:
+    """Put the published trainings into the page with sliders."""
+    if docname == "explore":
+        source[0] = source[0].replace("GRID", grid())
+
+
+def colour_verdicts(app, doctree: nodes.document) -> None:
+    """Mark the ledger's cells with a verdict, for the style sheet."""
+    for entry in doctree.findall(nodes.entry):
+        if entry.astext() in WORDS:
+            entry["classes"] += ["verdict", f"verdict-{WORDS[entry.astext()][0]}"]
+
+
+def describe_pictures(app, doctree: nodes.document) -> None:
+    """Give a figure of a notebook words: the heading it stands under, and the paragraph before it."""
+    title = paragraph = ""
+    for node in doctree.findall():
+        if isinstance(node, nodes.title):
+            title, paragraph = node.astext(), ""
+        elif isinstance(node, nodes.paragraph):
+            paragraph = node.astext().replace("\n", " ")
+        elif isinstance(node, nodes.image) and "alt" not in node:
+            node["alt"] = f"{title}: {paragraph}" if paragraph else title
+
+
+def setup(app) -> None:
+    app.connect("source-read", numbers_of_sliders)
+    app.connect("doctree-read", colour_verdicts)
+    app.connect("doctree-read", describe_pictures, priority=100)  # before image files are renamed

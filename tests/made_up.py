@@ -1,4 +1,6 @@
-"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures and pictures."""
+"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures
+and pictures.
+"""
 
 from pathlib import Path
 
@@ -21,10 +23,16 @@ def linear_table(space: Space, batch: int = 32) -> Table:
     for layer in space.layers:
         for choice in variants(layer, space.candidates):
             before, after = layer.size**2, (layer.size // layer.stride) ** 2
-            macs = choice.hidden * (before * layer.in_channels + after * (choice.operator.kernel**2 + layer.out_channels))
+            macs = choice.hidden * (
+                before * layer.in_channels + after * (choice.operator.kernel**2 + layer.out_channels)
+            )
             gate = BLOCK_MS if choice.operator.se else 0.0
-            curves.setdefault(key_of(layer, choice.operator), {})[choice.hidden] = BLOCK_MS + gate + MAC_MS * macs * batch
-    fixed = {"stem.first": 0.3, "stem.second": 0.4, "head": 0.5} | {f"decoder {kind}": 2.0 for kind in DECODERS}
+            curves.setdefault(key_of(layer, choice.operator), {})[choice.hidden] = (
+                BLOCK_MS + gate + MAC_MS * macs * batch
+            )
+    fixed = {"stem.first": 0.3, "stem.second": 0.4, "head": 0.5} | {
+        f"decoder {kind}": 2.0 for kind in DECODERS
+    }
     curves |= {key: {0: ms} for key, ms in fixed.items()}
     how = ("channels_last", "float32", "", "", space.strides, "pytorch", "", space.width_step)
     conditions = Conditions(device_name(), 1, batch, space.resolution, space.width, *how)
@@ -40,7 +48,10 @@ def start_architecture(space: Space, operators: int | list[int] = 0) -> Architec
     """Every layer with the operator of that number (or of the list's numbers), at its starting width."""
     indices = [operators] * len(space.layers) if isinstance(operators, int) else operators
     pairs = zip(space.layers, indices, strict=True)
-    return Architecture(space, tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs))
+    return Architecture(
+        space,
+        tuple(Choice(OPERATORS[i], OPERATORS[i].start_hidden(layer.in_channels)) for layer, i in pairs),
+    )
 
 
 def grains(*shape: int) -> torch.Tensor:

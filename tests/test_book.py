@@ -1,12 +1,13 @@
-"""The site of `make book`: built as a reader builds it, every page and link looked at, and read in a real browser.
+"""The site of `make book`: built, every page and link looked at, read in a browser.
 
-Needs make and the tools of the extra `book`, the last tests also a Chromium. Screenshots go to out/browser.
+Needs make and the tools of the extra `book`, the last tests also a Chromium. Screenshots go to
+out/browser.
 """
 
-import csv
 import functools
 import http.server
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -19,17 +20,22 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import test_browser
-from dcnas.study.ledger import STRICTER
 
-from dcnas.study import paper
+from dcnas.study.claims import counts
 from dcnas.study.notebooks import notebook_paths
+from dcnas.study.readme import read_ledger
+from dcnas.study.results import results
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "out" / "book"
-MISSING = [name for name in ("sphinx", "myst_nb", "furo", "bs4") if importlib.util.find_spec(name) is None]
+MISSING = [
+    name for name in ("sphinx", "myst_nb", "furo", "bs4") if importlib.util.find_spec(name) is None
+]
 MISSING += [] if shutil.which("make") else ["make"]
 LIMIT_S = 120
-WRONG = re.compile(r"Traceback \(most recent call last\)|(?:Box|Slider|Dropdown)\((?:children|description|value)=")
+WRONG = re.compile(
+    r"Traceback \(most recent call last\)|(?:Box|Slider|Dropdown)\((?:children|description|value)="
+)
 STEMS = [path.stem for path in notebook_paths()]
 
 pytestmark = [
@@ -43,8 +49,17 @@ browser = test_browser.browser
 def told() -> tuple[str, float]:
     """What `make book` says, by the environment that runs the tests, and how long it takes in s."""
     begun = time.monotonic()
-    command = ["make", "--no-print-directory", "-o", ".venv/.installed", "book", f"BIN={Path(sys.executable).parent}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"MAKEFLAGS": ""})
+    command = [
+        "make",
+        "--no-print-directory",
+        "-o",
+        ".venv/.installed",
+        "book",
+        f"BIN={Path(sys.executable).parent}",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"MAKEFLAGS": ""}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr, time.monotonic() - begun
 
@@ -54,28 +69,35 @@ def pages(told) -> dict:
     """All pages, parsed, by their paths."""
     from bs4 import BeautifulSoup
 
-    return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(BOOK.rglob("*.html"))}
+    return {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(BOOK.rglob("*.html"))
+    }
 
 
 def test_is_built_in_time_and_says_where(told):
     words, seconds = told
     assert seconds < LIMIT_S
-    assert words.count("\n") == 1 and "out/book/index.html" in words, "the build says more than where the book is"
+    assert words.count("\n") == 1 and "out/book/index.html" in words, (
+        "the build says more than where the book is"
+    )
 
 
 def test_every_notebook_has_its_page_in_reading_order(pages):
     for path in (BOOK / "index.html", *(BOOK / f"{stem}.html" for stem in STEMS)):
         tree = pages[path].select(".sidebar-tree a")
         names = [path.name if link["href"] == "#" else link["href"] for link in tree]
-        assert names == [f"{stem}.html" for stem in STEMS]
+        assert names == ["explore.html", *(f"{stem}.html" for stem in STEMS)]
         assert path.stem == "index" or len(pages[path].select("div.cell")) > 4
     parts = [part.get_text() for part in pages[BOOK / "index.html"].select(".sidebar-tree .caption")]
-    assert len(parts) == 5 and parts[-2:] == ["Conclusion", "Appendices"]
+    assert len(parts) == 6 and parts[-2:] == ["Conclusion", "Appendices"]
 
 
 def test_no_page_shows_an_error_or_a_widget_as_text(pages):
     for path, page in pages.items():
-        assert not page.select(".output.traceback, .output.stderr, .system-message, .problematic"), path.name
+        assert not page.select(".output.traceback, .output.stderr, .system-message, .problematic"), (
+            path.name
+        )
         wrong = WRONG.search(page.get_text())
         assert not wrong, (path.name, wrong)
 
@@ -90,22 +112,49 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched_from_elsewhere(pages)
                 continue
             assert not url.scheme and not url.netloc, f"{path.name} fetches {url.geturl()}"
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
-            assert target.is_file() and target.is_relative_to(BOOK), f"{path.name} has a dead link: {url.geturl()}"
-            assert not url.fragment or unquote(url.fragment) in marks[target], f"{path.name} has a dead link: {url.geturl()}"
+            assert target.is_file() and target.is_relative_to(BOOK), (
+                f"{path.name} has a dead link: {url.geturl()}"
+            )
+            assert not url.fragment or unquote(url.fragment) in marks[target], (
+                f"{path.name} has a dead link: {url.geturl()}"
+            )
             looked_at += 1
     assert looked_at > 20 * len(STEMS)
 
 
-def test_the_first_page_has_the_ledger(pages):
-    page = pages[BOOK / "index.html"]
-    with (ROOT / "figures" / "section_5_summary.csv").open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    assert [row[0] for row in rows] == list(paper.claims().index) and len(rows) == 27
-    (table,) = page.select("table")
+def test_the_first_page_has_the_answer_and_the_ledger(pages):
+    page, ledger = pages[BOOK / "index.html"], read_ledger()
+    assert counts(ledger["verdict"]) in page.select_one("article").get_text()
+    (table,) = page.select("table.ledger")
     shown = [[cell.get_text() for cell in row.select("td")] for row in table.select("tbody tr")]
-    assert [row[:1] + row[-2:] for row in shown] == [row[:1] + row[-2:] for row in rows]
-    assert all(all(row[-2:]) for row in shown) and head[-2:] == ["verdict", STRICTER]
+    assert [(row[0], row[-2]) for row in shown] == list(ledger["verdict"].items())
+    assert len(table.select("td.verdict")) == len(ledger) and all(row[-1] for row in shown)
     assert page.select("img[src$='section_5_glance.png']")
+
+
+def test_every_picture_has_words(pages):
+    for path, page in pages.items():
+        for image in page.select("article img"):
+            assert len(image.get("alt", "")) > 20 and "_images" not in image["alt"], (
+                path.name,
+                image.get("alt"),
+            )
+
+
+def test_sliders_have_every_published_network(pages):
+    grid = json.loads(pages[BOOK / "explore.html"].select_one("#grid").string)
+    rows = results(["figure_3", "figure_3_mbconv"], "published").rows
+    assert [net["name"] for net in grid["unets"]] == list(dict.fromkeys(rows["label"]))
+    for net in grid["unets"]:
+        of_net = rows[rows["label"] == net["name"]].groupby("sigma")["psnr"]
+        assert [level[0] for level in net["psnr"]] == pytest.approx(of_net.mean().tolist(), abs=0.006)
+        assert all(
+            len(level) == 3 + of_net.size().iloc[0] and not level[1] > level[0] > level[2]
+            for level in net["psnr"]
+        )
+    assert len(grid["dcnets"]) == 4 and all(
+        level[2] <= 100 for net in grid["dcnets"] for level in net["accuracy"]
+    )
 
 
 # in a browser
@@ -115,22 +164,97 @@ def test_the_first_page_has_the_ledger(pages):
 def site(told):
     """The address of a server of the book on this machine."""
     handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=BOOK)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=BOOK)
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-@pytest.mark.skipif(test_browser.CHROMIUM is None, reason="no Chromium here: install the system's package chromium")
+def watched(browser, site: str, **options) -> tuple:
+    """A new page, and a list that fills with its errors and with requests that leave this machine."""
+    page, wrong = browser.new_page(**options), []
+    page.on(
+        "console",
+        lambda said: (
+            wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None
+        ),
+    )
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith((site, "data:")) else wrong.append(asked.url),
+    )
+    page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
+    return page, wrong
+
+
+IN_CHROMIUM = pytest.mark.skipif(test_browser.CHROMIUM is None, reason=test_browser.NO_CHROMIUM)
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 360])
+def test_sliders_move_without_a_kernel(browser, site, width, scheme):
+    """By the keyboard: every slider reaches its ends, each time with a trained network's numbers."""
+    from playwright.sync_api import expect
+
+    page, wrong = watched(browser, site, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(f"{site}/explore.html")
+    grid = json.loads(page.locator("#grid").text_content())
+    status, blocks = page.locator("#unets [role=status]"), {"conv": "3×3 conv", "mbconv": "MBConv"}
+
+    def shown() -> list[str]:
+        """Which networks the words say, each with its number at the chosen noise level."""
+        level = float(page.locator("#unets input[name=sigma] + output").text_content())
+        place, text = grid["sigmas"].index(level), status.text_content().split("nearest that was.")[-1]
+        words = "b = {b}, d = {d}, m = {m:g}, c = {c}, {its_block}: {now:.1f} dB"
+        nets = [
+            net | {"its_block": blocks[net["block"]], "now": net["psnr"][place][0]}
+            for net in grid["unets"]
+        ]
+        return [net["name"] for net in nets if words.format(**net) in text]
+
+    for name in ("b", "d", "m", "c", "block", "sigma"):
+        knob, ends = page.locator(f"#unets input[name={name}]"), []
+        assert (
+            knob.get_attribute("aria-label")
+            and knob.evaluate("knob => knob.getBoundingClientRect().height") >= 24
+        )
+        knob.focus()
+        for key in ("Home", "End"):
+            page.keyboard.press(key)
+            assert len(shown()) == 1
+            ends.append(knob.get_attribute("aria-valuetext"))
+            assert name in ("block", "sigma") or f"{name} = {ends[-1]}," in status.text_content()
+        assert ends[0] != ends[1], f"{name} does not move"
+    page.locator("#unets input[name=b]").focus()
+    page.keyboard.press("End")
+    page.locator("#unets input[name=d]").focus()
+    page.keyboard.press("Home")
+    expect(status).to_contain_text("Not trained: b = 64, d = 2")
+    page.screenshot(path=test_browser.SHOTS / f"book_unets_{width}_{scheme}.png", full_page=True)
+    page.locator("#dcnets input").focus()
+    page.keyboard.press("Home")
+    for net in grid["dcnets"]:
+        row = page.locator("#dcnets tr", has_text=net["name"])
+        expect(row).to_contain_text(f"{net['psnr'][0][0]:.1f} dB")
+        expect(row).to_contain_text(f"{net['accuracy'][0][0]:.1f} %")
+    for chart in page.locator(".explore .charts svg").all():
+        assert chart.get_attribute("role") == "img" and len(chart.get_attribute("aria-label")) > 40
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("#dcnets").screenshot(path=test_browser.SHOTS / f"book_dcnets_{width}_{scheme}.png")
+    page.close()
+    assert not wrong
+
+
+@IN_CHROMIUM
 @pytest.mark.parametrize("width", [1400, 400])
 def test_is_read_in_a_browser(browser, site, width):
     from playwright.sync_api import expect
 
-    page, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
-    page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith((site, "data:")) else wrong.append(asked.url))
-    page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
+    page, wrong = watched(browser, site, viewport={"width": width, "height": 900})
 
     def picture(name: str) -> None:
         fits = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -143,8 +267,10 @@ def test_is_read_in_a_browser(browser, site, width):
 
     page.goto(f"{site}/index.html")
     expect(page.get_by_role("heading", level=1)).to_contain_text("dcnas")
-    assert page.evaluate("(t => t.offsetWidth <= t.parentElement.clientWidth)(document.querySelector('table.ledger'))")
-    expect(page.locator("table.ledger td:last-child").first).to_be_visible()
+    assert page.evaluate(
+        "(t => t.offsetWidth <= t.parentElement.clientWidth)(document.querySelector('table.ledger'))"
+    )
+    expect(page.locator("table.ledger td.verdict").first).to_be_visible()
     picture("index")
     sidebar()
     page.locator(".sidebar-tree a[href='04_1_c_nas.html']").click()

@@ -1,4 +1,6 @@
-"""What users bring is checked where it enters: a broken file is one sentence with its name, and nothing in it is run."""
+"""What users bring is checked where it enters: a broken file is one sentence with its name, and nothing
+in it is run.
+"""
 
 import io
 import json
@@ -35,7 +37,9 @@ def files(tmp_path) -> dict[str, Path]:
 
 
 def without(name: str):
-    return lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != name})
+    return lambda text: json.dumps(
+        {key: value for key, value in json.loads(text).items() if key != name}
+    )
 
 
 BREAKS = {
@@ -44,7 +48,9 @@ BREAKS = {
     "a list": lambda text: "[1, 2]",
     "of another format": lambda text: json.dumps(json.loads(text) | {"format": 99}),
     "without a format": without("format"),
-    "of numbers that are text": lambda text: text.replace(": 32", ': "thirty"').replace('"resolution": 96', '"resolution": "x"'),
+    "of numbers that are text": lambda text: text.replace(": 32", ': "thirty"').replace(
+        '"resolution": 96', '"resolution": "x"'
+    ),
 }
 
 
@@ -120,10 +126,12 @@ from dcnas import cli
 from dcnas.deploy import apply, weights
 
 def denoise(path):
-    cli.app(["denoise", path, sys.argv[1], "--weights", "dc-nas-s-solar", "--sigma", "0.2"], standalone_mode=False)
+    words = ["denoise", path, sys.argv[1], "--weights", "dc-nas-s-solar", "--sigma", "0.2"]
+    cli.app(words, standalone_mode=False)
 
 denoise(sys.argv[2])
-weights.Network.denoise = lambda self, images: torch.full_like(images, 0.5)  # takes time, but no memory for each pixel
+# takes time, but no memory for each pixel
+weights.Network.denoise = lambda self, images: torch.full_like(images, 0.5)
 apply.ssim_in_parts = lambda *_, **__: torch.ones(())
 denoise(sys.argv[3])
 print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -131,11 +139,15 @@ print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def test_a_large_picture_goes_through_a_network_in_little_memory(tmp_path):
-    """One of 0.8 million pixels as it is; one of 49 million, with noise, in all but the network itself and SSIM."""
+    """One of 0.8 million pixels as it is; one of 49 million, with noise, in all but the network itself
+    and SSIM.
+    """
     for side in (900, 7_000):
         (tmp_path / f"{side}.png").write_bytes(png(side))
     paths = [str(tmp_path / name) for name in ("out", "900.png", "7000.png")]
-    ended = subprocess.run([sys.executable, "-c", THROUGH_A_NETWORK, *paths], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", THROUGH_A_NETWORK, *paths], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     megabytes = int(ended.stdout.split()[-1])
     assert megabytes < 2_000, f"{megabytes} MB"

@@ -18,7 +18,9 @@ def coordinates(height: int, width: int) -> torch.Tensor:
 
 def region(maps: torch.Tensor, top: int, left: int, size: int) -> bool:
     """Whether maps (2, s, s), cut from `coordinates`, is the square of `size` at top, left."""
-    rows, columns = torch.meshgrid(torch.arange(top, top + size), torch.arange(left, left + size), indexing="ij")
+    rows, columns = torch.meshgrid(
+        torch.arange(top, top + size), torch.arange(left, left + size), indexing="ij"
+    )
     return torch.equal(maps, torch.stack([rows, columns]))
 
 
@@ -80,7 +82,8 @@ def test_crop_features_stays_inside_the_map():
     crops = crop_features(coordinates(12, 12), boxes_at(*corners), 8)
     for crop, (top, left) in zip(crops, [(8, 8), (0, 8), (8, 0), (0, 0)], strict=True):
         assert region(crop, top, left, 4)
-    crops = crop_features(coordinates(13, 8), boxes_at((61 - 32, 97 - 32)), 8)  # a 97 x 61 image, padded to 104 x 64
+    # a 97 x 61 image, padded to 104 x 64
+    crops = crop_features(coordinates(13, 8), boxes_at((61 - 32, 97 - 32)), 8)
     assert region(crops[0], 8, 4, 4)
 
 

@@ -162,7 +162,9 @@ def opened(browser, url: str, stem: str):
 
 
 def walk(page, name: str, aim_ms: float) -> None:
-    """Move every slider; each answers with a picture and words, at the median in at most twice the aim."""
+    """Move every slider; each answers with a picture and words, at the median in at most twice the
+    aim.
+    """
     rows = page.evaluate(WALK, 12)
     for n, panel in enumerate(page.locator(".dcnas-panel").all()):
         panel.screenshot(path=SHOTS / f"{name}_{n}.png")
@@ -238,9 +240,11 @@ def test_own_pictures_are_shown_or_answered_in_words(page, tmp_path):
     status = page.locator(".dcnas-status")
     shade = np.tile(np.linspace(40, 220, 120).astype(np.uint8), (90, 1))
     grain = np.tile(np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8), (5, 6, 1))
-    files = {"broken.png": (b"no picture", "broken.png is not a picture that can be read"),
-             "own.png": (file(shade), "another picture"),
-             "camera.jpg": (file(grain, "JPEG"), "scaled from 6000 x 5000 to 256 x 213")}  # fmt: skip
+    files = {
+        "broken.png": (b"no picture", "broken.png is not a picture that can be read"),
+        "own.png": (file(shade), "another picture"),
+        "camera.jpg": (file(grain, "JPEG"), "scaled from 6000 x 5000 to 256 x 213"),
+    }
     assert len(files["camera.jpg"][0]) > 10 * 2**20
     for name, (content, says) in files.items():
         (tmp_path / name).write_bytes(content)

@@ -1,4 +1,6 @@
-"""Verdicts in five words: from made-up effects, and from the published results against comparisons.csv."""
+"""Verdicts in five words: from made-up effects, and from the published results against
+comparisons.csv.
+"""
 
 import math
 
@@ -10,33 +12,64 @@ from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
 from dcnas.paths import figures_dir, notebooks_dir
 from dcnas.study import claims, instruments
-from dcnas.study.claims import CONTRADICTED, DIRECTION, INCONCLUSIVE, NOT_TESTABLE, REPRODUCED, Assumptions, judge, narrow
+from dcnas.study.claims import (
+    CONTRADICTED,
+    DIRECTION,
+    INCONCLUSIVE,
+    NOT_TESTABLE,
+    REPRODUCED,
+    Assumptions,
+    judge,
+    narrow,
+)
 from dcnas.study.comparisons import Evidence, asked, compared
 from dcnas.study.results import Results, results
-from dcnas.study.stats import Interval, bootstrap, bootstrap_of_means, contrast, of_few, of_median, ratio_of_spreads, spearman
+from dcnas.study.stats import (
+    Interval,
+    bootstrap,
+    bootstrap_of_means,
+    contrast,
+    of_few,
+    of_median,
+    ratio_of_spreads,
+    spearman,
+)
 
-PLAIN = dict(claim="C01", primary=True, comparison="a - b", ask="> 0", paper=1.0, seeds=3, budget_pct=50.0, failed=None)
+PLAIN = dict(
+    claim="C01",
+    primary=True,
+    comparison="a - b",
+    ask="> 0",
+    paper=1.0,
+    seeds=3,
+    budget_pct=50.0,
+    failed=None,
+)
 
 
-@pytest.mark.parametrize("effect, change, word", [
-    (Interval(0.9, 0.5, 1.3), {}, REPRODUCED),
-    (Interval(3.0, 2.6, 3.4), {}, DIRECTION),  # three times the paper's
-    (Interval(0.9, 0.5, 1.3), dict(budget_pct=0.5), DIRECTION),  # no word about size below a tenth of the images
-    (Interval(0.2, -0.1, 0.5), {}, INCONCLUSIVE),
-    (Interval(0.2, -2.0, 2.4), {}, INCONCLUSIVE),
-    (Interval(-0.9, -1.3, -0.5), {}, CONTRADICTED),
-    (Interval(-0.9, -1.3, -0.5), dict(budget_pct=0.5), NOT_TESTABLE),
-    (Interval(-0.9, -1.7, -0.1), {}, NOT_TESTABLE),  # cannot see half of the paper's effect
-    (Interval(0.9, 0.5, 1.3), dict(failed="latencies differ by +22%"), NOT_TESTABLE),
-    (Interval(0.9, math.nan, math.nan), dict(seeds=1), NOT_TESTABLE),
-    (Interval(-7.1, -8.4, -5.7), dict(ask="< 0", paper=-7.0), REPRODUCED),
-    (Interval(7.1, 6.4, 7.7), dict(ask="< 0", paper=-7.0), CONTRADICTED),
-    (Interval(1.2, 1.1, 1.3), dict(ask="> 1", paper=1.3), REPRODUCED),  # a ratio
-    (Interval(0.1, -0.2, 0.4), dict(ask="equal within 0.5", paper=0.0), REPRODUCED),
-    (Interval(0.9, 0.8, 1.0), dict(ask="equal within 0.5", paper=0.0), CONTRADICTED),
-    (Interval(0.4, 0.1, 0.7), dict(ask="equal within 0.5", paper=0.0), INCONCLUSIVE),
-    (Interval(0.4, -2.1, 2.9), dict(ask="equal within 0.5", paper=0.0), NOT_TESTABLE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "effect, change, word",
+    [
+        (Interval(0.9, 0.5, 1.3), {}, REPRODUCED),
+        (Interval(3.0, 2.6, 3.4), {}, DIRECTION),  # three times the paper's
+        # no word about size below a tenth of the images
+        (Interval(0.9, 0.5, 1.3), dict(budget_pct=0.5), DIRECTION),
+        (Interval(0.2, -0.1, 0.5), {}, INCONCLUSIVE),
+        (Interval(0.2, -2.0, 2.4), {}, INCONCLUSIVE),
+        (Interval(-0.9, -1.3, -0.5), {}, CONTRADICTED),
+        (Interval(-0.9, -1.3, -0.5), dict(budget_pct=0.5), NOT_TESTABLE),
+        (Interval(-0.9, -1.7, -0.1), {}, NOT_TESTABLE),  # cannot see half of the paper's effect
+        (Interval(0.9, 0.5, 1.3), dict(failed="latencies differ by +22%"), NOT_TESTABLE),
+        (Interval(0.9, math.nan, math.nan), dict(seeds=1), NOT_TESTABLE),
+        (Interval(-7.1, -8.4, -5.7), dict(ask="< 0", paper=-7.0), REPRODUCED),
+        (Interval(7.1, 6.4, 7.7), dict(ask="< 0", paper=-7.0), CONTRADICTED),
+        (Interval(1.2, 1.1, 1.3), dict(ask="> 1", paper=1.3), REPRODUCED),  # a ratio
+        (Interval(0.1, -0.2, 0.4), dict(ask="equal within 0.5", paper=0.0), REPRODUCED),
+        (Interval(0.9, 0.8, 1.0), dict(ask="equal within 0.5", paper=0.0), CONTRADICTED),
+        (Interval(0.4, 0.1, 0.7), dict(ask="equal within 0.5", paper=0.0), INCONCLUSIVE),
+        (Interval(0.4, -2.1, 2.9), dict(ask="equal within 0.5", paper=0.0), NOT_TESTABLE),
+    ],
+)
 def test_each_word(effect, change, word):
     found, why = judge(PLAIN | dict(effect=effect) | change)
     assert found == word and why
@@ -56,7 +89,10 @@ def test_two_one_sided_tests_have_the_interval_of_90_percent():
 def test_each_claim_has_one_primary_comparison_that_can_be_made():
     rows = asked()
     assert rows.groupby("claim")["primary"].agg(lambda p: (p == "yes").sum()).eq(1).all()
-    assert list(dict.fromkeys(rows["claim"])) == list(claims.paper_claims().index) and rows["claim"].nunique() == 27
+    assert (
+        list(dict.fromkeys(rows["claim"])) == list(claims.paper_claims().index)
+        and rows["claim"].nunique() == 27
+    )
     primary = rows[rows["primary"] == "yes"]
     assert primary["ask"].str.fullmatch(r"[<>] [\d.]+|equal within [\d.]+").all()
     assert (primary["paper"] + primary["effect"]).ne("").all()  # the paper's effect
@@ -71,9 +107,13 @@ def published():
 
 def test_every_row_can_be_compared_as_published(published):
     missing = len(asked()) - len(published)
-    assert missing <= 4 and all(row["claim"] == "C11" or "equal" in row["comparison"] for row in published[:0])
+    assert missing <= 4 and all(
+        row["claim"] == "C11" or "equal" in row["comparison"] for row in published[:0]
+    )
     table = claims.ledger(published)
-    assert list(table.index) == list(claims.paper_claims().index) and set(table["verdict"]) <= set(claims.WORDS)
+    assert list(table.index) == list(claims.paper_claims().index) and set(table["verdict"]) <= set(
+        claims.WORDS
+    )
     assert (table["why"] != "").all()
     for row in published:
         if row["primary"] and judge(row)[0] == CONTRADICTED:
@@ -88,9 +128,21 @@ def test_the_tables_are_those_that_were_published(published):
 
 def test_the_paper_s_numbers():
     rows = {row["claim"]: row for row in compared() if row["primary"]}
-    expected = {"C01": 0.9, "C02": -7.0, "C03": 0.048, "C12": 5.2, "C14": 0.42, "C16": 2.1, "C21": 1.0, "C23": 0.5, "C27": 0.8}
+    expected = {
+        "C01": 0.9,
+        "C02": -7.0,
+        "C03": 0.048,
+        "C12": 5.2,
+        "C14": 0.42,
+        "C16": 2.1,
+        "C21": 1.0,
+        "C23": 0.5,
+        "C27": 0.8,
+    }
     assert {claim: rows[claim]["paper"] for claim in expected} == pytest.approx(expected)
-    assert rows["C01"]["budget_pct"] == pytest.approx(100, rel=0.001) and rows["C12"]["budget_pct"] == pytest.approx(0.53, abs=0.01)
+    assert rows["C01"]["budget_pct"] == pytest.approx(100, rel=0.001) and rows["C12"][
+        "budget_pct"
+    ] == pytest.approx(0.53, abs=0.01)
     assert rows["C17"]["paper"] == pytest.approx(0.57 / 0.04)
 
 
@@ -103,7 +155,10 @@ def test_a_comparison_is_of_seeds_that_all_share_and_of_the_same_images():
     start = "reduced: Integrated minus Sequential in dB, mean over eleven"
     row = next(r for r in compared(["C12"], evidence) if r["comparison"].startswith(start))
     assert row["effect"].mean == pytest.approx(means[0] - means[1]) and row["seeds"] == 3
-    each = [scores[names[0], s].astype(float).mean() - scores[names[1], s].astype(float).mean() for s in range(3)]
+    each = [
+        scores[names[0], s].astype(float).mean() - scores[names[1], s].astype(float).mean()
+        for s in range(3)
+    ]
     assert row["effect"] == pytest.approx(of_few(each))
 
 
@@ -112,7 +167,10 @@ def test_instruments_name_what_fails_with_its_number():
     assert "where the largest class has 41.8%" in instruments.failed_check(row, Evidence())
     row = dict(precondition="DC-NAS S - DC-Net_tail b=equal", instrument="", group="table_5")
     assert instruments.failed_check(row, Evidence()).startswith("latencies differ by")
-    assert instruments.failed_check(dict(precondition="", instrument="", group="table_3"), Evidence()) is None
+    assert (
+        instruments.failed_check(dict(precondition="", instrument="", group="table_3"), Evidence())
+        is None
+    )
 
 
 def test_other_networks_can_stand_in_their_place():
@@ -126,9 +184,15 @@ def test_other_networks_can_stand_in_their_place():
 
     sides = (compared(["C12"], Evidence(select=select)) for select in (lambda rows: rows, exchanged))
     plain, other = ({row["comparison"]: row["effect"].mean for row in side} for side in sides)
-    one = next(text for text in plain if text.startswith("reduced: Integrated minus Sequential in dB, mean over eleven"))
+    one = next(
+        text
+        for text in plain
+        if text.startswith("reduced: Integrated minus Sequential in dB, mean over eleven")
+    )
     assert other[one] == pytest.approx(-plain[one]) and isinstance(nets, Results)
-    twins = pd.DataFrame([["a, clipped", "laptop"], ["b, clipped", "paper"], ["a", "laptop"]], columns=["label", "scale"])
+    twins = pd.DataFrame(
+        [["a, clipped", "laptop"], ["b, clipped", "paper"], ["a", "laptop"]], columns=["label", "scale"]
+    )
     rows = pd.DataFrame({"label": ["a", "b"], "scale": "laptop"})
     assert claims.twins_of(rows, twins).to_numpy().tolist() == [["a", "laptop"]]
 
@@ -154,15 +218,25 @@ def test_sixteen_combinations_are_stored():
     stored = pd.read_csv(figures_dir() / "section_5_assumptions.csv", index_col=0)
     assert len(stored) == 16 and set(claims.paper_claims().index) <= set(stored)
     plain = stored[(~stored[["without_zero", "pooled", "clipped", "images"]]).all(axis=1)].iloc[0]
-    assert plain["C02"] == pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")["verdict"]["C02"]
+    assert (
+        plain["C02"]
+        == pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")["verdict"]["C02"]
+    )
 
 
 def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():
     odd = claims.inconsistencies()
     text = odd.apply(lambda row: " ".join([row.name, *row]), axis=1)
-    for words in (("350 K", "305 K"), ("Section 4.3, Exp 2", "Table 5"), ("without waiting", "not named")):
+    for words in (
+        ("350 K", "305 K"),
+        ("Section 4.3, Exp 2", "Table 5"),
+        ("without waiting", "not named"),
+    ):
         assert any(all(word in line for word in words) for line in text), words
-    assert all(any(path.name.startswith(start) for path in notebooks_dir().glob("*.ipynb")) for start in odd["shown in"])
+    assert all(
+        any(path.name.startswith(start) for path in notebooks_dir().glob("*.ipynb"))
+        for start in odd["shown in"]
+    )
 
 
 # ---- statistics, against scipy and by simulation
@@ -174,13 +248,16 @@ def test_the_bootstrap_resamples_seeds_and_images():
     apart = contrast({("a", 0): images, ("a", 1): images + 10}, {"a": 1.0}, [0.4])[0]
     assert alone.mean == pytest.approx(images[4].mean()) and alone.low < alone.mean < alone.high
     assert apart.high - apart.low > 9 > alone.high - alone.low
-    assert contrast({("a", 0): images, ("b", 1): images}, {"a": 1.0, "b": -1.0}) is None  # no shared seed
+    # no shared seed
+    assert contrast({("a", 0): images, ("b", 1): images}, {"a": 1.0, "b": -1.0}) is None
 
 
 def test_rank_correlations():
     means = np.arange(4.0)[:, None]
     assert spearman(means, means) == 1 and spearman(means, means[::-1]) == -1
-    assert spearman(np.array([[1.0], [1.0], [2.0]]), np.array([[1.0], [2.0], [3.0]])) == pytest.approx(0.75**0.5)
+    assert spearman(np.array([[1.0], [1.0], [2.0]]), np.array([[1.0], [2.0], [3.0]])) == pytest.approx(
+        0.75**0.5
+    )
     torn = np.stack([np.arange(4.0), np.arange(4.0)[::-1]])[:, :, None] + np.zeros((2, 4, 30))
     effect = bootstrap_of_means(torn, lambda m: spearman(m, np.broadcast_to(means, m.shape)))
     assert effect.low == -1 and effect.high == 1

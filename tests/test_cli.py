@@ -1,4 +1,6 @@
-"""The command line: what users do wrong ends in one sentence on stderr and exit status 2, never in a traceback."""
+"""The command line: what users do wrong ends in one sentence on stderr and exit status 2, never in a
+traceback.
+"""
 
 import shutil
 import subprocess
@@ -19,9 +21,23 @@ from dcnas.study import derivation, store
 from dcnas.study.scales import SCALE
 
 COMMANDS = [
-    "data", "runs", "run", "queue", "collect", "readme", "latency", "study", "search", "train", "evaluate", "export", "weights",
-    "denoise", "classify", "lut",
-]  # fmt: skip
+    "data",
+    "runs",
+    "run",
+    "queue",
+    "collect",
+    "readme",
+    "latency",
+    "study",
+    "search",
+    "train",
+    "evaluate",
+    "export",
+    "weights",
+    "denoise",
+    "classify",
+    "lut",
+]
 
 
 @pytest.fixture
@@ -60,7 +76,7 @@ def refused(answer: tuple[int, str, str]) -> str:
         ("run conv-s --scale smoke", "there is no network 'conv-s'; did you mean 'Conv-S' or "),
         ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
-        ("queue --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
+        ("queue --changed-tree --device tpu", "device is 'tpu', but PyTorch finds only cpu"),
         ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),
         ("study -p sigma", "parameter is 'sigma', but NAME=VALUE was expected."),
         ("lut build --resolution 50 --out x.json", "resolution is 50, but a multiple of "),
@@ -74,12 +90,25 @@ def test_bad_input(dcnas, arguments, why):
 @pytest.mark.parametrize(
     "arguments",
     [
-        "nothing", "runs --bogus", "runs --scale tiny", "runs --scale published", "study --scale tiny", "study --jobs 0",
-        "queue --minutes soon", "queue --minutes -1", "queue --jobs 0", "queue --engine spark", "latency --rounds 0",
-        "latency --section 5", "search --out x", "search --lut x --out x --target-ms 9 --operators 5", "export x --format tflite",
-        "denoise a b --sigma -1", "train x --decoder up",
+        "nothing",
+        "runs --bogus",
+        "runs --scale tiny",
+        "runs --scale published",
+        "study --scale tiny",
+        "study --jobs 0",
+        "queue --minutes soon",
+        "queue --minutes -1",
+        "queue --jobs 0",
+        "queue --engine spark",
+        "latency --rounds 0",
+        "latency --section 5",
+        "search --out x",
+        "search --lut x --out x --target-ms 9 --operators 5",
+        "export x --format tflite",
+        "denoise a b --sigma -1",
+        "train x --decoder up",
     ],
-)  # fmt: skip
+)
 def test_bad_usage(dcnas, arguments):
     status, out, err = dcnas(*arguments.split())
     assert (status, out) == (2, "") and "Usage: " in err and "Traceback" not in err
@@ -119,26 +148,44 @@ def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
     Image.fromarray(np.full((70, 50, 3), 90, np.uint8)).save(folder / "deep" / "colour.jpg")
     (folder / "text.png").write_text("no picture")
     status, out, err = shipped("denoise", str(folder), str(tmp_path / "out"), "--sigma", "0.3")
-    assert status == 0 and "Left out: text.png is not a picture that can be read" in err and "Wrote 2 pictures" in out
+    assert (
+        status == 0
+        and "Left out: text.png is not a picture that can be read" in err
+        and "Wrote 2 pictures" in out
+    )
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert set(rows["name"]) == {"grey.png", "deep/colour.jpg"} and (rows["psnr"] > rows["noisy_psnr"]).all()
+    assert (
+        set(rows["name"]) == {"grey.png", "deep/colour.jpg"}
+        and (rows["psnr"] > rows["noisy_psnr"]).all()
+    )
     assert Image.open(tmp_path / "out" / "deep" / "colour.jpg.png").size == (50, 70)
-    status, out, err = shipped("classify", str(folder / "grey.png"), "--out", str(tmp_path / "found.csv"))
+    status, out, err = shipped(
+        "classify", str(folder / "grey.png"), "--out", str(tmp_path / "found.csv")
+    )
     assert status == 0 and pd.read_csv(tmp_path / "found.csv")["class"].iloc[0] in range(10)
 
 
 def test_the_shipped_networks_are_listed(shipped):
     status, out, err = shipped("weights")
-    assert (status, err) == (0, "") and "dc-net-reduced-integrated: DC-Net Reduced Integrated, trained on" in out
+    assert (status, err) == (
+        0,
+        "",
+    ) and "dc-net-reduced-integrated: DC-Net Reduced Integrated, trained on" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("denoise nowhere OUT", "IN is 'nowhere', but a picture, a folder or one of digits, solar was expected."),
+        (
+            "denoise nowhere OUT",
+            "IN is 'nowhere', but a picture, a folder or one of digits, solar was expected.",
+        ),
         ("denoise text.png OUT", "text.png is not a picture that can be read"),
         ("denoise . OUT --weights none", "weights is 'none', but one of dc-"),
-        ("classify text.png --weights unet-b8-d4-m1.5-c2", "weights is 'unet-b8-d4-m1.5-c2', which only denoises"),
+        (
+            "classify text.png --weights unet-b8-d4-m1.5-c2",
+            "weights is 'unet-b8-d4-m1.5-c2', which only denoises",
+        ),
     ],
 )
 def test_bad_pictures(shipped, tmp_path, monkeypatch, arguments, says):
@@ -152,12 +199,19 @@ def test_a_store_that_cannot_be_written(dcnas, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "file"))
     status, out, err = dcnas("run", "Conv-S", "--scale", "smoke")
-    assert (status, out) == (2, "") and err.count("\n") == 1 and str(tmp_path / "file") in err and "Traceback" not in err
+    assert (
+        (status, out) == (2, "")
+        and err.count("\n") == 1
+        and str(tmp_path / "file") in err
+        and "Traceback" not in err
+    )
 
 
 def test_help_lists_the_commands(dcnas):
     status, out, err = dcnas("--help")
-    assert (status, err) == (0, "") and all(f"│ {name} " in out or f"  {name} " in out for name in COMMANDS)
+    assert (status, err) == (0, "") and all(
+        f"│ {name} " in out or f"  {name} " in out for name in COMMANDS
+    )
     for name in COMMANDS:
         status, out, err = dcnas(name, "--help")
         assert (status, err) == (0, "") and "Usage: " in out
@@ -174,19 +228,31 @@ def test_runs_lists_the_runs(dcnas):
 
 def test_without_a_label_run_is_the_queue(dcnas, monkeypatch):
     calls = []
-    monkeypatch.setattr("dcnas.study.queue.run_queue", lambda *arguments, **options: calls.append((arguments, options)) or 1)
+    monkeypatch.setattr(
+        "dcnas.study.queue.run_queue",
+        lambda *arguments, **options: calls.append((arguments, options)) or 1,
+    )
     options = "--scale smoke --group table_3 --engine ray --address auto".split()
-    assert dcnas("run", *options) == dcnas("queue", *options) == (0, "3 of 4 runs of table_3 at scale smoke are complete.\n", "")
+    assert (
+        dcnas("run", *options)
+        == dcnas("queue", *options)
+        == (0, "3 of 4 runs of table_3 at scale smoke are complete.\n", "")
+    )
     assert calls[0][0] == calls[1][0] and len(calls[0][0][0]) == 4
     assert (calls[0][1]["engine"], calls[0][1]["address"]) == ("ray", "auto")
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """The project folder as a git checkout with a library of one file, and a queue that counts how often it is started."""
+    """The project folder as a git checkout with a library of one file, and a queue that counts how often
+    it is started.
+    """
 
     def git(*command):
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *command], check=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *command],
+            check=True,
+        )
 
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "code.py").write_text("1\n")
@@ -213,7 +279,10 @@ def test_trainings_are_made_from_commits(dcnas, checkout):
             assert refused(dcnas(*command)).startswith("lib has changes that are not committed")
         assert len(started) == 1
         subprocess.run(["git", "-C", str(folder), "checkout", "-q", "lib"], check=True)
-    assert dcnas(*queue, "--changed-tree")[0] == dcnas("run", *queue[1:], "--changed-tree")[0] == 0 and len(started) == 3
+    assert (
+        dcnas(*queue, "--changed-tree")[0] == dcnas("run", *queue[1:], "--changed-tree")[0] == 0
+        and len(started) == 3
+    )
     assert dcnas("queue", "--scale", "smoke")[0] == 0 and len(started) == 4  # tests, and `make study`
 
 
@@ -221,7 +290,9 @@ def test_without_git_trainings_go_on(dcnas, checkout):
     folder, started = checkout
     (folder / "lib" / "code.py").write_text("2\n")
     shutil.rmtree(folder / ".git")
-    assert dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and store.commit() == "unknown"
+    assert (
+        dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and store.commit() == "unknown"
+    )
 
 
 @pytest.mark.parametrize("scale", ["short", "laptop", "gpu", "paper"])
@@ -264,7 +335,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_as_a_module():
     ended = python("-m", "dcnas.cli", "runs", "--group", "tiny")
-    assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith("dcnas: group is 'tiny'")
+    assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith(
+        "dcnas: group is 'tiny'"
+    )
 
 
 HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn torchmetrics IPython jupyter".split())

@@ -1,4 +1,6 @@
-"""The demo as a visitor uses it: own pictures of every kind, answers equal to those of the command line."""
+"""The demo as a visitor uses it: own pictures of every kind, answers equal to those of the command
+line.
+"""
 
 import io
 

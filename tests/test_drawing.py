@@ -1,4 +1,6 @@
-"""Drawings of networks: what they say is what the networks are, nothing covers anything, and their FLOPs are fvcore's."""
+"""Drawings of networks: what they say is what the networks are, nothing covers anything, and their FLOPs
+are fvcore's.
+"""
 
 import matplotlib.pyplot as plt
 import pytest
@@ -6,7 +8,16 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
-from dcnas.models import CLASSIFIERS, UNETS, UNet, build_classifier, build_dcnet, count_flops, count_parameters, unet_widths
+from dcnas.models import (
+    CLASSIFIERS,
+    UNETS,
+    UNet,
+    build_classifier,
+    build_dcnet,
+    count_flops,
+    count_parameters,
+    unet_widths,
+)
 from dcnas.study import drawing
 
 BOXES = torch.tensor([[[0, 0, 32, 32]]])
@@ -16,7 +27,12 @@ def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts if text.get_text()]
 
 
-UNETS_DRAWN = [(8, 4, 1.5, 2, "conv"), (4, 1, 2, 1, "conv"), (4, 7, 1, 1, "conv"), (4, 3, 1.25, 3, "mbconv")]
+UNETS_DRAWN = [
+    (8, 4, 1.5, 2, "conv"),
+    (4, 1, 2, 1, "conv"),
+    (4, 7, 1, 1, "conv"),
+    (4, 3, 1.25, 3, "mbconv"),
+]
 
 
 @pytest.mark.parametrize("unet", UNETS_DRAWN, ids=str)
@@ -29,14 +45,23 @@ def test_flops_and_parameters_of_a_unet_are_those_of_fvcore(unet):
 
 @pytest.mark.parametrize("joining", ["integrated", "sequential"])
 def test_flops_and_parameters_of_a_dcnet_are_those_of_fvcore(joining):
-    model, found = build_dcnet(joining, "reduced"), drawing.unet_size(**UNETS["reduced"], joining=joining)
-    assert (found.flops, found.parameters) == (count_flops(model, torch.zeros(1, 1, 96, 96), BOXES), count_parameters(model))
+    model, found = (
+        build_dcnet(joining, "reduced"),
+        drawing.unet_size(**UNETS["reduced"], joining=joining),
+    )
+    assert (found.flops, found.parameters) == (
+        count_flops(model, torch.zeros(1, 1, 96, 96), BOXES),
+        count_parameters(model),
+    )
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_flops_and_parameters_of_a_classifier_are_those_of_fvcore(name):
     model, found = build_classifier(name), drawing.classifier_size(*vars(CLASSIFIERS[name]).values())
-    assert (found.flops, found.parameters) == (count_flops(model, torch.zeros(1, 1, 32, 32)), count_parameters(model))
+    assert (found.flops, found.parameters) == (
+        count_flops(model, torch.zeros(1, 1, 32, 32)),
+        count_parameters(model),
+    )
 
 
 def test_flops_are_the_papers():
@@ -46,19 +71,25 @@ def test_flops_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "b, d, m, c, block", [(8, 4, 1.5, 2, "conv"), (64, 5, 2, 3, "conv"), (4, 2, 1, 1, "mbconv"), (16, 1, 2, 2, "conv")]
+    "b, d, m, c, block",
+    [(8, 4, 1.5, 2, "conv"), (64, 5, 2, 3, "conv"), (4, 2, 1, 1, "mbconv"), (16, 1, 2, 2, "conv")],
 )
 def test_a_unet_shows_the_widths_of_the_model_and_its_blocks(b, d, m, c, block):
     axes = drawing.unet(b, d, m, c, block).axes[0]
-    expected = [f"{width} ch, {96 // 2**i} × {96 // 2**i}" for i, width in enumerate(unet_widths(b, d, m))]
+    expected = [
+        f"{width} ch, {96 // 2**i} × {96 // 2**i}" for i, width in enumerate(unet_widths(b, d, m))
+    ]
     assert [text for text in texts(axes) if " ch, " in text] == expected
-    assert sum(isinstance(patch, Rectangle) for patch in axes.patches) == c * (2 * d - 1) + 2  # levels, and both images
+    # levels, and both images
+    assert sum(isinstance(patch, Rectangle) for patch in axes.patches) == c * (2 * d - 1) + 2
     assert f"b={b}, d={d}, m={m:g}, c={c}" in axes.get_title()
     assert f"{count_parameters(UNet(b, d, m, c, block=block)):,} parameters" in axes.get_title()
 
 
 def test_joined_classifiers_are_drawn():
-    assert {"digit 32 × 32", "MB2.5-M", "10 classes"} <= set(texts(drawing.unet(8, 4, 1.5, 2, joining="sequential").axes[0]))
+    assert {"digit 32 × 32", "MB2.5-M", "10 classes"} <= set(
+        texts(drawing.unet(8, 4, 1.5, 2, joining="sequential").axes[0])
+    )
     for d, side in ((2, 16), (4, 4), (6, 1)):
         drawn = texts(drawing.unet(8, d, 1.5, 2, joining="integrated").axes[0])
         assert {f"digit {side} × {side}", "global max pool", "linear → 10"} <= set(drawn)
@@ -72,7 +103,12 @@ def test_a_classifier_shows_its_maps(expansion, hidden):
     assert [text for text in drawn if text in ("24", "10")] == ["24", "10"]
 
 
-CASES = [dict(b=b, d=d, m=2, c=2, joining=j) for b in (4, 64) for d in (2, 3, 4, 5) for j in (None, "sequential", "integrated")]
+CASES = [
+    dict(b=b, d=d, m=2, c=2, joining=j)
+    for b in (4, 64)
+    for d in (2, 3, 4, 5)
+    for j in (None, "sequential", "integrated")
+]
 
 
 @pytest.mark.parametrize("case", [*CASES, dict(b=64, d=6, m=2, c=3), dict(b=16, d=1, m=1, c=3)], ids=str)
@@ -81,7 +117,9 @@ def test_no_text_is_cut_off_or_covers_a_text_or_a_box(case):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     axes = figure.axes[0]
-    written = [text for text in (*axes.texts, *axes.get_legend().get_texts(), axes.title) if text.get_text()]
+    written = [
+        text for text in (*axes.texts, *axes.get_legend().get_texts(), axes.title) if text.get_text()
+    ]
     boxes = {text.get_text(): text.get_window_extent() for text in written}
     width, height = canvas.get_width_height()
     levels = {str(p): p.get_window_extent() for p in axes.patches}

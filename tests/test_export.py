@@ -1,4 +1,4 @@
-"""Networks as ONNX files: equal to PyTorch's in ONNX Runtime, dynamic, batch norm folded, quantised at a known cost."""
+"""Networks as ONNX files: equal to PyTorch's in ONNX Runtime, dynamic, folded, quantised at a known cost."""
 
 import json
 
@@ -29,10 +29,18 @@ def made_up(kind: str, operators: int = 8) -> Network:
         for norm in norms:
             norm.weight.uniform_(0.5, 2)
             norm.bias.uniform_(-0.5, 0.5)
-            norm.momentum = None  # the statistics are those of what follows, or the signal would die away
+            norm.momentum = (
+                None  # the statistics are those of what follows, or the signal would die away
+            )
         model(torch.rand(16, 3, 64, 64))
     classes = [] if kind == "D-NAS" else ["a", "b", "c"]
-    card = {"label": kind, "network": {"kind": kind}, "classes": classes, "resolution": 32, "metrics": []}
+    card = {
+        "label": kind,
+        "network": {"kind": kind},
+        "classes": classes,
+        "resolution": 32,
+        "metrics": [],
+    }
     return Network(kind.lower(), card, model.eval().requires_grad_(False))
 
 
@@ -47,8 +55,14 @@ def test_two_outputs_dynamic_and_without_batch_norm(joint):
     network, path, largest = joint
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    assert [x.name for x in model.graph.input] == ["noisy"] and [x.name for x in model.graph.output] == ["denoised", "logits"]
-    assert "BatchNormalization" not in {node.op_type for node in model.graph.node} and 0 < largest <= export.TOLERANCE
+    assert [x.name for x in model.graph.input] == ["noisy"] and [x.name for x in model.graph.output] == [
+        "denoised",
+        "logits",
+    ]
+    assert (
+        "BatchNormalization" not in {node.op_type for node in model.graph.node}
+        and 0 < largest <= export.TOLERANCE
+    )
     session = export.Session(path)
     for shape in ((1, 3, 32, 32), (5, 3, 96, 64)):
         inputs = (torch.rand(shape),)
@@ -63,8 +77,13 @@ def test_a_file_says_what_a_program_on_a_board_must_know(joint):
     network, path, _ = joint
     facts = export.Session(path).session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"]) == ["a", "b", "c"] and json.loads(facts["input_range"]) == [0, 1]
-    assert json.loads(facts["stride"]) == 32 and facts["input"] == "noisy: (batch, 3, rows, columns), RGB"
-    assert facts["licence"].startswith("software: MIT; weights: as the images permit") and facts["network"] == "DC-NAS"
+    assert (
+        json.loads(facts["stride"]) == 32 and facts["input"] == "noisy: (batch, 3, rows, columns), RGB"
+    )
+    assert (
+        facts["licence"].startswith("software: MIT; weights: as the images permit")
+        and facts["network"] == "DC-NAS"
+    )
     before = export.Session(path)(torch.ones(1, 3, 32, 32))
     export.mark(path, device="my board", stride=32)
     after = export.Session(path)
@@ -76,7 +95,9 @@ def test_folding_changes_nothing_but_the_layers(joint):
     network, x = joint[0], torch.rand(2, 3, 64, 64)
     model = export.folded(network.model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert any(isinstance(m, nn.BatchNorm2d) for m in network.model.modules())  # the caller's is as it was
+    assert any(
+        isinstance(m, nn.BatchNorm2d) for m in network.model.modules()
+    )  # the caller's is as it was
     assert network.model(x)[1].std(0).mean() > 1e-2  # what is compared depends on the image
     for ours, theirs in zip(model(x), network.model(x), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
@@ -85,7 +106,9 @@ def test_folding_changes_nothing_but_the_layers(joint):
 def small_denoiser() -> Network:
     torch.manual_seed(0)
     card = {"label": "UNet", "network": {"kind": "UNet"}, "classes": [], "resolution": 32, "metrics": []}
-    return Network("unet", card, build_manual("UNet", dict(b=4, d=2, m=1, c=1), 0).eval().requires_grad_(False))
+    return Network(
+        "unet", card, build_manual("UNet", dict(b=4, d=2, m=1, c=1), 0).eval().requires_grad_(False)
+    )
 
 
 def test_networks_with_one_output(tmp_path):
@@ -131,8 +154,14 @@ def test_the_command_on_a_network_that_ships(tmp_path, capsys):
     assert "times as fast as PyTorch" in text and result["largest_difference"] <= export.TOLERANCE
     assert result["latency_ms"].keys() == {"PyTorch", "ONNX Runtime"}
     facts = export.Session(out).session.get_modelmeta().custom_metadata_map
-    assert facts["device"] == result["device"] and facts["dcnas_version"] == __version__ and facts["network"] == "integrated"
+    assert (
+        facts["device"] == result["device"]
+        and facts["dcnas_version"] == __version__
+        and facts["network"] == "integrated"
+    )
     ms, threads = result["latency_ms"]["ONNX Runtime"]["median"], result["threads"]
     assert facts["latency"] == f"{ms:.3f} ms at batch 1, 96 x 96 px, {threads} threads"
-    with pytest.raises(InputError, match="dc-net-reduced-integrated is of Section 3: .*, and has no 8-bit copy"):
+    with pytest.raises(
+        InputError, match="dc-net-reduced-integrated is of Section 3: .*, and has no 8-bit copy"
+    ):
         cli.app([*command, "--int8"], standalone_mode=False)

@@ -172,8 +172,11 @@ def test_images_of_the_networks_size_are_only_flipped_and_shifted(folder):
     padded = np.pad(stored, ((0, 0), (0, 0), (8, 8), (8, 8)), mode="reflect")
     moved = {
         padded[n, :, y : y + 64, x : x + 64][:, 30, ::turn].tobytes()
-        for n in range(len(stored)) for y in range(17) for x in range(17) for turn in (1, -1)
-    }  # fmt: skip
+        for n in range(len(stored))
+        for y in range(17)
+        for x in range(17)
+        for turn in (1, -1)
+    }
     clean, _, _ = draw(0)
     assert all(image[:, 30].tobytes() in moved for image in (255 * clean).round().byte().numpy())
     views, _ = evaluation_images(data, "test", 64)

@@ -29,7 +29,9 @@ def complete(project: Path) -> dict[Path, int]:
 
 
 def kernels_of(project: Path) -> list[int]:
-    """Processes that work in a project: a kernel has a session of its own, and outlives who started it."""
+    """Processes that work in a project: a kernel has a session of its own, and outlives who started
+    it.
+    """
     pids = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -47,8 +49,16 @@ def study(tmp_path: Path, place: str) -> tuple[Path, list[str], dict]:
         (project / "data" / part).symlink_to(REAL / "data" / part)
     (project / "notebooks").mkdir()
     shutil.copy(REAL / "notebooks" / f"{NAME}.ipynb", project / "notebooks")
-    folders = {"DCNAS_ROOT": project, "DCNAS_DOWNLOADS": downloads_dir(), "DCNAS_RUNS": project / "data" / "runs"}
-    environment = os.environ | {"PYTHONPATH": str(REAL / "lib")} | {name: str(path) for name, path in folders.items()}
+    folders = {
+        "DCNAS_ROOT": project,
+        "DCNAS_DOWNLOADS": downloads_dir(),
+        "DCNAS_RUNS": project / "data" / "runs",
+    }
+    environment = (
+        os.environ
+        | {"PYTHONPATH": str(REAL / "lib")}
+        | {name: str(path) for name, path in folders.items()}
+    )
     return project, [sys.executable, "-m", "dcnas.cli", "study", NAME, "--scale", "smoke"], environment
 
 

@@ -18,7 +18,7 @@ from dcnas.models import (
     count_flops,
     count_parameters,
     unet_widths,
-)  # fmt: skip
+)
 from dcnas.models.blocks import MBConv
 from dcnas.paths import paper_dir
 from dcnas.study.presets import runs
@@ -26,13 +26,21 @@ from dcnas.study.runs import network_of
 
 UNET_FLOPS = {"baseline": 1_301_815_296, "reduced": 51_244_416}
 CLASSIFIER_FLOPS = {
-    "Conv-L": 448_752, "Conv-M": 340_690, "Conv-S": 166_038, "MB1-S": 175_344,
-    "MB2.5-S": 177_824, "MB4-S": 189_108, "MB2.5-M": 305_136, "MB4-L": 418_032,
-}  # fmt: skip
+    "Conv-L": 448_752,
+    "Conv-M": 340_690,
+    "Conv-S": 166_038,
+    "MB1-S": 175_344,
+    "MB2.5-S": 177_824,
+    "MB4-S": 189_108,
+    "MB2.5-M": 305_136,
+    "MB4-L": 418_032,
+}
 DCNET_FLOPS = {
-    ("integrated", "baseline"): 1_301_817_856, ("sequential", "baseline"): 1_302_120_432,
-    ("integrated", "reduced"): 51_244_696, ("sequential", "reduced"): 51_549_552,
-}  # fmt: skip
+    ("integrated", "baseline"): 1_301_817_856,
+    ("sequential", "baseline"): 1_302_120_432,
+    ("integrated", "reduced"): 51_244_696,
+    ("sequential", "reduced"): 51_549_552,
+}
 IMAGE, CROP, BOX = torch.zeros(1, 1, 96, 96), torch.zeros(1, 1, 32, 32), torch.tensor([[[0, 0, 32, 32]]])
 NETWORKS = {run.label: run for run in runs("section3", "smoke")}  # every network that the study trains
 
@@ -141,8 +149,10 @@ def test_mbconv():
     block = MBConv(6, 6, 2.5)
     convs = [layer for layer in block.layers if isinstance(layer, nn.Conv2d)]
     assert [(c.kernel_size[0], c.in_channels, c.out_channels, c.groups) for c in convs] == [
-        (1, 6, 15, 1), (3, 15, 15, 15), (1, 15, 6, 1),
-    ]  # fmt: skip
+        (1, 6, 15, 1),
+        (3, 15, 15, 15),
+        (1, 15, 6, 1),
+    ]
     x = torch.rand(2, 6, 5, 7)
     assert torch.equal(block(x), x + block.layers(x))
     assert torch.equal((other := MBConv(6, 8, 2))(x), other.layers(x))

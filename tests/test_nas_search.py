@@ -385,7 +385,9 @@ def test_all_ways_to_an_architecture_keep_to_the_steps():
         widths += [choice.hidden for choice in architecture.choices]
     assert {n % 8 for n in widths} == {0}
     with pytest.raises(InputError, match="in steps of 8, but [0-9]+ was asked for"):
-        predicted_ms(table, replace(start, choices=tuple(replace(c, hidden=c.hidden + 4) for c in start.choices)))
+        predicted_ms(
+            table, replace(start, choices=tuple(replace(c, hidden=c.hidden + 4) for c in start.choices))
+        )
 
 
 def predict(architecture):
@@ -398,7 +400,10 @@ def test_repair_brings_the_measurement_to_the_target(factor):
     repair there."""
     start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
     fits = start_architecture(TINY, 0)
-    measured = lambda found: {name: (factor * predict(a), 0.0) for name, a in found.items()}  # noqa: E731
+
+    def measured(found):
+        return {name: (factor * predict(a), 0.0) for name, a in found.items()}
+
     starts, targets = {"misses": start, "fits": fits}, {"misses": MIDDLE, "fits": factor * predict(fits)}
     repaired, rows = derive.repair(starts, targets, dict.fromkeys(starts, predict), measured)
     assert abs(rows["misses"][0]["error_pct"]) > 10
@@ -411,7 +416,10 @@ def test_repair_brings_the_measurement_to_the_target(factor):
 def test_repair_where_a_little_width_costs_a_lot():
     """A device that takes a tenth more beyond a width: to and fro by ratios would never end."""
     start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
-    measured = lambda a: predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))  # noqa: E731
+
+    def measured(a):
+        return predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))
+
     repaired, rows = derive.repair(
         {"a": start},
         {"a": MIDDLE},

@@ -59,8 +59,14 @@ def test_layers_are_tf_nas_s():
     assert [len(stage) for stage in Space().stages] == [2, 3, 4, 4, 4, 1]
     assert [layer.size // layer.stride for layer in layers] == [56] * 2 + [28] * 3 + [14] * 8 + [7] * 5
     assert [(layers[i].in_channels, layers[i].out_channels) for i in (0, 1, 2, 5, 9, 13, 17)] == [
-        (16, 24), (24, 24), (24, 40), (40, 80), (80, 112), (112, 192), (192, 320),
-    ]  # fmt: skip
+        (16, 24),
+        (24, 24),
+        (24, 40),
+        (40, 80),
+        (80, 112),
+        (112, 192),
+        (192, 320),
+    ]
     assert [o.start_hidden(16) for o in OPERATORS[:2]] == [48, 96]
     assert [(o.least_hidden(16), o.most_hidden(16)) for o in OPERATORS[:2]] == [(32, 64), (64, 128)]
     assert [o.se_hidden(16) for o in OPERATORS] == [0] * 4 + [16, 32] * 2
@@ -220,17 +226,33 @@ def test_hidden_widths_are_multiples_of_the_step(tmp_path):
     plain, stepped = Space(8, 32, 3, 0.25), Space(8, 32, 3, 0.25, width_step=8)
     for layer, wide in zip(plain.layers, stepped.layers, strict=True):
         for o in OPERATORS:
-            assert layer.hidden_range(o) == (o.least_hidden(layer.in_channels), o.most_hidden(layer.in_channels))
+            assert layer.hidden_range(o) == (
+                o.least_hidden(layer.in_channels),
+                o.most_hidden(layer.in_channels),
+            )
             low, high = wide.hidden_range(o)
-            assert low % 8 == high % 8 == 0 and 0 <= low - layer.hidden_range(o)[0] < 8 and 0 <= layer.hidden_range(o)[1] - high < 8
-            assert wide.stepped(o, 1) == low and wide.stepped(o, 1e9) == high and wide.stepped(o, low + 7) == low + 8
+            assert (
+                low % 8 == high % 8 == 0
+                and 0 <= low - layer.hidden_range(o)[0] < 8
+                and 0 <= layer.hidden_range(o)[1] - high < 8
+            )
+            assert (
+                wide.stepped(o, 1) == low
+                and wide.stepped(o, 1e9) == high
+                and wide.stepped(o, low + 7) == low + 8
+            )
     drawn = random_architecture(stepped, np.random.default_rng(0))
     assert {choice.hidden % 8 for choice in drawn.choices} == {0}
     path = save_architecture(drawn, tmp_path / "a.json")
     assert load_architecture(path) == drawn and widened(drawn, 1.0).space.width_step == 8
     assert all(choice.hidden % 8 == 0 for choice in widened(drawn, 0.3).choices)
-    path.write_text(path.read_text().replace(f'"hidden": {drawn.choices[4].hidden}', f'"hidden": {drawn.choices[4].hidden + 1}'))
+    path.write_text(
+        path.read_text().replace(
+            f'"hidden": {drawn.choices[4].hidden}', f'"hidden": {drawn.choices[4].hidden + 1}'
+        )
+    )
     with pytest.raises(InputError, match="but [0-9]+ to [0-9]+ in steps of 8 were expected"):
         load_architecture(path)
-    assert "width_step" not in random_architecture(plain, np.random.default_rng(0)).to_json()  # files stay as they were
+    # files stay as they were
+    assert "width_step" not in random_architecture(plain, np.random.default_rng(0)).to_json()
     assert log_size(plain) - log_size(stepped) == pytest.approx(18 * np.log10(8), rel=0.2)

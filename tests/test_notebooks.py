@@ -20,7 +20,11 @@ def write(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     first = [] if parameters is None else [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     notebook = new_notebook(cells=first + [new_code_cell(cell) for cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "kernel-of-another-machine", "display_name": "x", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "kernel-of-another-machine",
+        "display_name": "x",
+        "language": "python",
+    }
     nbformat.write(notebook, path)
     return path
 
@@ -37,12 +41,15 @@ def project(tmp_path, monkeypatch) -> Path:
 
 def test_a_notebook_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
-    source = write(tmp_path / "a" / "book.ipynb", "import pathlib; print(scale, seed, pathlib.Path.cwd())")
+    source = write(
+        tmp_path / "a" / "book.ipynb", "import pathlib; print(scale, seed, pathlib.Path.cwd())"
+    )
     before = source.read_bytes()
     target = tmp_path / "out" / "book.ipynb"
     assert execute(source, target, {"scale": "smoke"}, progress=False) == target
     cells = nbformat.read(target, 4).cells
-    assert cells[-1].outputs[0].text == f"smoke 0 {source.parent}\n"  # in the notebook's folder, whatever the caller's
+    # in the notebook's folder, whatever the caller's
+    assert cells[-1].outputs[0].text == f"smoke 0 {source.parent}\n"
     assert [p.name for p in target.parent.iterdir()] == ["book.ipynb"] and source.read_bytes() == before
 
 
@@ -56,7 +63,10 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_what_does_not_run_to_the_end_leaves_no_file(tmp_path, what):
-    source, target = write(tmp_path / "book.ipynb", BAD[what], "print('more')"), tmp_path / "out" / "book.ipynb"
+    source, target = (
+        write(tmp_path / "book.ipynb", BAD[what], "print('more')"),
+        tmp_path / "out" / "book.ipynb",
+    )
     write(target, "print('of an earlier run')")
     with pytest.raises(Exception) as told:
         execute(source, target, {"seed": 1}, progress=False)
@@ -74,12 +84,16 @@ def test_nor_does_one_that_ends_in_its_last_cell(tmp_path, what):
 
 def test_unknown_parameters_are_refused(tmp_path):
     source, target = write(tmp_path / "book.ipynb", "open('ran', 'w')"), tmp_path / "out" / "book.ipynb"
-    with pytest.raises(InputError, match="book.ipynb has no parameter sacle, sed; it has scale, device, seed"):
+    with pytest.raises(
+        InputError, match="book.ipynb has no parameter sacle, sed; it has scale, device, seed"
+    ):
         execute(source, target, {"sacle": "smoke", "sed": 1, "seed": 2}, progress=False)
     bare = write(tmp_path / "bare.ipynb", "1", parameters=None)
     with pytest.raises(InputError, match="bare.ipynb has no parameter scale; it has none"):
         execute(bare, target, {"scale": "smoke"}, progress=False)
-    with pytest.raises(InputError, match="seed of book.ipynb is 'one', but a value of the type int was expected"):
+    with pytest.raises(
+        InputError, match="seed of book.ipynb is 'one', but a value of the type int was expected"
+    ):
         execute(source, target, {"seed": "one"}, progress=False)
     assert not target.exists() and not (tmp_path / "ran").exists()
 
@@ -88,12 +102,22 @@ def test_unknown_parameters_are_refused(tmp_path):
 
 
 def test_reading_order_and_choice(project):
-    for name in ("B_search", "03_2_denoise", "A_details", "01_introduction", "03_1_classify", "own_network"):
+    for name in (
+        "B_search",
+        "03_2_denoise",
+        "A_details",
+        "01_introduction",
+        "03_1_classify",
+        "own_network",
+    ):
         write(project / "notebooks" / f"{name}.ipynb")
     everything = ["01_introduction", "03_1_classify", "03_2_denoise", "A_details", "B_search"]
     assert [path.stem for path in notebook_paths()] == everything
     assert [path.stem for path in notebook_paths(["A", "03"])] == everything[1:4]
-    with pytest.raises(InputError, match="notebook is '04', but the beginning of one of 01_introduction, .* was expected"):
+    with pytest.raises(
+        InputError,
+        match="notebook is '04', but the beginning of one of 01_introduction, .* was expected",
+    ):
         notebook_paths(["01", "04"])
 
 
@@ -111,11 +135,16 @@ def test_run_study(project, monkeypatch):
         write(project / "notebooks" / f"{name}.ipynb")
     written, seconds = run_study("smoke", jobs=2, device="cuda:1")
     parameters = {"scale": "smoke", "device": "cuda:1"}
-    assert sorted(calls) == [(f"{n}.ipynb", project / "out" / "smoke" / f"{n}.ipynb", parameters) for n in ("01", "02")]
-    assert written == [project / "figures" / "smoke" / f"{n}.png" for n in ("01", "02")] and set(seconds) == {"01", "02"}
+    assert sorted(calls) == [
+        (f"{n}.ipynb", project / "out" / "smoke" / f"{n}.ipynb", parameters) for n in ("01", "02")
+    ]
+    assert written == [project / "figures" / "smoke" / f"{n}.png" for n in ("01", "02")] and set(
+        seconds
+    ) == {"01", "02"}
     calls.clear()
     run_study("published", ["02"], parameters={"seed": 3})
-    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {"seed": 3})]  # defaults inject no cell
+    # defaults inject no cell
+    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {"seed": 3})]
     with pytest.raises(InputError, match="01.ipynb has no parameter sed"):
         run_study("published", parameters={"sed": 3})
     assert len(calls) == 1
@@ -155,7 +184,9 @@ def test_a_failing_notebook_fails_the_study(project, monkeypatch):
 
 
 def code_cells(path: Path) -> list:
-    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()]
+    return [
+        cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()
+    ]
 
 
 @pytest.mark.parametrize("path", STUDY, ids=lambda path: path.stem)
@@ -182,5 +213,9 @@ class TestForm:
         assert counts in (list(range(1, len(counts) + 1)), [None] * len(counts))
 
     def test_has_short_cells(self, path):
-        long = [cell.source.splitlines()[0] for cell in code_cells(path) if len(cell.source.splitlines()) > 25]
+        long = [
+            cell.source.splitlines()[0]
+            for cell in code_cells(path)
+            if len(cell.source.splitlines()) > 25
+        ]
         assert not long

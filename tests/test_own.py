@@ -1,4 +1,6 @@
-"""One's own network: a folder from search to evaluation, by the command line, on made-up pictures and a made-up device."""
+"""One's own network: a folder from search to evaluation, by the command line, on made-up pictures and a
+made-up device.
+"""
 
 import json
 import sys
@@ -25,7 +27,9 @@ def own_table(tmp_path, error_pct=1.0, **changes):
     """A table of the made-up device, validated."""
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table = replace(table, conditions=replace(table.conditions, **changes))
-    return table.with_correction(replace(table.correction, error_pct=error_pct)).save(tmp_path / "own.json")
+    return table.with_correction(replace(table.correction, error_pct=error_pct)).save(
+        tmp_path / "own.json"
+    )
 
 
 class Measured:
@@ -39,7 +43,9 @@ class Measured:
 
 @pytest.fixture
 def way(tmp_path, monkeypatch, capsys, request):
-    """`call(command, ...)`: its exit status, output and errors; with what every search needs: a table, images, few steps."""
+    """`call(command, ...)`: its exit status, output and errors; with what every search needs: a table,
+    images, few steps.
+    """
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
     two_classes(tmp_path / "set")
@@ -50,10 +56,28 @@ def way(tmp_path, monkeypatch, capsys, request):
     if "real_report" not in request.keywords:  # which takes ten seconds
         monkeypatch.setattr(own, "write_report", lambda folder: folder / own.REPORT)
     few = {
-        "search": ["--lut", own_table(tmp_path), "--target-ms", target_ms, "--data", tmp_path / "set", "--epochs", 2,
-                   "--steps-per-epoch", 1, "--batch", 4, "--loss", "ce", "--train-steps", 2, "--threads", 1],
+        "search": [
+            "--lut",
+            own_table(tmp_path),
+            "--target-ms",
+            target_ms,
+            "--data",
+            tmp_path / "set",
+            "--epochs",
+            2,
+            "--steps-per-epoch",
+            1,
+            "--batch",
+            4,
+            "--loss",
+            "ce",
+            "--train-steps",
+            2,
+            "--threads",
+            1,
+        ],
         "train": ["--steps", 2, "--batch", 4, "--threads", 1],
-    }  # fmt: skip
+    }
 
     def call(command: str, *arguments) -> tuple[int, str, str]:
         words = [command, *few.get(command, ()), *arguments]
@@ -88,9 +112,18 @@ def test_the_whole_way(way, tmp_path):
     status, text, _ = way("train", out, "--network", "DC-NAS", "--decoder", "mb")
     page, card = (out / "report.html").read_text(), json.loads((out / "weights.card.json").read_text())
     assert status == 0 and "accuracy" in text and "noisy_psnr" in text
-    assert "DC-NAS, decoder mb" in page and f"{card['parameters']:,}" in page and "Not trained yet" not in page
-    assert "neither predicted nor measured" in page and f"Searched: C-NAS for {record.target_ms:g} ms" in page
-    assert page.count("data:image/png;base64,") == 4 and "<script" not in page and 'src="http' not in page
+    assert (
+        "DC-NAS, decoder mb" in page
+        and f"{card['parameters']:,}" in page
+        and "Not trained yet" not in page
+    )
+    assert (
+        "neither predicted nor measured" in page
+        and f"Searched: C-NAS for {record.target_ms:g} ms" in page
+    )
+    assert (
+        page.count("data:image/png;base64,") == 4 and "<script" not in page and 'src="http' not in page
+    )
     row = pd.read_csv(out / "metrics.csv").iloc[3]
     assert f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})" in page
     assert "import pandas" not in page  # no code
@@ -101,22 +134,36 @@ def test_weights_card_and_metrics_belong_together(way, tmp_path):
     assert way("search", "--out", out)[0] == 0
     record, metrics = own.read_record(out), pd.read_csv(out / "metrics.csv")
     card = json.loads((out / "weights.card.json").read_text())
-    assert record.conditions.device and record.flops == card["flops"] and record.parameters == card["parameters"]
-    assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)  # the run's own
-    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all() and (metrics["accuracy"] <= metrics["accuracy_high"]).all()
+    assert (
+        record.conditions.device
+        and record.flops == card["flops"]
+        and record.parameters == card["parameters"]
+    )
+    # the run's own
+    assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)
+    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all() and (
+        metrics["accuracy"] <= metrics["accuracy_high"]
+    ).all()
     assert np.isinf(metrics["noisy_psnr"][0]) and metrics["noisy_psnr"][1:].is_monotonic_decreasing
     model = build_network("C-NAS", load_architecture(out / "architecture.json"))
     model.load_state_dict(load_file(out / "weights.safetensors"))
     before = (out / "metrics.csv").read_bytes()
     assert way("evaluate", out)[0] == 0 and (out / "metrics.csv").read_bytes() == before
     picture = next((tmp_path / "set" / "dark").iterdir())
-    assert way("classify", picture, "--weights", out / "weights.safetensors", "--out", tmp_path / "c.csv")[0] == 0
+    assert (
+        way("classify", picture, "--weights", out / "weights.safetensors", "--out", tmp_path / "c.csv")[
+            0
+        ]
+        == 0
+    )
     assert pd.read_csv(tmp_path / "c.csv")["class"].iloc[0] in ("bright", "dark")
 
 
 def test_a_training_needs_no_search(way, tmp_path):
     out = tmp_path / "mine"
-    save_architecture(random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)), out / "architecture.json")
+    save_architecture(
+        random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)), out / "architecture.json"
+    )
     assert way("train", out, "--network", "DC-NAS", "--data", tmp_path / "set")[0] == 0
     assert json.loads((out / "weights.card.json").read_text())["network"]["kind"] == "DC-NAS"
 
@@ -130,7 +177,9 @@ def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypat
     assert (out / "weights.safetensors").stat().st_mtime_ns == before
     status, _, err = way("search", "--out", out, "--seed", "1")
     assert status == 2 and "holds another search" in err
-    save_architecture(random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(9)), out / "architecture.json")
+    save_architecture(
+        random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(9)), out / "architecture.json"
+    )
     way("search", "--out", out, "--train-steps", "0")
     assert not (out / "weights.safetensors").exists()  # they were of another architecture
 
@@ -143,7 +192,10 @@ def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
         assert way("evaluate", out, "--data", tmp_path / place / "test")[0] == 0
     files = sorted(out.glob("metrics-test-*.csv"))
     assert len(files) == 2 and files[0].read_bytes() != files[1].read_bytes()
-    assert pd.read_csv(files[0])["images"].tolist() == [6] * 11 and pd.read_csv(out / "metrics.csv")["images"][0] < 6
+    assert (
+        pd.read_csv(files[0])["images"].tolist() == [6] * 11
+        and pd.read_csv(out / "metrics.csv")["images"][0] < 6
+    )
     (tmp_path / "x" / "test" / "dark").rename(tmp_path / "x" / "test" / "dim")
     status, _, err = way("evaluate", out, "--data", tmp_path / "x" / "test")
     assert status == 2 and "has the classes bright, dim, but the network knows bright, dark" in err
@@ -157,27 +209,46 @@ def test_bad_input_is_one_sentence_and_writes_nothing(way, tmp_path):
         linear_table(Space(8, 32, 2, 0.25)).save(tmp_path / "own.json")
 
     for arguments, says, prepare in (
-        ((*search, "--data", "nowhere"), "data is 'nowhere', but a folder of class folders or one of solar", None),
+        (
+            (*search, "--data", "nowhere"),
+            "data is 'nowhere', but a folder of class folders or one of solar",
+            None,
+        ),
         ((*search, "--loss", "both", "--no-noisy"), "without noise (--no-noisy) there is none", None),
         ((*search, "--target-ms", 1000), "target_ms is 1000, but this space and table reach ", None),
-        ((*search, "--table-limit-pct", 0.5), "median error is 1.0%, but at most 0.5% was expected", None),
+        (
+            (*search, "--table-limit-pct", 0.5),
+            "median error is 1.0%, but at most 0.5% was expected",
+            None,
+        ),
         ((*search, "--lut", tmp_path / "no.json"), "No such file or directory: ", None),
         (("train", out), "No such file or directory: ", None),
         (("evaluate", out), "No such file or directory: ", None),
-        (search, "the look-up table is for another one, but this", lambda: own_table(tmp_path, device="another one")),
+        (
+            search,
+            "the look-up table is for another one, but this",
+            lambda: own_table(tmp_path, device="another one"),
+        ),
         (search, "the look-up table was never validated", unvalidated),
     ):
         if prepare is not None:
             prepare()
         status, text, err = way(*arguments)
-        assert (status, text) == (2, "") and err.startswith("dcnas: ") and err.count("\n") == 1 and says in err
+        assert (
+            (status, text) == (2, "")
+            and err.startswith("dcnas: ")
+            and err.count("\n") == 1
+            and says in err
+        )
         assert not out.exists()
     own_table(tmp_path)
     out.write_text("mine")
     assert "exists" in way(*search)[2] and out.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["search.json", "weights.card.json", "architecture.json", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["search.json", "weights.card.json", "architecture.json", "weights.safetensors"]
+)
 def test_a_cut_file_of_the_folder_is_one_sentence_with_its_name(way, tmp_path, name):
     out = tmp_path / "mine"
     way("search", "--out", out)
@@ -190,18 +261,32 @@ def test_a_cut_file_of_the_folder_is_one_sentence_with_its_name(way, tmp_path, n
 
 
 def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
-    """A table in steps of 8 gives a network in steps of 8; another step is another search, by the table's digest."""
+    """A table in steps of 8 gives a network in steps of 8; another step is another search, by the
+    table's digest.
+    """
     table = linear_table(Space(8, 32, 2, 0.25, width_step=8), batch=4)
     conditions = replace(table.conditions, runtime="onnxruntime", memory_format="contiguous")
     table = replace(table, conditions=conditions)
-    path = table.with_correction(replace(table.correction, error_pct=1.0)).save(tmp_path / "stepped.json")
+    path = table.with_correction(replace(table.correction, error_pct=1.0)).save(
+        tmp_path / "stepped.json"
+    )
     out = tmp_path / "stepped"
     assert way("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
     found = load_architecture(out / "architecture.json")
-    assert found.space.width_step == 8 and {choice.hidden % 8 for choice in found.choices if choice} == {0}
+    assert found.space.width_step == 8 and {choice.hidden % 8 for choice in found.choices if choice} == {
+        0
+    }
     assert own.read_record(out).conditions.runtime == "onnxruntime"
     status, _, error = way("search", "--out", out, "--train-steps", 0)
     assert status == 2 and "stepped holds another search" in error
     monkeypatch.setattr(runs, "table_of", lambda run: load_table(path))
-    with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):  # of the study
-        runs._search(searches("beta_searches", "smoke")[0], tmp_path, "cpu", progress=False, deadline=None, checkpoint_s=1)
+    # of the study
+    with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):
+        runs._search(
+            searches("beta_searches", "smoke")[0],
+            tmp_path,
+            "cpu",
+            progress=False,
+            deadline=None,
+            checkpoint_s=1,
+        )

@@ -10,13 +10,18 @@ import dcnas
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = [*PROJECT["dependencies"], *(line for part in PROJECT["optional-dependencies"].values() for line in part)]
+REQUIREMENTS = [
+    *PROJECT["dependencies"],
+    *(line for part in PROJECT["optional-dependencies"].values() for line in part),
+]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
 def normal(requirement: str) -> str:
     """One spelling for one requirement: no spaces, lower-case name with dashes, bounds sorted."""
-    name, bounds = re.fullmatch(r"([A-Za-z0-9._-]+?)((?:[<>=!~].*)?)", requirement.replace(" ", "")).groups()
+    name, bounds = re.fullmatch(
+        r"([A-Za-z0-9._-]+?)((?:[<>=!~].*)?)", requirement.replace(" ", "")
+    ).groups()
     return re.sub(r"[-_.]+", "-", name).lower() + ",".join(sorted(filter(None, bounds.split(","))))
 
 
@@ -29,7 +34,10 @@ def test_environment_yml_has_the_requirements_of_pyproject():
     pip = [line for line in conda_pip_section() if not line.startswith("-e")]
     ours = {normal(r) for r in REQUIREMENTS}
     theirs = {normal(r) for r in pip}
-    assert ours == theirs, f"only in pyproject.toml: {sorted(ours - theirs)}; only in environment.yml: {sorted(theirs - ours)}"
+    assert ours == theirs, (
+        f"only in pyproject.toml: {sorted(ours - theirs)}; only in environment.yml: "
+        f"{sorted(theirs - ours)}"
+    )
     assert len(pip) == len(theirs), "environment.yml lists a requirement twice"
 
 
@@ -57,4 +65,5 @@ def test_one_version():
 def test_every_requirement_is_listed_with_its_licence():
     packages, _ = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8").split("| data |")
     rows = re.findall(r"^\| ([\w-]+) \| [^|]+ \| [^|]+ \|$", packages, re.MULTILINE)
-    assert rows[1:] == [re.match(r"[\w-]+", requirement)[0] for requirement in REQUIREMENTS]  # the first is the head
+    # the first is the head
+    assert rows[1:] == [re.match(r"[\w-]+", requirement)[0] for requirement in REQUIREMENTS]

@@ -1,4 +1,6 @@
-"""Section 4 through the run store: searches, derivations, trainings, the queue and publication, all small."""
+"""Section 4 through the run store: searches, derivations, trainings, the queue and publication, all
+small.
+"""
 
 import json
 from dataclasses import replace
@@ -16,7 +18,19 @@ from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import MANUAL, NETWORKS
 from dcnas.nas.space import Space, load_architecture
 from dcnas.seed import set_seed
-from dcnas.study import derivation, filters, latencies, presets, publish, queue, records, results, scales, search_results, section_4
+from dcnas.study import (
+    derivation,
+    filters,
+    latencies,
+    presets,
+    publish,
+    queue,
+    records,
+    results,
+    scales,
+    search_results,
+    section_4,
+)
 from dcnas.study.derivation import derive, obtain_table, table_path, target_ms
 from dcnas.study.kinds import Derivation, Run, Search
 from dcnas.study.runs import needs, network_of, obtain
@@ -28,7 +42,9 @@ ALL = (*NETWORKS, *MANUAL, "ResNet-18", "MobileNetV2")
 
 
 class Device:
-    """A device on which every network but the references takes `slower` times what the table says, all `slowdown` times."""
+    """A device on which every network but the references takes `slower` times what the table says, all
+    `slowdown` times.
+    """
 
     def __init__(self):
         self.slower, self.slowdown, self.measured, self.real = 1.0, 1.0, [], derivation.build_network
@@ -44,13 +60,17 @@ class Device:
         for name, (model, _) in models.items():
             ms = getattr(model, "says_ms", lambda: 7.0)()
             ms *= self.slowdown * (1 if name.startswith("reference") else self.slower)
-            times[name] = Latency(ms, ms, ms, ms, ms, None, 4, 3, 1, 1, device_name(), "", "channels_last", "float32")
+            times[name] = Latency(
+                ms, ms, ms, ms, ms, None, 4, 3, 1, 1, device_name(), "", "channels_last", "float32"
+            )
         return times
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Scale smoke on twelve made-up pictures of each of two classes, with a made-up table and a device that agrees with it."""
+    """Scale smoke on twelve made-up pictures of each of two classes, with a made-up table and a device
+    that agrees with it.
+    """
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
     photos = dict(data=f"folder:{two_classes(tmp_path / 'set')}", resolution=32, limit=None)
@@ -83,7 +103,8 @@ def test_a_search_leaves_all_that_the_notebooks_show(small):
     assert row["verdict"] in ("decided", "oscillating", "collapsed", "undecided")
     assert row["predicted_ms"] <= row["target_ms"] == target_ms(search)
     assert len(pd.read_csv(folder_of(search) / "epochs.csv")) == 3
-    assert not list(folder_of(search).glob("checkpoint*"))  # a hundred megabytes that nobody needs any more
+    # a hundred megabytes that nobody needs any more
+    assert not list(folder_of(search).glob("checkpoint*"))
     assert json.loads((folder_of(search) / "run.json").read_text())["run"]["label"] == "test"
 
 
@@ -96,9 +117,14 @@ def test_every_network_trains_and_is_evaluated(small, kind):
     per_image = read_tensors(folder_of(run) / "per_image.safetensors")
     set_seed(0)
     fresh, trained = network_of(run).state_dict(), read_tensors(folder_of(run) / "weights.safetensors")
-    still = [key for key in fresh if torch.equal(fresh[key], trained[key]) and fresh[key].is_floating_point()]
+    still = [
+        key for key in fresh if torch.equal(fresh[key], trained[key]) and fresh[key].is_floating_point()
+    ]
     assert not [key for key in still if "weight" in key]
-    denoises, classifies = kind not in ("C-NAS", *ALL[-2:]), kind not in ("UNet", "DnCNN", "DnCNN, residual", "D-NAS")
+    denoises, classifies = (
+        kind not in ("C-NAS", *ALL[-2:]),
+        kind not in ("UNet", "DnCNN", "DnCNN, residual", "D-NAS"),
+    )
     assert ("psnr" in per_image) == denoises and ("correct" in per_image) == classifies
     assert {tuple(t.shape[:2]) for t in per_image.values()} == {(11, 2)}
     assert (folder_of(run) / "samples.safetensors").exists() == denoises
@@ -137,9 +163,17 @@ def test_an_upscaled_network_is_wider_and_a_large_unet_deeper(small):
 
 
 def test_targets(small):
-    one, both = a_search(), a_search(target="M + decoder", settings=a_search().settings | dict(loss="both"))
-    assert target_ms(both) - target_ms(one) == pytest.approx(obtain_table("smoke").part_ms("decoder conv"), abs=0.011)
-    assert target_ms(Derivation(both, target="M")) == target_ms(one) and target_ms(a_search(target=5.25)) == 5.25
+    one, both = (
+        a_search(),
+        a_search(target="M + decoder", settings=a_search().settings | dict(loss="both")),
+    )
+    assert target_ms(both) - target_ms(one) == pytest.approx(
+        obtain_table("smoke").part_ms("decoder conv"), abs=0.011
+    )
+    assert (
+        target_ms(Derivation(both, target="M")) == target_ms(one)
+        and target_ms(a_search(target=5.25)) == 5.25
+    )
     for seed in (0, 1):
         chance = Derivation(one, random_seed=seed, rounds=1)
         obtain(chance, progress=False)
@@ -147,22 +181,28 @@ def test_targets(small):
         assert predicted_ms(obtain_table("smoke"), found) == pytest.approx(target_ms(one), rel=0.02)
 
 
-@pytest.mark.parametrize("slowdown", [1.0, 3.0])  # a machine that is slower today than on the day of the table
+# a machine that is slower today than on the day of the table
+@pytest.mark.parametrize("slowdown", [1.0, 3.0])
 @pytest.mark.parametrize("network", ["C-NAS", "DC-NAS_seq"])
 @pytest.mark.filterwarnings("ignore:.*times as long as on the day")
 def test_a_derivation_measures_and_repairs(small, network, slowdown):
     source = a_search(target="S")
     obtain(source, progress=False)
     before = load_architecture(folder_of(source) / "architecture.json")
-    found = Derivation(source, network, 1.1 * predicted_ms(obtain_table("smoke"), before, network), rounds=1)
+    found = Derivation(
+        source, network, 1.1 * predicted_ms(obtain_table("smoke"), before, network), rounds=1
+    )
     small.slower, small.slowdown = 1.1, slowdown
     obtain(found, progress=False)
     rows = pd.read_csv(folder_of(found) / "derivation.csv")
     assert abs(rows["error_pct"].iloc[0]) > 2 and abs(rows["error_pct"].iloc[-1]) <= 2
-    assert load_architecture(folder_of(source) / "architecture.json") == before  # the search's own record stays
+    # the search's own record stays
+    assert load_architecture(folder_of(source) / "architecture.json") == before
     end = records.derivation_row(found)
     assert len(small.measured) == len(rows) + 1  # the network is measured anew
-    assert end["repairs"] == len(rows) - 1 and end["measured_ms"] == pytest.approx(rows["measured_ms"].iloc[-1])
+    assert end["repairs"] == len(rows) - 1 and end["measured_ms"] == pytest.approx(
+        rows["measured_ms"].iloc[-1]
+    )
 
 
 def test_derivations_are_measured_side_by_side(small):
@@ -170,7 +210,9 @@ def test_derivations_are_measured_side_by_side(small):
     obtain(source, progress=False)
     both = [Derivation(source, rounds=1), Derivation(source, random_seed=0, rounds=1)]
     derive([*both, both[0]], progress=False)
-    assert all(map(is_complete, both)) and all(len(names) == 2 + derivation.REFERENCES for names in small.measured)
+    assert all(map(is_complete, both)) and all(
+        len(names) == 2 + derivation.REFERENCES for names in small.measured
+    )
     count = len(small.measured)
     derive(both, progress=False)  # complete: nothing is measured again
     assert len(small.measured) == count
@@ -200,14 +242,22 @@ def laptop(small, tmp_path, monkeypatch):
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     table.with_correction(replace(table.correction, error_pct=1.0)).save(table_path("laptop"))
     search = replace(a_search(), scale="laptop")
-    joint = replace(a_run("DC-NAS"), label="DC-NAS S", scale="laptop", source=Derivation(search, rounds=1))
+    joint = replace(
+        a_run("DC-NAS"), label="DC-NAS S", scale="laptop", source=Derivation(search, rounds=1)
+    )
     unet = replace(a_run("UNet"), label="UNet Reduced", scale="laptop")
     listed = {"table_4": [joint, unet], "section4": [search, joint.source, joint, unet], "section3": []}
     real = presets.runs
     short = {"section4": [], "section3": []}
 
     def runs(group, scale):
-        return listed.get(group, []) if scale == "laptop" else short.get(group) if group in short else real(group, scale)
+        return (
+            listed.get(group, [])
+            if scale == "laptop"
+            else short.get(group)
+            if group in short
+            else real(group, scale)
+        )
 
     for module in (presets, publish, latencies):
         monkeypatch.setattr(module, "runs", runs)
@@ -233,11 +283,15 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
     )
     there = results.results("table_4", "published")
     skipped = ["source", "b", "derivation", "evaluate_s"]
-    pd.testing.assert_frame_equal(here.rows.drop(columns=skipped), there.rows.drop(columns=skipped), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        here.rows.drop(columns=skipped), there.rows.drop(columns=skipped), check_dtype=False
+    )
     for metric in ("psnr", "accuracy"):
         one, two = here.scores(metric), there.scores(metric)
         assert one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
-    assert there.samples["DC-NAS S"].shape == (5, 4, 3, 32, 32) or there.samples["DC-NAS S"].shape[0] == 5
+    assert (
+        there.samples["DC-NAS S"].shape == (5, 4, 3, 32, 32) or there.samples["DC-NAS S"].shape[0] == 5
+    )
     published = search_results.searches("searches", "published")
     assert published.architectures == searched.architectures
     pd.testing.assert_frame_equal(published.alphas, searched.alphas, atol=1e-4, check_exact=False)
@@ -265,7 +319,9 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     path = latencies.measure_section4("laptop")
     assert latencies.measure_section4("laptop") == path and len(small.measured) == 1
     rows = latencies.section_4("laptop").set_index("label")
-    assert set(rows.index) == {"DC-NAS S", "UNet Reduced"} and rows.loc["UNet Reduced", "median_ms"] == 14
+    assert (
+        set(rows.index) == {"DC-NAS S", "UNet Reduced"} and rows.loc["UNet Reduced", "median_ms"] == 14
+    )
     path.write_text(pd.read_csv(path).assign(device="another one").to_csv(index=False))
     latencies.measure_section4("laptop")  # nothing of another device may stay beside it
     assert len(small.measured) == 2 and set(latencies.section_4("laptop")["device"]) != {"another one"}
@@ -275,7 +331,9 @@ def test_the_error_of_a_latency_is_what_two_measurements_differ_by():
     now = pd.Series({f"C-NAS {run} conv 1.0": 10.0 for run in "abc"} | {"UNet b=8 1.0": 5.0})
     before = pd.DataFrame({"network": "C-NAS", "run": [*"abcd"], "measured_ms": [22.0, 20.0, 18.0, 1.0]})
     assert latencies.repeat_error(now, before) == pytest.approx(0.1 / 2**0.5, rel=0.01)
-    assert latencies.repeat_error(now, before.head(2)) == latencies.repeat_error(now, pd.DataFrame()) == 0
+    assert (
+        latencies.repeat_error(now, before.head(2)) == latencies.repeat_error(now, pd.DataFrame()) == 0
+    )
 
 
 # ---- BM3D

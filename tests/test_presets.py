@@ -19,7 +19,8 @@ SECTIONS = ("section2", "section3", "section4")
 @pytest.mark.parametrize("scale", SCALE)
 def test_no_two_runs_share_a_name_and_none_is_listed_twice(scale):
     everything = {run.name: run for section in SECTIONS for run in runs(section, scale)}
-    assert len({(file_of(run), key_of(run)) for run in everything.values()}) == len(everything)  # as they are published
+    # as they are published
+    assert len({(file_of(run), key_of(run)) for run in everything.values()}) == len(everything)
     for section in SECTIONS:
         names = [run.name for run in runs(section, scale)]
         assert len(names) == len(set(names))
@@ -31,7 +32,9 @@ def test_a_name_is_stable_and_depends_on_every_field():
     run = runs("table_2", "laptop")[0]
     assert run.name == "0c3f5a60b80634b1"  # or every run that is under way somewhere would begin anew
     other = [replace(run, **{name: "x"}) for name in ("label", "scale", "task", "source")]
-    other += [replace(run, **{name: 99}) for name in ("seed", "batch", "eval_images", "ce_weight", "threads")]
+    other += [
+        replace(run, **{name: 99}) for name in ("seed", "batch", "eval_images", "ce_weight", "threads")
+    ]
     other += [replace(run, net=run.net | dict(x=1)), replace(run, data=run.data | dict(clip=True))]
     other.append(replace(run, train=replace(run.train, lr=0.5)))
     assert len({run.name, *(o.name for o in other)}) == len(other) + 1
@@ -41,31 +44,60 @@ def test_every_row_of_the_paper_s_tables_has_a_training():
     labels = {run.label for group in GROUPS for run in runs(group, "paper") if isinstance(run, Run)}
     joint = paper("table3_dcnet")
     rows = {*paper("table1_6_classifiers").index, *(joint.index + " " + joint["type"])}
-    rows |= {*paper("table5_dcnas", "ours").index, "UNet Reduced", "D-NAS S", "D-NAS S upscaled", "UNet b=64 d=5 m=2"}
+    rows |= {
+        *paper("table5_dcnas", "ours").index,
+        "UNet Reduced",
+        "D-NAS S",
+        "D-NAS S upscaled",
+        "UNet b=64 d=5 m=2",
+    }
     assert not rows - labels
-    assert {"UNet b=32 d=4 m=2 c=2", "UNet b=8 d=4 m=1.5 c=2", "ResNet-18", "MobileNetV2", "random M"} <= labels
+    assert {
+        "UNet b=32 d=4 m=2 c=2",
+        "UNet b=8 d=4 m=1.5 c=2",
+        "ResNet-18",
+        "MobileNetV2",
+        "random M",
+    } <= labels
 
 
 def test_budgets():
     images = {run.label: run.train.steps * run.batch for run in runs("section3", "laptop")}
-    assert images["UNet Reduced"] == images["DC-Net Reduced Integrated"] == 300_000  # Tables 2 and 3 see more
+    # Tables 2 and 3 see more
+    assert images["UNet Reduced"] == images["DC-Net Reduced Integrated"] == 300_000
     assert images["UNet b=8 d=4 m=2 c=2"] == images["DC-Net Baseline Integrated"] == 72_000
     assert {r.train.steps * r.batch for r in runs("table_4", "laptop")} == {128_000}
     paper_run = runs("table_2", "paper")[0]
-    assert (paper_run.train.schedule, paper_run.train.lr, paper_run.train.steps * paper_run.batch) == ("plateau", 1e-3, 3_000_000)
-    assert runs("table_5", "paper")[0].net["dropout"] == 0.2 and "dropout" not in runs("table_5", "laptop")[0].net
+    assert (paper_run.train.schedule, paper_run.train.lr, paper_run.train.steps * paper_run.batch) == (
+        "plateau",
+        1e-3,
+        3_000_000,
+    )
+    assert (
+        runs("table_5", "paper")[0].net["dropout"] == 0.2
+        and "dropout" not in runs("table_5", "laptop")[0].net
+    )
 
 
 def test_wide_unets_train_in_bfloat16_where_that_is_faster():
-    how = {run.label: run.train for run in runs("figure_3", "laptop") + runs("figure_3_mbconv", "laptop")}
-    assert how["UNet b=16 d=4 m=2 c=2"].precision == "bf16" and how["UNet b=8 d=4 m=2 c=2"].precision == "fp32"
-    assert how["MB-UNet b=16 d=4 m=2 c=2"].precision == "fp32" and all(t.channels_last for t in how.values())
+    how = {
+        run.label: run.train for run in runs("figure_3", "laptop") + runs("figure_3_mbconv", "laptop")
+    }
+    assert (
+        how["UNet b=16 d=4 m=2 c=2"].precision == "bf16"
+        and how["UNet b=8 d=4 m=2 c=2"].precision == "fp32"
+    )
+    assert how["MB-UNet b=16 d=4 m=2 c=2"].precision == "fp32" and all(
+        t.channels_last for t in how.values()
+    )
 
 
 @pytest.mark.parametrize("scale", ["smoke", *PUBLISHED_SCALES])
 @pytest.mark.parametrize("group", ["clipping_check", "precision_check", "normalisation_check"])
 def test_a_variant_differs_in_what_is_checked_alone(group, scale):
-    plain = {(r.label, r.seed): r for name in ("table_2", "table_3", "figure_3") for r in runs(name, scale)}
+    plain = {
+        (r.label, r.seed): r for name in ("table_2", "table_3", "figure_3") for r in runs(name, scale)
+    }
     for run in runs(group, scale):
         base = plain[run.label.rsplit(", ", 1)[0], run.seed]
         change = {
@@ -84,7 +116,8 @@ def test_a_network_is_trained_with_the_seed_of_its_search():
             elif run.source is not None:
                 assert (run.source.seed, run.source.random_seed) == (0, run.seed)
     searches = runs("section4_searches", "laptop")
-    assert max(s.seed for s in searches if s.label == section_4.REMOVED) == 4  # five seeds for Table 8, three for others
+    # five seeds for Table 8, three for others
+    assert max(s.seed for s in searches if s.label == section_4.REMOVED) == 4
     assert max(s.seed for s in searches if s.label == "noisy M") == 2
 
 
@@ -99,5 +132,9 @@ def test_the_most_useful_runs_come_first():
 
 
 def test_what_a_scale_does_otherwise_is_said():
-    assert "Adam instead of SGD" in scales.differs("laptop") and "learn with 0.1 instead of 0.02" in scales.differs("laptop")
-    assert "grey images in three channels" in scales.differs("short") and "SGD" not in scales.differs("paper")
+    assert "Adam instead of SGD" in scales.differs(
+        "laptop"
+    ) and "learn with 0.1 instead of 0.02" in scales.differs("laptop")
+    assert "grey images in three channels" in scales.differs("short") and "SGD" not in scales.differs(
+        "paper"
+    )

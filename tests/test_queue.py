@@ -1,4 +1,6 @@
-"""The queue: processes of this machine and tasks of Ray, which end with it, and on one folder never do a run twice."""
+"""The queue: processes of this machine and tasks of Ray, which end with it, and on one folder never do a
+run twice.
+"""
 
 import os
 import subprocess
@@ -39,7 +41,9 @@ def test_two_workers_and_then_nothing_is_left(capfd):
 def test_ray_does_the_same():
     pytest.importorskip("ray")
     listed = runs("normalisation_check", "smoke")
-    assert queue.run_queue(listed, jobs=2, engine="ray", progress=False) == 0 and all(map(is_complete, listed))
+    assert queue.run_queue(listed, jobs=2, engine="ray", progress=False) == 0 and all(
+        map(is_complete, listed)
+    )
 
 
 def test_published_results_are_not_made_again():
@@ -50,7 +54,18 @@ def test_published_results_are_not_made_again():
 @pytest.mark.slow
 def test_workers_end_with_a_queue_that_was_killed(tmp_path):
     """Or they would go on, unseen, and hold their runs."""
-    command = [sys.executable, "-m", "dcnas.cli", "queue", "--scale", "laptop", "--group", "clipping_check", "--jobs", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "dcnas.cli",
+        "queue",
+        "--scale",
+        "laptop",
+        "--group",
+        "clipping_check",
+        "--jobs",
+        "2",
+    ]
     command += ["--changed-tree"]
     env = os.environ | {"DCNAS_RUNS": str(tmp_path), "DCNAS_DOWNLOADS": str(paths.downloads_dir())}
     family = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)

@@ -1,6 +1,7 @@
 """The run store: complete records, the same bits after every kill, one process per run.
 
-Child processes are forked from a server that has imported the library (`forkserver`), so that ten of them start in seconds.
+Child processes are forked from a server that has imported the library (`forkserver`), so that ten of
+them start in seconds.
 """
 
 import csv
@@ -35,10 +36,19 @@ from dcnas.training import Batch, Settings, checkpoint, evaluate, parallel, summ
 CPU = torch.device("cpu")
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["dcnas.study.runs"])
-RECORD = {"run.json", "history.csv", "weights.safetensors", "per_image.safetensors", "provenance.json", "metrics.csv"}
+RECORD = {
+    "run.json",
+    "history.csv",
+    "weights.safetensors",
+    "per_image.safetensors",
+    "provenance.json",
+    "metrics.csv",
+}
 NET = dict(kind="unet", unet=dict(b=4, d=2, m=1.0, c=1))
 DATA = dict(images=64, crop=None, clip=False)
-TINY = Run("tiny", "smoke", 0, "denoise", NET, DATA, Settings(60, 20, 4e-3, "one-cycle"), batch=4, eval_images=4)
+TINY = Run(
+    "tiny", "smoke", 0, "denoise", NET, DATA, Settings(60, 20, 4e-3, "one-cycle"), batch=4, eval_images=4
+)
 SHORT = replace(TINY, train=replace(TINY.train, steps=3, epoch_steps=2))
 JOINT = dict(kind="integrated", unet=dict(b=8, d=4, m=1.5, c=2))
 QUICK = {
@@ -82,13 +92,18 @@ def undisturbed(tmp_path_factory) -> dict:
 def results_of(run: Run) -> dict:
     """Everything in a complete run that depends on the run alone."""
     with (folder_of(run) / "history.csv").open() as file:
-        history = [[row[name] for name in ("step", "loss", "validation_loss", "lr")] for row in csv.DictReader(file)]
+        history = [
+            [row[name] for name in ("step", "loss", "validation_loss", "lr")]
+            for row in csv.DictReader(file)
+        ]
     names = ("run.json", "weights.safetensors", "per_image.safetensors", "metrics.csv")
     return {name: (folder_of(run) / name).read_bytes() for name in names} | {"history": history}
 
 
 def child(folder: Path, run: Run, options: dict, told: Path) -> None:
-    """What a child process runs: obtain, and a note of whether it was this process that trained and evaluated."""
+    """What a child process runs: obtain, and a note of whether it was this process that trained and
+    evaluated.
+    """
     os.environ["DCNAS_RUNS"] = str(folder)
 
     def noted(name: str):
@@ -103,7 +118,9 @@ def child(folder: Path, run: Run, options: dict, told: Path) -> None:
 
 
 def start(folder: Path, told: Path, run: Run = TINY, **options):
-    process = SERVER.Process(target=child, args=(folder, run, {"progress": False} | options, told), daemon=True)
+    process = SERVER.Process(
+        target=child, args=(folder, run, {"progress": False} | options, told), daemon=True
+    )
     process.start()
     return process
 
@@ -126,9 +143,15 @@ def test_the_record_of_a_run(task):
     assert names == RECORD | ({"samples.safetensors"} if task != "classify" else set())
     assert json.loads((folder_of(run) / "run.json").read_text())["run"]["label"] == "tiny"
     record = json.loads((folder_of(run) / "provenance.json").read_text())
-    assert record["parameters"] == sum(p.numel() for p in load_model(run).parameters()) and record["train_s"] >= 0
+    assert (
+        record["parameters"] == sum(p.numel() for p in load_model(run).parameters())
+        and record["train_s"] >= 0
+    )
     torch.manual_seed(run.seed)
-    fresh, trained = runs.network_of(run).state_dict(), read_tensors(folder_of(run) / "weights.safetensors")
+    fresh, trained = (
+        runs.network_of(run).state_dict(),
+        read_tensors(folder_of(run) / "weights.safetensors"),
+    )
     moved = [name for name in fresh if not torch.equal(fresh[name], trained[name])]
     assert {name for name in fresh if "weight" in name} <= set(moved)
 
@@ -144,7 +167,9 @@ def test_metrics_are_those_of_the_stored_weights(clip):
         found = clean + sigma * bank.noise(ids, sigma, clean.shape[1:]) if sigma else clean
         return found.clamp(0, 1) if clip else found
 
-    expected = evaluate(lambda x, _: (model(x), None), data.images, data.boxes, data.labels, noisy, SIGMAS)
+    expected = evaluate(
+        lambda x, _: (model(x), None), data.images, data.boxes, data.labels, noisy, SIGMAS
+    )
     stored = read_tensors(folder_of(run) / "per_image.safetensors")
     assert torch.allclose(stored["psnr"].float(), expected["psnr"], atol=0.02)
     row = next(csv.DictReader((folder_of(run) / "metrics.csv").open()))
@@ -161,7 +186,11 @@ def test_threads_are_those_of_the_run_and_then_the_callers():
     before = torch.get_num_threads()
     seen, real = [], runs.fit
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "fit", lambda *args, **options: seen.append(torch.get_num_threads()) or real(*args, **options))
+        patch.setattr(
+            runs,
+            "fit",
+            lambda *args, **options: seen.append(torch.get_num_threads()) or real(*args, **options),
+        )
         obtain(SHORT, progress=False)
     assert seen == [1] and torch.get_num_threads() == before
 
@@ -181,7 +210,10 @@ def test_a_classifier_behind_a_denoiser_trains_the_denoiser_first():
     assert before.label == "UNet b=8 d=4 m=1.5 c=2" and before in listed("table_2", "smoke")
     assert obtain(run, progress=False) and is_complete(before)
     draw, _ = runs.task_of(run, CPU).draws()
-    batch, plain = draw(0), Digits(replace(run, net=dict(kind="MB2.5-M"), task="joint"), CPU).draws()[0](0)
+    batch, plain = (
+        draw(0),
+        Digits(replace(run, net=dict(kind="MB2.5-M"), task="joint"), CPU).draws()[0](0),
+    )
     assert torch.equal(batch.clean, plain.clean) and not torch.equal(batch.noisy, plain.noisy)
     with torch.no_grad():
         assert torch.allclose(batch.noisy, load_model(before).eval()(plain.noisy), atol=1e-5)
@@ -206,7 +238,10 @@ def test_same_seed_same_bits_and_other_seed_other_bits(tmp_path, undisturbed):
 
 def test_an_epoch_takes_every_image_once():
     rows = torch.cat([batch_rows(3, step, 5, 20) for step in range(8)])
-    assert sorted(rows[:20].tolist()) == sorted(rows[20:].tolist()) == [*range(20)] and rows[:20].tolist() != rows[20:].tolist()
+    assert (
+        sorted(rows[:20].tolist()) == sorted(rows[20:].tolist()) == [*range(20)]
+        and rows[:20].tolist() != rows[20:].tolist()
+    )
     over = torch.cat([batch_rows(3, step, 6, 20) for step in range(10)])  # a batch may span two epochs
     assert torch.equal(over[:20], rows[:20]) and len(over) == 60
 
@@ -214,7 +249,9 @@ def test_an_epoch_takes_every_image_once():
 def test_batches_depend_on_seed_and_step_alone():
     draw, _ = Digits(SHORT, CPU).draws()
     first, again, other = draw(5), Digits(SHORT, CPU).draws()[0](5), draw(6)
-    assert all(torch.equal(a, b) for a, b in zip(first, again)) and not torch.equal(first.noisy, other.noisy)
+    assert all(torch.equal(a, b) for a, b in zip(first, again)) and not torch.equal(
+        first.noisy, other.noisy
+    )
     assert first.clean.shape == (4, 1, 96, 96) and first.boxes.shape == (4, 2, 4)
     assert 0 <= first.clean.min() <= first.clean.max() <= 1
 
@@ -226,20 +263,32 @@ def test_squares():
     whole = Digits(SHORT, CPU).draws()[0](0).clean
     patches = whole.unfold(2, 32, 1).unfold(3, 32, 1)[0].reshape(-1, 32, 32)
     assert (patches == batch.clean[0, 0]).flatten(1).all(1).any()  # a part of the very image
-    digit = Digits(QUICK["classify"], CPU).draws()[0](0)  # both digits of each image, as images of their own
-    assert digit.clean.shape == (8, 1, 32, 32) and digit.labels.shape == (8, 1) and digit.boxes.tolist()[0] == [[0, 0, 32, 32]]
+    # both digits of each image, as images of their own
+    digit = Digits(QUICK["classify"], CPU).draws()[0](0)
+    assert (
+        digit.clean.shape == (8, 1, 32, 32)
+        and digit.labels.shape == (8, 1)
+        and digit.boxes.tolist()[0] == [[0, 0, 32, 32]]
+    )
 
 
-@pytest.mark.parametrize("schedule, steps, images", [("one-cycle", 1_000, 64), ("plateau", 1_000, 1_000), ("plateau", 20, 80)])
+@pytest.mark.parametrize(
+    "schedule, steps, images", [("one-cycle", 1_000, 64), ("plateau", 1_000, 1_000), ("plateau", 20, 80)]
+)
 def test_a_plateau_is_seen_on_a_thousand_images(schedule, steps, images):
-    assert validation_images(replace(TINY, train=replace(TINY.train, schedule=schedule, steps=steps))) == images
+    assert (
+        validation_images(replace(TINY, train=replace(TINY.train, schedule=schedule, steps=steps)))
+        == images
+    )
 
 
 # ---- killed, stopped, at once
 
 
 def test_killed_at_ten_random_moments(tmp_path, folder, undisturbed):
-    """SIGKILL while it starts, while it trains and while it evaluates; the same command again ends with the same bits."""
+    """SIGKILL while it starts, while it trains and while it evaluates; the same command again ends with
+    the same bits.
+    """
     dice, killed, own = random.Random(0), 0, folder_of(TINY)
 
     def written() -> int:
@@ -263,7 +312,9 @@ def test_killed_at_ten_random_moments(tmp_path, folder, undisturbed):
     process.join()
     assert process.exitcode == 0 and (tmp_path / "told.ended").read_text() == "True"
     assert results_of(TINY) == undisturbed
-    assert {p.name for p in own.iterdir() if not p.name.startswith(".")} == RECORD | {"samples.safetensors"}
+    assert {p.name for p in own.iterdir() if not p.name.startswith(".")} == RECORD | {
+        "samples.safetensors"
+    }
 
 
 def test_two_processes_at_once(tmp_path, folder, undisturbed):
@@ -284,7 +335,10 @@ def test_the_second_process_says_that_it_waits(tmp_path, folder, monkeypatch):
     assert obtain(run, progress=False, wait=False) is False  # a queue goes on to the next
     second = start(folder, tmp_path / "second", run, progress=True, deadline=time.monotonic())
     wait_for(lambda: (tmp_path / "second").exists() and (tmp_path / "second").read_text(), second)
-    assert "tiny, seed 0, smoke: another process is training it; waiting" in (tmp_path / "second").read_text()
+    assert (
+        "tiny, seed 0, smoke: another process is training it; waiting"
+        in (tmp_path / "second").read_text()
+    )
     assert second.is_alive() and not (tmp_path / "second.fit").exists()
     first.kill()  # the lock of a dead process is free
     second.join()
@@ -327,7 +381,8 @@ def test_write_atomic_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch, 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one(tmp_path):
     run = replace(SHORT, net=dict(kind="unet", unet=dict(b=8, d=2, m=1.0, c=1)))
-    assert obtain(run, progress=False)  # group norm: the halves of a batch have, in the mean, the gradient of the whole
+    # group norm: the halves of a batch have, in the mean, the gradient of the whole
+    assert obtain(run, progress=False)
     with (folder_of(run) / "history.csv").open() as file:
         expected = [float(row["loss"]) for row in csv.DictReader(file)]
     shutil.rmtree(folder_of(run))
@@ -336,7 +391,15 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path):
         "from dcnas.study.presets import *\nfrom dcnas.study.runs import obtain\n"
         f"from dcnas.training import Settings\nassert obtain({run!r}, progress=False)\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(program),
+    ]
     subprocess.run(launch, check=True, capture_output=True, timeout=300)
     with (folder_of(run) / "history.csv").open() as file:
         assert [float(row["loss"]) for row in csv.DictReader(file)] == pytest.approx(expected, rel=1e-3)
@@ -351,7 +414,9 @@ def test_each_process_has_its_share_of_a_batch(monkeypatch):
     for rank in range(2):
         monkeypatch.setattr(parallel.dist, "get_rank", lambda rank=rank: rank)
         shares.append(parallel.share(batch))
-    assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]] and shares[1].labels.tolist() == [21, 23, 25]
+    assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]] and shares[
+        1
+    ].labels.tolist() == [21, 23, 25]
     assert shares[0].boxes is None
 
 

@@ -1,4 +1,6 @@
-"""Networks that ship: they do what their cards and the published results say; unsound files are answered in words."""
+"""Networks that ship: they do what their cards and the published results say; unsound files are answered
+in words.
+"""
 
 import json
 
@@ -26,8 +28,12 @@ SPACE = Space(4, 32, 3, 0.25)
 def record(kind: str) -> dict:
     """The `network` of a card of any kind, small."""
     if kind in ("unet", "integrated", "sequential"):
-        return {"kind": kind, "unet": UNETS["reduced"]} | ({"classifier": "MB2.5-M"} if kind == "sequential" else {})
-    found = {"kind": kind} | ({"unet": UNETS["reduced"]} if kind in ("UNet", "DC-Net", "DC-Net_tail") else {})
+        return {"kind": kind, "unet": UNETS["reduced"]} | (
+            {"classifier": "MB2.5-M"} if kind == "sequential" else {}
+        )
+    found = {"kind": kind} | (
+        {"unet": UNETS["reduced"]} if kind in ("UNet", "DC-Net", "DC-Net_tail") else {}
+    )
     if kind not in ("UNet", "DC-Net", "DnCNN", "DnCNN, residual"):
         found["architecture"] = json.loads(start_architecture(SPACE).to_json())
     return found
@@ -37,9 +43,14 @@ def card(kind: str) -> dict:
     denoises = kind in ("unet", "UNet", "DnCNN", "DnCNN, residual", "D-NAS")
     classes = [] if denoises else list(DIGITS) if kind in weights.JOINING else ["a", "b", "c"]
     return {
-        "label": kind, "network": record(kind), "classes": classes, "resolution": 32, "training": "nothing", "command": "none",
+        "label": kind,
+        "network": record(kind),
+        "classes": classes,
+        "resolution": 32,
+        "training": "nothing",
+        "command": "none",
         "metrics": [],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(params=KINDS)
@@ -61,7 +72,9 @@ def test_every_kind_looks_at_any_picture(network, shape):
         assert outcome.denoised is None
     if network.classes:
         for found in (outcome.before, outcome.own, *([outcome.after] if network.denoises else [])):
-            assert found.shape == (1, len(network.classes)) and found.sum().item() == pytest.approx(1, abs=1e-5)
+            assert found.shape == (1, len(network.classes)) and found.sum().item() == pytest.approx(
+                1, abs=1e-5
+            )
     else:
         assert outcome.before is outcome.own is None
     row = apply.row_of(apply.Scene("x", grains(*shape)), network, 0.2, outcome)
@@ -69,15 +82,26 @@ def test_every_kind_looks_at_any_picture(network, shape):
 
 
 def test_half_precision_keeps_what_may_be_large():
-    some = {"a.weight": torch.rand(3), "b.running_var": torch.tensor([1e6]), "b.num_batches_tracked": torch.tensor(7)}
+    some = {
+        "a.weight": torch.rand(3),
+        "b.running_var": torch.tensor([1e6]),
+        "b.num_batches_tracked": torch.tensor(7),
+    }
     found = full(compact(some))
     assert found["b.running_var"].item() == 1e6 and found["b.num_batches_tracked"].item() == 7
-    assert torch.allclose(found["a.weight"], some["a.weight"], atol=1e-3) and found["a.weight"].dtype == torch.float32
+    assert (
+        torch.allclose(found["a.weight"], some["a.weight"], atol=1e-3)
+        and found["a.weight"].dtype == torch.float32
+    )
 
 
 def test_the_sequential_answer_is_that_of_the_denoised_image(tmp_path):
     torch.manual_seed(0)
-    path = ship(compact(build(record("sequential"), 10).state_dict()), card("sequential"), tmp_path / "s.safetensors")
+    path = ship(
+        compact(build(record("sequential"), 10).state_dict()),
+        card("sequential"),
+        tmp_path / "s.safetensors",
+    )
     network, box = load_network(str(path)), torch.tensor([[[5, 9, 37, 41]]])
     outcome = apply.apply(network, apply.Scene("x", grains(1, 96, 96), boxes=box), 0.3)
     assert torch.equal(outcome.after, outcome.own) and not torch.allclose(outcome.before, outcome.after)
@@ -93,12 +117,16 @@ def test_cards_say_what_is_published(name):
     rows = pd.concat([read_published(section) for section in ("section3", "section4")])
     rows = rows[rows["run"] == found["run"]]
     assert metrics_of(rows.to_dict("records")) == found["metrics"] and len(found["metrics"]) == 11
-    assert rows["label"].iloc[0] == found["label"] and found["command"].startswith(f'dcnas run "{found["label"]}" --scale ')
+    assert rows["label"].iloc[0] == found["label"] and found["command"].startswith(
+        f'dcnas run "{found["label"]}" --scale '
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in names() if "solar" not in name])
 def test_shipped_networks_do_what_was_published(name):
-    """Outputs for the first test images are those of the run, within a grey level or two: weights have half precision."""
+    """Outputs for the first test images are those of the run, within a grey level or two: weights have
+    half precision.
+    """
     network = load_network(name)
     published = archive("section3_samples")[network.card["run"]].numpy()
     for i, sigma in enumerate(SAMPLE_SIGMAS):
@@ -112,7 +140,10 @@ def test_shipped_networks_do_what_was_published(name):
 
 
 def test_unknown_names_are_answered_with_the_known():
-    with pytest.raises(InputError, match="but one of .*dc-net-reduced-integrated.*; did you mean 'dc-net-reduced-sequential'"):
+    with pytest.raises(
+        InputError,
+        match="but one of .*dc-net-reduced-integrated.*; did you mean 'dc-net-reduced-sequential'",
+    ):
         load_network("dc-net-reduced-sequentiel")
 
 
@@ -122,8 +153,14 @@ def test_unknown_names_are_answered_with_the_known():
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "u.safetensors: "),
         (lambda path: change(path, classes="abc"), "card.json: classes: Input should be a valid array"),
         (lambda path: change(path, network=record("integrated")), "u.safetensors: .*"),
-        (lambda path: change(path, network={"kind": "VGG"}), "card.json: network.kind: Input should be 'unet', "),
-        (lambda path: change(path, network={"kind": "unet"}), "u.safetensors: TypeError: .*missing 4 required"),
+        (
+            lambda path: change(path, network={"kind": "VGG"}),
+            "card.json: network.kind: Input should be 'unet', ",
+        ),
+        (
+            lambda path: change(path, network={"kind": "unet"}),
+            "u.safetensors: TypeError: .*missing 4 required",
+        ),
         (lambda path: change(path, network={"kind": "DC-NAS", "architecture": {}}), "u.safetensors: .*"),
     ],
     ids=["cut", "type", "other", "kind", "no settings", "no architecture"],
@@ -152,7 +189,9 @@ def test_own_pictures_meet_the_same_noise_every_time():
 
 
 def test_sources_are_named(tmp_path):
-    with pytest.raises(InputError, match="IN is 'nowhere', but a picture, a folder or one of digits, solar"):
+    with pytest.raises(
+        InputError, match="IN is 'nowhere', but a picture, a folder or one of digits, solar"
+    ):
         apply.scenes_of("nowhere")
     with pytest.raises(InputError, match="holds no pictures"):
         apply.scenes_of(str(tmp_path))

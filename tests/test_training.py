@@ -198,9 +198,10 @@ def test_summarise(test_set):
     ("right", "balanced", "least"),
     [
         ([1, 1, 1, 1, 0, 0, 0, 0], 100 / 3, 0.0),  # always the largest class
-        ([1, 1, 0, 0, 1, 0, 1, 1], 200 / 3, 50.0), ([1] * 8, 100.0, 100.0),
+        ([1, 1, 0, 0, 1, 0, 1, 1], 200 / 3, 50.0),
+        ([1] * 8, 100.0, 100.0),
     ],
-)  # fmt: skip
+)
 def test_recalls_are_of_classes_however_large(right, balanced, least):
     """A class that is never named has a recall of 0; one that the test images lack has none."""
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3])[:, None]

@@ -32,9 +32,11 @@ def quality(metric: str, flops: dict[str, int]) -> pd.DataFrame:
     """Each network is worth 50 and 1 more per 100,000 FLOPs, more at seed 1, less under noise."""
     rows = [(label, n, s, seed) for label, n in flops.items() for s in (0.0, 0.8) for seed in (0, 1)]
     return pd.DataFrame(
-        [{"label": label, "flops": n, "sigma": s, "seed": seed, metric: 50 + n / 1e5 + 2 * seed - s}
-         for label, n, s, seed in rows]
-    )  # fmt: skip
+        [
+            {"label": label, "flops": n, "sigma": s, "seed": seed, metric: 50 + n / 1e5 + 2 * seed - s}
+            for label, n, s, seed in rows
+        ]
+    )
 
 
 def classifier_rows() -> pd.DataFrame:

@@ -262,7 +262,8 @@ def answers(table: pd.DataFrame) -> str:
     for claim, row in table.iterrows():
         bounds = "" if row["95% interval"] in ("exact", "none") else f" ({row['95% interval']})"
         lines.append(
-            f"- **{claim}: {row['verdict']}.** {row['statement']}. *{row['comparison']}: {row['ours']:+g}{bounds}, paper "
+            f"- **{claim}: {row['verdict']}.** {row['statement']}. "
+            f"*{row['comparison']}: {row['ours']:+g}{bounds}, paper "
             f"{row['paper']}; {row['why']}.*"
         )
     return "\n".join(lines)

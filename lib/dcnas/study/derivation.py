@@ -1,7 +1,9 @@
-"""From a search to a network that meets its target on the device: look-up tables of the scales, targets, measured derivations.
+"""From a search to a network that meets its target on the device: look-up tables of the scales, targets,
+measured derivations.
 
-A derivation measures an architecture on the table's device and repairs it where it misses its target, which must not happen while
-anything trains. Latencies are in the table's milliseconds: each measurement has networks in it whose latency the table knows.
+A derivation measures an architecture on the table's device and repairs it where it misses its target,
+which must not happen while anything trains. Latencies are in the table's milliseconds: each measurement
+has networks in it whose latency the table knows.
 """
 
 import warnings
@@ -36,21 +38,23 @@ BUSY = 1.5  # times as slow as on the day of the table: something else runs
 
 
 def table_path(scale: str) -> Path:
-    """Where the look-up table of a scale lies: committed in data/latency, but for smoke beside the runs."""
+    """Where the look-up table of a scale lies: committed in data/latency, for smoke beside the runs."""
     return (runs_dir() if scale == "smoke" else latency_dir()) / scale_named(scale).table
 
 
 def obtain_table(scale: str, *, progress: bool = True) -> Table:
-    """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured where it is missing."""
+    """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured
+    where it is missing.
+    """
     path, s = table_path(scale), scale_named(scale)
     if path.exists():
         return load_table(path)
     size = s.photos["resolution"]
     if scale != "smoke":
         raise InputError(
-            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build --resolution {size} --width {s.width:g} "
-            f"--stem-stride {s.strides[0]} --runtime pytorch --device {s.device} "
-            f"--out {shown(path)}` and `dcnas lut validate {shown(path)} "
+            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build "
+            f"--resolution {size} --width {s.width:g} --stem-stride {s.strides[0]} --runtime pytorch "
+            f"--device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} "
             f"--device {s.device}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,9 @@ def table_of(search: Search) -> Table:
 
 
 def target_ms(run: Search | Derivation) -> float:
-    """What a run's target is in ms on its table's device, to two decimals: "S", "M", "L", with the decoder's latency added."""
+    """What a run's target is in ms on its table's device, to two decimals: "S", "M", "L", with the
+    decoder's latency added.
+    """
     search, asked = (
         (run.search, run.target or run.search.target)
         if isinstance(run, Derivation)
@@ -105,10 +111,11 @@ def latencies_by_table(
     passes: int = 1,
     progress: bool = False,
 ) -> tuple[dict[str, Latency], float]:
-    """Networks measured under the table's conditions, and how slow the device is: 1 as on the day of the table, 2 half as fast.
+    """Networks measured under the table's conditions, and how slow the device is: 1 as on the day of the
+    table, 2 half as fast.
 
-    All take turns, so that other load and clock rates, which come and go in seconds, hit all alike; random networks whose latency
-    the table knows run among them, and the slowdown is theirs.
+    All take turns, so that other load and clock rates, which come and go in seconds, hit all alike;
+    random networks whose latency the table knows run among them, and the slowdown is theirs.
     """
     c = table.conditions
     device, image = (
@@ -142,7 +149,9 @@ def latencies_by_table(
 
 
 def derive(derivations: Sequence[Derivation], progress: bool = True) -> None:
-    """Complete derivations together, whose searches are complete: measured side by side they disturb each other alike."""
+    """Complete derivations together, whose searches are complete: measured side by side they disturb
+    each other alike.
+    """
     todo = sorted({d.name: d for d in derivations if not is_complete(d)}.values(), key=lambda d: d.name)
     with ExitStack() as locks:
         for (
@@ -170,7 +179,8 @@ def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
         )
         if slowdown > BUSY:
             warnings.warn(
-                f"{table.conditions.device} takes {slowdown:.1f} times as long as on the day of the look-up table: does "
+                f"{table.conditions.device} takes {slowdown:.1f} times as long as on the day of the "
+                "look-up table: does "
                 "anything else run? Measurements under load are slow and noisy.",
                 stacklevel=2,
             )

@@ -26,9 +26,16 @@ DPI = 110
 # Okabe and Ito's colours, distinguishable by the colour-blind; markers and line styles tell them apart
 # in grey as well
 COLOURS = {
-    "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
-    "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7", "grey": "#7F7F7F",
-}  # fmt: skip
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#7F7F7F",
+}
 # grey for yellow, which is too pale for hollow markers
 PALETTE = [
     *(COLOURS[name] for name in ("blue", "red", "green", "orange", "purple", "sky", "black", "grey"))
@@ -36,10 +43,22 @@ PALETTE = [
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2))]
 STYLE = {
-    "figure.dpi": DPI, "savefig.dpi": DPI, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 9,
-    "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8,
-    "lines.markersize": 6, "legend.frameon": False, "image.cmap": "gray", "axes.prop_cycle": cycler(color=PALETTE),
-}  # fmt: skip
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "image.cmap": "gray",
+    "axes.prop_cycle": cycler(color=PALETTE),
+}
 
 
 # lines, legends and markers look their style up when drawn

@@ -75,5 +75,6 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
 def _caption(history: pd.DataFrame, rows: pd.DataFrame, failed: list[tuple[str, int]]) -> str:
     named = "; ".join(f"{label}, seed {seed}" for label, seed in failed) or "none"
     there, wanted = history["run"].nunique(), rows["run"].nunique()
-    text = f"A line per seed. Seeds that failed (in the end more than 10% above the median seed of their network): {named}."
+    text = "A line per seed. Seeds that failed (in the end more than 10% above the median seed of their "
+    text += f"network): {named}."
     return text if there == wanted else f"{text} Of {wanted} trainings, {there} have a published curve."

@@ -70,7 +70,8 @@ def _agreement(label: str, group: str, evidence: Evidence) -> str | None:
     null, alike = _null(scale), alphas.agreement(ends).mean()
     if alike > null:
         return None
-    return f"seeds agree on {100 * alike:.0f}% of layers, searches that learn nothing on up to {100 * null:.0f}%"
+    chance = f"searches that learn nothing on up to {100 * null:.0f}%"
+    return f"seeds agree on {100 * alike:.0f}% of layers, {chance}"
 
 
 @lru_cache(maxsize=4)
@@ -110,7 +111,9 @@ def _recall(label: str, group: str, evidence: Evidence) -> str | None:
 
 
 def _control(what: str, group: str, evidence: Evidence) -> str | None:
-    """A control, trained for as long as what it stands beside, is near what it reaches at full length."""
+    """A control, trained for as long as what it stands beside, is near what it reaches at full
+    length.
+    """
     short, full = what.split(" / ")
     ours = means(results("why_joint_classifies_better", evidence.scale).scores("accuracy"), [short])[
         short

@@ -1,4 +1,5 @@
-"""The kinds of run: a search, a derivation, a training, a filter, each said by all that makes it that run.
+"""The kinds of run: a search, a derivation, a training, a filter, each said by all that makes it that
+run.
 
 A run is named by the hash of its fields, so equal names mean equal runs.
 """
@@ -106,7 +107,9 @@ class Derivation(Named):
 
 @dataclass(frozen=True)
 class Run(Named):
-    """One training and its evaluation, completely; equal runs give equal bits on the same machine (CPU)."""
+    """One training and its evaluation, completely; equal runs give equal bits on the same machine
+    (CPU).
+    """
 
     label: str  # the network's name in tables and figures
     scale: str

@@ -51,7 +51,9 @@ SIGMA = 0.4  # at which BM3D is timed
 
 
 def inputs_of(run: Run, batch: int) -> tuple[Tensor, ...]:
-    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint model."""
+    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint
+    model.
+    """
     if run.task == "classify":
         return (torch.rand(batch, 1, BOX_SIZE, BOX_SIZE),)
     images = torch.rand(batch, 1, IMAGE_SIZE, IMAGE_SIZE)
@@ -246,7 +248,8 @@ def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.Da
         {label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}
     ):
         raise InputError(
-            f"the latency of {', '.join(missing)} was not measured on this scale's device; with nothing else running, run "
+            f"the latency of {', '.join(missing)} was not measured on this scale's device; "
+            "with nothing else running, run "
             f"`dcnas latency --section 4 --scale {scale}`."
         )
     return rows.join(known.loc[keys].set_axis(rows.index))

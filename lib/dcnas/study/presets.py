@@ -1,7 +1,8 @@
 """Every run of the study as data: which networks, at which scale, with which seeds.
 
-A group such as "table_3" lists networks (`section_3`, `section_4`); `runs(group, scale)` crosses it with the seeds, in the order in
-which the paper shows them. Nothing is loaded or measured to say what a group holds.
+A group such as "table_3" lists networks (`section_3`, `section_4`); `runs(group, scale)` crosses it with
+the seeds, in the order in which the paper shows them. Nothing is loaded or measured to say what a group
+holds.
 """
 
 from dataclasses import replace

@@ -112,7 +112,8 @@ def _pool(engine: str, address: str | None, jobs: int | None, device: str) -> It
         from ray.util.multiprocessing import Pool
     except ImportError:
         raise InputError(
-            "engine is 'ray', but Ray is not installed here; in the project's folder, `pip install -e '.[ray]'` does that."
+            "engine is 'ray', but Ray is not installed here; in the project's folder, "
+            "`pip install -e '.[ray]'` does that."
         ) from None
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -1,4 +1,4 @@
-"""The README's table: the paper's numbers beside ours, generated from the published results alone.
+"""What the README says in numbers: its answer, from the ledger, and the paper's numbers beside ours.
 
 Section 4 has other images than the paper, so of its networks only differences stand beside the paper's.
 """
@@ -10,14 +10,14 @@ import pandas as pd
 from ..data.noise import SIGMAS
 from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
-from .claims import WORDS
+from .claims import WORDS, counts
 from .figures import provenance_line
 from .results import Results, results
 from .section_4 import LEARNED, REMOVED, SECTION_4
 from .stats import Interval, contrast, means
 from .tables import paper
 
-BEGIN, END = "<!-- results: begin (written by `dcnas readme`) -->", "<!-- results: end -->"
+BEGIN, END = "<!-- {}: begin (written by `dcnas readme`) -->", "<!-- {}: end -->"
 TABLE_1 = ("Conv-L", "MB1-S", "MB2.5-M", "MB4-L")
 # before Table 2 had its own
 UNETS = {"UNet Baseline": "UNet b=32 d=4 m=2 c=2", "UNet Reduced": "UNet b=8 d=4 m=1.5 c=2"}
@@ -75,7 +75,9 @@ def _section_3() -> list[dict]:
 
 
 def _section_4() -> list[dict]:
-    """Differences between networks of Section 4, at equal latency where the paper's have equal latency."""
+    """Differences between networks of Section 4, at equal latency where the paper's have equal
+    latency.
+    """
     nets = {group: results(group, "published") for group in ("table_8", "table_4", "table_5")}
     beta = paper("table8_beta", "beta").groupby(level=0)["accuracy_pct"].mean()
     denoisers, joint = paper("table4_dnas"), paper("table5_dcnas")
@@ -113,9 +115,36 @@ def _as_fast(nets: Results, prefix: str) -> str:
     return labels[0] if labels else f"{prefix} Reduced"
 
 
+def read_ledger() -> pd.DataFrame:
+    """The verdicts as notebook 05 wrote them, a row per claim."""
+    return pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")
+
+
+def answer_markdown() -> str:
+    """What was found, in three sentences: the five words counted, networks by hand, searches."""
+    table = read_ledger()
+
+    def against_paper(claim: str) -> str:
+        row = table.loc[claim]
+        paper, budget = abs(float(row["paper"])), float(row["images (% of the paper's)"])
+        after = f"after {budget:.3g}% of the paper's training images"
+        return f"(the paper: {paper:g}; *{row['verdict']}*, {after})"
+
+    joined, small = (f"{abs(table['ours'][claim]):.1f}" for claim in ("C12", "C02"))
+    search, target = table.loc["C15"], table["verdict"]["C20"]
+    return f"""\
+- Of the paper's {len(table)} claims: **{counts(table["verdict"])}**.
+  One comparison decides each, chosen before its result was seen.
+- By hand, one encoder for both tasks denoises {joined} dB better than a denoiser before a classifier
+  {against_paper("C12")}, and the smallest MBConv classifier loses {small} points of accuracy
+  {against_paper("C02")}.
+- The searches reach their target latency (*{target}*); whether they settle, and on anything better
+  than chance, is *{search["verdict"]}*: {search["why"]}."""
+
+
 def verdicts_line() -> str:
-    """How the claims were judged, in a sentence, from the table that notebook 05 wrote."""
-    table = pd.read_csv(figures_dir() / "section_5_ledger.csv")
+    """Which claims have which verdict, in a sentence."""
+    table = read_ledger().reset_index()
     by_word = table.groupby("verdict")["claim"].agg(list)
     parts = [
         f"{len(by_word[word])} {word} ({', '.join(by_word[word])})" for word in WORDS if word in by_word
@@ -134,23 +163,26 @@ def summary_markdown() -> str:
     section_4 = results(list(SECTION_4), "published").rows
     notes["Section 4"] = f"{provenance_line(section_4)} Photographs of solar cells."
     brackets = (
-        "In brackets: 95% bootstrap intervals over test images and seeds, too narrow where three seeds differ more than "
-        "images do ([05](notebooks/05_conclusion.ipynb) says how much); ¹ one seed: over images alone."
+        "In brackets: 95% bootstrap intervals over test images and seeds; ¹ one seed: over images "
+        "alone. Verdicts rest on wider ones, over seeds or searches alone "
+        "([05](notebooks/05_conclusion.ipynb))."
     )
     notes_text = "\n".join(f"- {name}: {note}" for name, note in notes.items())
     return "\n".join([*table, "", brackets, "", verdicts_line(), "", notes_text])
 
 
 def write_readme(check: bool = False) -> bool:
-    """Put the table between the README's two marker lines. True if it stood there already; with `check`
-    nothing is written.
+    """Put answer and table between their marker lines, or only `check`. True if they stood there
+    already.
     """
     path = root() / "README.md"
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(f"{path} must have the two lines {BEGIN!r} and {END!r} once each.")
-    before, rest = text.split(BEGIN)
-    new = f"{before}{BEGIN}\n{summary_markdown()}\n{END}{rest.split(END)[1]}"
+    text = new = path.read_text()
+    for name, written in (("answer", answer_markdown()), ("results", summary_markdown())):
+        begin, end = BEGIN.format(name), END.format(name)
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise InputError(f"{path} must have the two lines {begin!r} and {end!r} once each.")
+        before, rest = new.split(begin)
+        new = f"{before}{begin}\n{written}\n{end}{rest.split(end)[1]}"
     if new != text and not check:
         write_atomic(path, new)
     return new == text

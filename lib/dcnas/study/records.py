@@ -264,7 +264,9 @@ def of_best_scale(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_scale() -> str:
-    """The scale of which most trainings of Section 4 are published; the best of those with equally many."""
+    """The scale of which most trainings of Section 4 are published; the best of those with equally
+    many.
+    """
     return of_best_scale(read_published("section4"))["scale"].iloc[0]
 
 

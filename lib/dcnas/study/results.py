@@ -43,7 +43,9 @@ from .tasks import bank_noisy
 
 @dataclass(frozen=True)
 class Results:
-    """Networks of a group: a row per run and noise level in `rows`, a number per test image in `scores`."""
+    """Networks of a group: a row per run and noise level in `rows`, a number per test image in
+    `scores`.
+    """
 
     rows: pd.DataFrame
     compared: dict[str, Scores] = field(
@@ -76,7 +78,9 @@ class Results:
 
     @property
     def training(self) -> pd.DataFrame:
-        """What networks of Section 4 were trained on, and for how long: a row for each kind of training."""
+        """What networks of Section 4 were trained on, and for how long: a row for each kind of
+        training.
+        """
         seen = self.rows[
             ["scale", "data", "classes", "resolution", "set_images", "images"]
         ].drop_duplicates()
@@ -113,7 +117,8 @@ class Results:
         if index not in range(SAMPLES) or sigma not in SAMPLE_SIGMAS:
             levels = ", ".join(map(str, SAMPLE_SIGMAS))
             raise InputError(
-                f"sample is {index} at sigma {sigma}, but one of 0 to {SAMPLES - 1} at {levels} was expected."
+                f"sample is {index} at sigma {sigma}, but one of 0 to {SAMPLES - 1} at {levels} "
+                "was expected."
             )
         outputs = {
             label: images[SAMPLE_SIGMAS.index(sigma), index] / 255

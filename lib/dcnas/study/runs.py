@@ -92,7 +92,8 @@ def obtain(
     needed = needs(run)
     if needed is not None and parallel.world() > 1 and not is_complete(needed):
         raise InputError(
-            f"{run.title} needs {needed.title}, which is not complete; make that first, without torchrun."
+            f"{run.title} needs {needed.title}, which is not complete; make that first, without "
+            "torchrun."
         )
     if needed is not None and not obtain(
         needed, device=device, progress=progress, deadline=deadline, wait=wait

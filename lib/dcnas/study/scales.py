@@ -1,4 +1,6 @@
-"""The scales of the study, read from data/scales.toml: how long to train, how much to evaluate, how many seeds."""
+"""The scales of the study, read from data/scales.toml: how long to train, how much to evaluate, how many
+seeds.
+"""
 
 import tomllib
 from dataclasses import dataclass
@@ -96,7 +98,9 @@ def scale_named(name: str) -> Scale:
 
 
 def differs(scale: str) -> str:
-    """What a scale does otherwise than the paper in Section 4, or where it gives no number, in a phrase."""
+    """What a scale does otherwise than the paper in Section 4, or where it gives no number, in a
+    phrase.
+    """
     s, noise, parts = scale_named(scale), [], []
     if s.train.optimiser != "sgd":
         parts.append(f"networks trained with {s.train.optimiser.capitalize()} instead of SGD")

@@ -1,4 +1,6 @@
-"""The networks of Section 3, on images of two digits: classifiers, UNets and DC-Nets, as runs of seed 0."""
+"""The networks of Section 3, on images of two digits: classifiers, UNets and DC-Nets, as runs of seed
+0.
+"""
 
 from dataclasses import replace
 
@@ -67,7 +69,9 @@ def _dcnet(s: Scale, joining: str, size: str) -> Run:
 
 
 def _table_2(s: Scale) -> list[Run]:
-    """The baseline and the reduced UNet; where they see more images than Figure 3's, runs of their own."""
+    """The baseline and the reduced UNet; where they see more images than Figure 3's, runs of their
+    own.
+    """
     return [_unet(s, unet, f"UNet {size.capitalize()}", long=True) for size, unet in UNETS.items()]
 
 

@@ -19,7 +19,9 @@ TWO_SAMPLED, TF_NAS, CHANCE = "C-NAS M, two operators sampled", "TF-NAS settings
 
 
 def operators_label(size: str, count: int) -> str:
-    """The search with so many operators; the one at the small target stands in Table 8 and Figure 5 too."""
+    """The search with so many operators; the one at the small target stands in Table 8 and Figure 5
+    too.
+    """
     return REMOVED if (size, count) == ("S", 4) else f"C-NAS {size}, {count} operators"
 
 

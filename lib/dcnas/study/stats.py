@@ -19,7 +19,9 @@ Scores = dict[tuple[str, int], np.ndarray]  # (label, seed) to a metric (sigmas,
 
 
 class Interval(NamedTuple):
-    """A mean and the bounds of its 95% interval; the bounds are NaN where there is nothing to resample."""
+    """A mean and the bounds of its 95% interval; the bounds are NaN where there is nothing to
+    resample.
+    """
 
     mean: float
     low: float = np.nan

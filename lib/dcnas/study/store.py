@@ -122,7 +122,9 @@ def is_published(run: Named) -> bool:
 
 
 def architecture_of(source: Search | Derivation) -> Architecture:
-    """The architecture that a search or a derivation ended in: from its folder, else the published one."""
+    """The architecture that a search or a derivation ended in: from its folder, else the published
+    one.
+    """
     path = folder_of(source) / "architecture.json"
     if path.exists():
         return load_architecture(path)
@@ -202,7 +204,8 @@ def require_commit() -> None:
     """`InputError` if the library differs from the commit: nobody could make its results again."""
     if commit().endswith("+"):
         raise InputError(
-            "lib has changes that are not committed, so results would name a commit that did not make them; commit first, or add "
+            "lib has changes that are not committed, so results would name a commit that did not make "
+            "them; commit first, or add "
             "--changed-tree."
         )
 

@@ -1,4 +1,5 @@
-"""What runs train on and are judged by: images of two digits (Section 3) and photographs (Section 4), with noise.
+"""What runs train on and are judged by: images of two digits (Section 3) and photographs (Section 4),
+with noise.
 
 What a step sees depends on seed and step alone.
 """
@@ -105,7 +106,9 @@ class Photographs:
         return draw, draw(-1)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network gives."""
+        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network
+        gives.
+        """
         denoised, logits = model(batch.noisy)
         losses = []
         if logits is not None:

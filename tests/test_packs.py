@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -383,11 +384,13 @@ def test_a_found_network_on_a_board(tmp_path):
 
 def test_a_table_is_built_in_onnx_runtime_unless_told_otherwise(tmp_path, monkeypatch, capsys):
     built = []
+
+    def build(module, space, path, **_):
+        built.append((module, space.width_step))
+        return linear_table(space)
+
     for module in (packs, lut):
-        build = lambda space, path, module=module, **_: (
-            built.append((module, space.width_step)) or linear_table(space)
-        )  # noqa: E731
-        monkeypatch.setattr(module, "build_table", build)
+        monkeypatch.setattr(module, "build_table", partial(build, module))
     for more in ([], ["--runtime", "pytorch"], ["--device", "cuda"], ["--width-step", "16"]):
         cli.app(["lut", "build", "--out", str(tmp_path / "t.json"), *more], standalone_mode=False)
     assert built == [(packs, 8), (lut, 1), (lut, 1), (packs, 16)]

@@ -1,8 +1,8 @@
 """A look-up table measured in ONNX Runtime, held against random whole networks in the same run.
 
 Half of the networks fit the table's correction; the others, held out, show how well it predicts. Asked
-of a quiet machine: a median error of at most 3%, a largest one of at most 10%, and a rank correlation of at
-least 0.97. The same command goes on where it was killed.
+of a quiet machine: a median error of at most 3%, a largest one of at most 10%, and a rank correlation
+of at least 0.97. The same command goes on where it was killed.
 
     python benchmarks/runtime_table.py --threads 1
 """

@@ -1,4 +1,4 @@
-"""Networks as ONNX files: equal to PyTorch's in ONNX Runtime, dynamic, folded, in 8 bits at a known cost."""
+"""Networks as ONNX files: equal to PyTorch's, dynamic, folded, quantised at a known cost."""
 
 import json
 

@@ -31,6 +31,8 @@ SHIPPED = (
     "DC-Net Reduced Sequential",
     "UNet b=8 d=4 m=1.5 c=2",
     "DC-NAS S",
+    "UNet b=16",
+    "DC-Net b=16",
 )  # with weights
 SHOWN = {  # whose outputs for the first test images are published
     "section3": [run.label for group in ("table_2", "table_3") for run in runs(group, "short")]

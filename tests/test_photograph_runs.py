@@ -283,7 +283,10 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
     there = results.results("table_4", "published")
     skipped = ["source", "b", "derivation", "evaluate_s"]
     pd.testing.assert_frame_equal(
-        here.rows.drop(columns=skipped), there.rows.drop(columns=skipped), check_dtype=False
+        here.rows.drop(columns=skipped),
+        there.rows.drop(columns=skipped),
+        check_dtype=False,
+        check_like=True,  # recalls are in a file of their own
     )
     for metric in ("psnr", "accuracy"):
         one, two = here.scores(metric), there.scores(metric)

@@ -18,8 +18,8 @@ import torch
 from dcnas.nas.searcher import Searcher
 from dcnas.paths import published_dir
 from dcnas.study.derivation import obtain_table, target_ms
+from dcnas.study.presets import REMOVED, searches
 from dcnas.study.runs import held_out_batches
-from dcnas.study.section_4 import REMOVED, searches
 from dcnas.study.tasks import batches_of
 
 EVERY, WARMUP = 90, 20  # steps

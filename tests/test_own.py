@@ -20,7 +20,7 @@ from dcnas.nas.networks import build_network
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, load_architecture, random_architecture, save_architecture
 from dcnas.study import derivation, own, runs
-from dcnas.study.section_4 import searches
+from dcnas.study.presets import searches
 
 
 def own_table(tmp_path, error_pct=1.0, **changes):

@@ -8,9 +8,9 @@ import pytest
 
 from dcnas.data.noise import SIGMAS
 from dcnas.errors import InputError
-from dcnas.study import latencies, records
-from dcnas.study.records import of_best_scale
-from dcnas.study.results import Results, results
+from dcnas.study import latencies
+from dcnas.study import results as reading
+from dcnas.study.results import Results, best_scale, results
 from dcnas.study.stats import DRAWS, bootstrap, contrast, means, spearman
 from dcnas.study.tables import beside_the_paper, contrasts
 
@@ -98,16 +98,14 @@ def test_the_best_scale_has_most_trainings_and_is_the_one_nearest_to_the_paper_i
     rows = pd.DataFrame(
         {"label": [*"abaa"], "seed": [0, 0, 0, 1], "scale": ["laptop", "laptop", "paper", "gpu"]}
     )
-    assert set(of_best_scale(rows)["scale"]) == {"laptop"}
-    assert set(of_best_scale(rows[rows["label"] == "a"])["scale"]) == {"paper"}
-    assert set(of_best_scale(rows[(rows["label"] == "a") & (rows["scale"] != "paper")])["scale"]) == {
-        "gpu"
-    }
-    assert set(of_best_scale(rows.head(1).assign(scale="smoke"))["scale"]) == {"smoke"}
+    assert best_scale(rows) == "laptop"
+    assert best_scale(rows[rows["label"] == "a"]) == "paper"
+    assert best_scale(rows[(rows["label"] == "a") & (rows["scale"] != "paper")]) == "gpu"
+    assert best_scale(rows.head(1).assign(scale="smoke")) == "smoke"
     more_seeds = pd.DataFrame(
         {"label": [*"aab"], "seed": [0, 1, 0], "scale": ["laptop", "laptop", "gpu"]}
     )
-    assert set(of_best_scale(more_seeds)["scale"]) == {"laptop"}
+    assert best_scale(more_seeds) == "laptop"
 
 
 def test_groups_are_gathered_at_the_scale_of_the_first(monkeypatch):
@@ -116,7 +114,7 @@ def test_groups_are_gathered_at_the_scale_of_the_first(monkeypatch):
     rows = [
         {"run": str(n), "label": a, "scale": b, "seed": 0, "sigma": 0.0} for n, (a, b) in enumerate(runs)
     ]
-    monkeypatch.setattr(records, "read_published", lambda *_: pd.DataFrame(rows))
+    monkeypatch.setattr(reading, "read_published", lambda *_: pd.DataFrame(rows))
 
     def names(*groups):
         return results(groups, "published").rows["run"].tolist()

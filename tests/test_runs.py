@@ -219,11 +219,6 @@ def test_a_classifier_behind_a_denoiser_trains_the_denoiser_first():
         assert torch.allclose(batch.noisy, load_model(before).eval()(plain.noisy), atol=1e-5)
 
 
-def test_nothing_trains_at_scale_short():
-    with pytest.raises(InputError, match="nothing trains at scale short"):
-        obtain(replace(SHORT, scale="short"), progress=False)
-
-
 # ---- batches
 
 

@@ -18,7 +18,7 @@ from dcnas.deploy.weights import DIGITS, KINDS, compact, full, load_network, met
 from dcnas.errors import InputError
 from dcnas.models import UNETS
 from dcnas.nas.space import Space
-from dcnas.study.records import archive, read_published
+from dcnas.study.results import archive, read_published
 from dcnas.study.runs import SAMPLE_SIGMAS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -152,7 +152,7 @@ def run(settings: LabelOptions) -> None:
 @study_command
 @options_of(QueueOptions)
 def queue(settings: QueueOptions) -> None:
-    """Work through all unfinished runs, the most useful first, until done or the time is up.
+    """Work through all unfinished runs of a group in order, until done or the time is up.
 
     Only from a commit: where the library has changes, it does not start, but at scale smoke.
     """

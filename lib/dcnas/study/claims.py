@@ -23,8 +23,7 @@ from . import figures
 from .comparisons import Evidence, asked, compared
 from .figures import COLOURS
 from .instruments import failed_check
-from .records import read_published
-from .results import lengths, results
+from .results import lengths, read_published, results
 from .stats import Interval, Scores
 
 REPRODUCED, DIRECTION, INCONCLUSIVE = "reproduced", "reproduced in direction", "inconclusive"
@@ -103,7 +102,7 @@ def comparisons(
     evidence = Evidence(scale, **how)
     rows = compared(claims, evidence)
     if assumptions.clipped:
-        there = read_published("section3").assign(source="published")
+        there = read_published("section3")
         if scale != "published":
             there = results("clipping_check", scale, device=device).rows
         twins = Evidence(scale, select=lambda rows: twins_of(rows, there), **how)

@@ -20,9 +20,8 @@ from ..nas.recorder import TAIL
 from ..paths import paper_dir
 from . import stats
 from .latencies import pair_passes
-from .results import Results, results
+from .results import Results, derivations, results, searches
 from .scales import scale_named
-from .search_results import derivations, searches
 from .stats import NOISY, Interval, Scores
 from .tables import paper_number
 

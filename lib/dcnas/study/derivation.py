@@ -1,5 +1,4 @@
-"""From a search to a network that meets its target on the device: look-up tables of the scales, targets,
-measured derivations.
+"""From a search to a network that meets its target on the device: tables, targets, derivations.
 
 A derivation measures an architecture on the table's device and repairs it where it misses its target,
 which must not happen while anything trains. Latencies are in the table's milliseconds: each measurement
@@ -28,8 +27,8 @@ from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture, Space, random_architecture, save_architecture
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .kinds import Derivation, Search
+from .presets import TARGETS
 from .scales import scale_named
-from .section_4 import TARGETS
 from .store import architecture_of, finish, folder_of, hold, is_complete, to_csv
 
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
@@ -43,36 +42,24 @@ def table_path(scale: str) -> Path:
 
 
 def obtain_table(scale: str, *, progress: bool = True) -> Table:
-    """The validated look-up table of a scale, of all eight operators. At scale smoke it is measured
-    where it is missing.
-    """
+    """The validated look-up table of a scale; at scale smoke it is measured where it is missing."""
     path, s = table_path(scale), scale_named(scale)
-    if path.exists():
-        return load_table(path)
-    size = s.photos["resolution"]
-    if scale != "smoke":
+    if not path.exists() and scale != "smoke":
+        sizes = f"--resolution {s.photos['resolution']} --width {s.width:g}"
+        where = f"--stem-stride {s.strides[0]} --runtime pytorch --device {s.device}"
         raise InputError(
-            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build "
-            f"--resolution {size} --width {s.width:g} --stem-stride {s.strides[0]} --runtime pytorch "
-            f"--device {s.device} --out {shown(path)}` and `dcnas lut validate {shown(path)} "
-            f"--device {s.device}`."
+            f"{shown(path)} is missing; with nothing else running, run `dcnas lut build {sizes} {where} "
+            f"--out {shown(path)}` and `dcnas lut validate {shown(path)} --device {s.device}`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(
-        path.with_suffix(".lock")
-    ):  # several notebooks may run side by side, hence one thread as well
+    with FileLock(path.with_suffix(".lock")):  # several notebooks may run side by side
         if not path.exists():
-            space, unfinished = (
-                Space(8, size, 2, s.width, s.strides),
-                path.with_suffix(".unvalidated.json"),
-            )
-            table = build_table(space, unfinished, batch=4, threads=1, rounds=2, progress=progress)
-            frame, table = validate_table(
-                table, space, networks=30, rounds=2, offset=False, progress=progress
-            )
-            write_atomic(
-                path.with_suffix(".validation.csv"), frame.to_csv(index=False, lineterminator="\n")
-            )
+            space = Space(8, s.photos["resolution"], 2, s.width, s.strides)
+            unfinished, how = path.with_suffix(".unvalidated.json"), dict(rounds=2, progress=progress)
+            table = build_table(space, unfinished, batch=4, threads=1, **how)
+            frame, table = validate_table(table, space, networks=30, offset=False, **how)
+            text = frame.to_csv(index=False, lineterminator="\n")
+            write_atomic(path.with_suffix(".validation.csv"), text)
             table.save(path)
             unfinished.unlink()
     return load_table(path)
@@ -84,84 +71,53 @@ def table_of(search: Search) -> Table:
 
 
 def target_ms(run: Search | Derivation) -> float:
-    """What a run's target is in ms on its table's device, to two decimals: "S", "M", "L", with the
-    decoder's latency added.
+    """The target on the table's device: "S", "M", "L", with the decoder's latency added, or given in
+    ms.
     """
-    search, asked = (
-        (run.search, run.target or run.search.target)
-        if isinstance(run, Derivation)
-        else (run, run.target)
-    )
-    if not isinstance(asked, str):
-        return asked
-    size, _, decoder = asked.partition(" + ")
-    table, (width, strides) = table_of(search), (search.width, search.strides)
-    low, high = latency_range_ms(Space(4, search.photos["resolution"], 2, width, strides), table)
-    target = round(low + TARGETS[size] * (high - low), 2)
-    return (
-        round(target + table.correction.scale * table.part_ms("decoder conv"), 2) if decoder else target
-    )
+    search = run.search if isinstance(run, Derivation) else run
+    target = run.target or search.target
+    if not isinstance(target, str):
+        return target
+    size, _, decoder = target.partition(" + ")
+    table, sizes = table_of(search), (search.width, search.strides)
+    low, high = latency_range_ms(Space(4, search.photos["resolution"], 2, *sizes), table)
+    ms = round(low + TARGETS[size] * (high - low), 2)
+    return round(ms + table.correction.scale * table.part_ms("decoder conv"), 2) if decoder else ms
 
 
 def latencies_by_table(
-    models: Mapping[str, nn.Module],
-    table: Table,
-    *,
-    rounds: int,
-    passes: int = 1,
-    progress: bool = False,
+    models: Mapping[str, nn.Module], table: Table, *, rounds: int, passes: int = 1, progress=False
 ) -> tuple[dict[str, Latency], float]:
-    """Networks measured under the table's conditions, and how slow the device is: 1 as on the day of the
-    table, 2 half as fast.
+    """Networks measured under the table's conditions, and how slow the device is: 2 is half as fast.
 
     All take turns, so that other load and clock rates, which come and go in seconds, hit all alike;
     random networks whose latency the table knows run among them, and the slowdown is theirs.
     """
     c = table.conditions
-    device, image = (
-        device_named(c.device),
-        torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution),
-    )
-    space = space_of(c, 4)
-    known = {
-        f"reference {n}": random_architecture(space, np.random.default_rng([REFERENCES, n]))
-        for n in range(REFERENCES)
-    }
+    device, space = device_named(c.device), space_of(c, 4)
+    image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
+    draws = (np.random.default_rng([REFERENCES, n]) for n in range(REFERENCES))
+    known = {f"reference {n}": random_architecture(space, rng) for n, rng in enumerate(draws)}
     with torch.random.fork_rng():
-        every = dict(models) | {
-            name: build_network("C-NAS", architecture) for name, architecture in known.items()
-        }
-    measured = measure_many(
-        {name: (in_runtime(model, c), (image,)) for name, model in every.items()},
-        rounds=rounds,
-        warmup=1,
-        passes=passes,
-        threads=c.threads,
-        device=device,
-        channels_last=c.memory_format == "channels_last",
-        progress=progress,
-        unsynchronised=device.type != "cpu",
-    )
-    slowdown = float(
-        np.median([measured[name].median_ms / predicted_ms(table, a) for name, a in known.items()])
-    )
-    return {name: measured[name] for name in models}, slowdown
+        references = {name: build_network("C-NAS", a) for name, a in known.items()}
+    every = {name: (in_runtime(model, c), (image,)) for name, model in (models | references).items()}
+    how = dict(rounds=rounds, warmup=1, passes=passes, threads=c.threads, device=device)
+    how |= dict(channels_last=c.memory_format == "channels_last", unsynchronised=device.type != "cpu")
+    measured = measure_many(every, progress=progress, **how)
+    slower = [measured[name].median_ms / predicted_ms(table, a) for name, a in known.items()]
+    return {name: measured[name] for name in models}, float(np.median(slower))
 
 
 def derive(derivations: Sequence[Derivation], progress: bool = True) -> None:
-    """Complete derivations together, whose searches are complete: measured side by side they disturb
-    each other alike.
-    """
+    """Complete derivations, whose searches are complete, measured side by side."""
+    # in the order of their names, so that two processes do not wait for each other
     todo = sorted({d.name: d for d in derivations if not is_complete(d)}.values(), key=lambda d: d.name)
     with ExitStack() as locks:
-        for (
-            derivation
-        ) in todo:  # in the order of their names, so that two processes do not wait for each other
+        for derivation in todo:
             locks.enter_context(hold(derivation, progress=progress))
         todo = [d for d in todo if not is_complete(d)]
-        for _, group in groupby(
-            sorted(todo, key=lambda d: d.search.table), key=lambda d: d.search.table
-        ):
+        todo.sort(key=lambda d: d.search.table)
+        for _, group in groupby(todo, key=lambda d: d.search.table):
             _derive(list(group), progress)
 
 
@@ -174,35 +130,26 @@ def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
 
     def measure(architectures: Mapping[str, Architecture]) -> dict[str, tuple[float, float]]:
         models = {name: build_network(by_name[name].network, a) for name, a in architectures.items()}
-        measured, slowdown = latencies_by_table(
-            models, table, rounds=derivations[0].rounds, progress=progress
-        )
+        how = dict(rounds=derivations[0].rounds, progress=progress)
+        measured, slowdown = latencies_by_table(models, table, **how)
         if slowdown > BUSY:
             warnings.warn(
                 f"{table.conditions.device} takes {slowdown:.1f} times as long as on the day of the "
-                "look-up table: does "
-                "anything else run? Measurements under load are slow and noisy.",
+                "look-up table: does anything else run?",
                 stacklevel=2,
             )
-        return {
-            name: (m.median_ms / slowdown, 1.96 * m.median_error_ms / slowdown)
-            for name, m in measured.items()
-        }
+        times = {name: (m.median_ms, 1.96 * m.median_error_ms) for name, m in measured.items()}
+        return {name: (ms / slowdown, noise / slowdown) for name, (ms, noise) in times.items()}
 
     repaired, rows = repair(starts, targets, predict, measure)
-    for name, (ms, noise) in measure(
-        repaired
-    ).items():  # anew: what was chosen for its measurement would be flattered by it
+    # measured anew: what was chosen for its measurement would be flattered by it
+    for name, (ms, noise) in measure(repaired).items():
         folder, target = folder_of(by_name[name]), targets[name]
         save_architecture(repaired[name], folder / "architecture.json")
         write_atomic(folder / "derivation.csv", to_csv(rows[name]))
-        row = {
-            "target_ms": target,
-            "predicted_ms": predict[name](repaired[name]),
-            "measured_ms": ms,
-            "noise_ms": noise,
-        }
-        row |= {"error_pct": 100 * (ms / target - 1), "first_error_pct": rows[name][0]["error_pct"]}
+        row = {"target_ms": target, "predicted_ms": predict[name](repaired[name])}
+        row |= {"measured_ms": ms, "noise_ms": noise, "error_pct": 100 * (ms / target - 1)}
+        row |= {"first_error_pct": rows[name][0]["error_pct"]}
         row |= {"repairs": len({r["predicted_ms"] for r in rows[name]}) - 1}
         finish(folder, device_named(table.conditions.device), [row], {})
 

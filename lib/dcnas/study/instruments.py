@@ -12,9 +12,9 @@ from ..models import VARIANTS
 from ..nas import alphas, recorder
 from ..nas.space import Space
 from .comparisons import Evidence
-from .results import largest_class, results, with_recalls
+from .presets import searches
+from .results import largest_class, results
 from .scales import scale_named
-from .section_4 import searches
 from .stats import means
 
 LATENCY_PCT = 5.0  # within which two networks are equally fast
@@ -105,7 +105,7 @@ def _bm3d(scale: str) -> float:
 
 def _recall(label: str, group: str, evidence: Evidence) -> str | None:
     """Every class is named at times, without noise."""
-    rows = with_recalls(evidence.results_of(group))
+    rows = evidence.results_of(group).rows
     least = rows[(rows["label"] == label) & (rows["sigma"] == 0)]["least_recall"].mean()
     return None if least > 0 else f"{label} never names one of its classes"
 

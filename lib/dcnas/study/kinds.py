@@ -1,7 +1,6 @@
-"""The kinds of run: a search, a derivation, a training, a filter, each said by all that makes it that
-run.
+"""The kinds of run, each said by all that makes it that run: search, derivation, training, filter.
 
-A run is named by the hash of its fields, so equal names mean equal runs.
+A run is named by the hash of its fields: equal names mean equal runs.
 """
 
 import hashlib
@@ -18,9 +17,7 @@ from ..training import Settings
 
 
 class Named:
-    """A frozen dataclass that says all about a run: its label, scale and seed, and what makes it that
-    run.
-    """
+    """A frozen dataclass with label, scale, seed and what else makes the run."""
 
     kind = ""
 
@@ -38,7 +35,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Search(Named):
-    """A search of Section 4, completely; equal ones give equal alphas on the same machine (CPU)."""
+    """A search of Section 4; equal ones give equal alphas on the same machine (CPU)."""
 
     label: str
     scale: str
@@ -52,24 +49,16 @@ class Search(Named):
     batch: int
     settings: dict  # of `SearchSettings`, but target and seed
     noisy: bool = False
-    random_networks: int = (
-        0  # of a random search, which trains so many for `random_steps` each and takes the best
-    )
-    random_steps: int = 0
+    random_networks: int = 0  # of a random search, which trains so many and takes the best
+    random_steps: int = 0  # of each
     threads: int = 1
     kind = "search: "
 
     @property
     def space(self) -> Space:
         step = load_table(Path(self.table)).conditions.width_step if self.scale == "own" else 1
-        return Space(
-            self.operators,
-            self.photos["resolution"],
-            len(images_of(self).classes),
-            self.width,
-            self.strides,
-            step,
-        )
+        sizes = self.photos["resolution"], len(images_of(self).classes), self.width, self.strides
+        return Space(self.operators, *sizes, step)
 
     def with_target(self, target_ms: float) -> SearchSettings:
         """The settings of `nas.search` for a target in ms."""
@@ -78,16 +67,12 @@ class Search(Named):
 
 @dataclass(frozen=True)
 class Derivation(Named):
-    """An architecture that meets a target latency on the table's device, as measured, from a search or
-    from chance.
-    """
+    """An architecture that meets a target as measured on the table's device, from a search or chance."""
 
     search: Search
     network: str = "C-NAS"  # that is to meet the target, with a convolutional decoder where it has one
     target: str | float = ""  # of the search, if empty
-    random_seed: int | None = (
-        None  # operators and widths drawn from the search's space, instead of what it ended in
-    )
+    random_seed: int | None = None  # operators and widths drawn from the space instead
     rounds: int = 30
     threads: int = 1  # of this process; the measurement takes the table's
     kind = "derivation: "
@@ -107,9 +92,7 @@ class Derivation(Named):
 
 @dataclass(frozen=True)
 class Run(Named):
-    """One training and its evaluation, completely; equal runs give equal bits on the same machine
-    (CPU).
-    """
+    """One training and its evaluation; equal runs give equal bits on the same machine (CPU)."""
 
     label: str  # the network's name in tables and figures
     scale: str
@@ -122,8 +105,7 @@ class Run(Named):
     eval_images: int
     ce_weight: float = 0.1  # of the cross entropy in the joint loss (Eq. 1)
     source: Derivation | None = None  # of the network's architecture
-    # bits depend on it; several runs side by side use the cores better than several threads of one
-    threads: int = 1
+    threads: int = 1  # bits depend on it
 
     @property
     def unet(self) -> dict:
@@ -149,7 +131,7 @@ def _images(data: str, resolution: int, limit: int | None) -> ImageSet:
     return load_images(data, resolution, limit=limit)
 
 
-def images_of(run: "Search | Run | Filter") -> ImageSet:
+def images_of(run: Search | Run | Filter) -> ImageSet:
     """The photographs of a run, decoded once."""
     photos = run.data if isinstance(run, Run) else run.photos
     return _images(photos["data"], photos["resolution"], photos["limit"])

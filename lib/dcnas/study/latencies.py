@@ -1,9 +1,8 @@
 """Latencies of the study's networks, measured together and interleaved, kept in data/latency.
 
 The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently without synchronising;
-`unsynchronised_ms` is that reading. Batch 1 is what an edge device sees. Networks of Section 4 are
-measured under the conditions of their look-up table, and in its milliseconds. Two networks whose
-latencies a claim compares are also timed side by side.
+`unsynchronised_ms` is that reading. Networks of Section 4 are measured under the conditions of their
+look-up table, and in its milliseconds.
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,6 @@ from .runs import network_of
 from .store import is_complete, is_published
 from .tasks import bank_noisy
 
-BATCHES = (1, 32)
 PAIRS = (  # whose latencies C03 and C14 compare, at a batch of 32
     ("MB2.5-M", "Conv-L"),
     ("DC-Net Baseline Sequential", "DC-Net Baseline Integrated"),
@@ -47,13 +45,15 @@ PAIRS = (  # whose latencies C03 and C14 compare, at a batch of 32
 SIGMA = 0.4  # at which BM3D is timed
 
 
+def _write(path: Path, frame: pd.DataFrame, digits: str | None = None) -> Path:
+    return write_atomic(path, frame.to_csv(index=False, lineterminator="\n", float_format=digits))
+
+
 # ---- Section 3
 
 
-def inputs_of(run: Run, batch: int) -> tuple[Tensor, ...]:
-    """Random inputs: squares for a classifier, images, or images with two boxes each for a joint
-    model.
-    """
+def _inputs(run: Run, batch: int) -> tuple[Tensor, ...]:
+    """Squares for a classifier, images, or images with two boxes each for a joint model."""
     if run.task == "classify":
         return (torch.rand(batch, 1, BOX_SIZE, BOX_SIZE),)
     images = torch.rand(batch, 1, IMAGE_SIZE, IMAGE_SIZE)
@@ -62,48 +62,36 @@ def inputs_of(run: Run, batch: int) -> tuple[Tensor, ...]:
 
 
 def measure_section3(device: str = "cpu", threads: int | None = None, rounds: int = 5) -> Path:
-    """Measure every network that a table or Figure 3 shows, and the `PAIRS` in twenty times as many
-    rounds.
+    """Measure every network that a table or Figure 3 shows, and the `PAIRS` in 20 times as many rounds.
 
-    Writes two CSV files named by the device, in place of those of the same device and threads.
+    Writes two CSV files named by the device and its threads.
     """
-    groups = ("tables_1_and_6", "figure_3", "figure_3_mbconv", "table_3")
-    networks, rows = {run.label: run for group in groups for run in runs(group, "smoke")}, []
+    groups, rows, frames = ("tables_1_and_6", "figure_3", "figure_3_mbconv", "table_3"), [], []
+    networks = {run.label: run for group in groups for run in runs(group, "smoke")}
     on_gpu = check_device(device).type == "cuda"
+    how = dict(rounds=rounds, threads=threads, device=device, unsynchronised=on_gpu, progress=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for batch in BATCHES:
-            models = {label: (network_of(run), inputs_of(run, batch)) for label, run in networks.items()}
-            passes, warmup = (20, 5) if batch == 1 else (2, 1)
-            how = dict(rounds=rounds, warmup=warmup, passes=passes, threads=threads, device=device)
-            measured = measure_many(models, unsynchronised=on_gpu, progress=True, **how)
+        for batch, warmup, passes in ((1, 5, 20), (32, 1, 2)):
+            models = {label: (network_of(run), _inputs(run, batch)) for label, run in networks.items()}
+            measured = measure_many(models, warmup=warmup, passes=passes, **how)
             rows += [{"label": label} | latency.as_row() for label, latency in measured.items()]
-        frames = []
-        for a, b in tqdm(PAIRS, desc="pairs"):
-            models = {
-                label: (network_of(networks[label]), inputs_of(networks[label], 32)) for label in (a, b)
-            }
-            times = measure_pair(models, 20 * rounds, threads, device)
-            frames.append(
-                pd.DataFrame(
-                    {"a": a, "b": b, "round": range(20 * rounds), "a_ms": times[a], "b_ms": times[b]}
-                )
-            )
+        for pair in tqdm(PAIRS, desc="pairs"):
+            models = {name: (network_of(networks[name]), _inputs(networks[name], 32)) for name in pair}
+            a_ms, b_ms = measure_pair(models, 20 * rounds, threads, device).values()
+            names = dict(a=pair[0], b=pair[1], round=range(20 * rounds))
+            frames.append(pd.DataFrame(names | dict(a_ms=a_ms, b_ms=b_ms)))
+    table = pd.DataFrame(rows)
     if not on_gpu:  # a call returns when its work is done, so the mean is that reading
-        rows = [row | {"unsynchronised_ms": row["mean_ms"]} for row in rows]
+        table["unsynchronised_ms"] = table["mean_ms"]
     words = "".join(ch if ch.isalnum() else " " for ch in device_name(device).lower()).split()
     name = f"{'-'.join(words)}-{threads or torch.get_num_threads()}threads.csv"
-    text = pd.concat(frames).to_csv(index=False, lineterminator="\n", float_format="%.4f")
-    write_atomic(latency_dir() / f"pairs-{name}", text)
-    return write_atomic(
-        latency_dir() / f"section3-{name}", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
-    )
+    _write(latency_dir() / f"pairs-{name}", pd.concat(frames), "%.4f")
+    return _write(latency_dir() / f"section3-{name}", table)
 
 
 def section_3(batch: int = 32) -> pd.DataFrame:
-    """The published latencies at one batch size, a row per network (index `label`), of the first device
-    in the folder.
-    """
+    """The published latencies at a batch size, by label, of the first device."""
     frame = pd.read_csv(min(latency_dir().glob("section3-*.csv")))
     return frame[frame["batch"] == batch].set_index("label")
 
@@ -119,105 +107,65 @@ def pair_passes(a: str, b: str) -> pd.DataFrame:
 
 def latency_path(section: str, scale: str) -> Path:
     """Where the latencies of a section's networks lie."""
-    return (
-        runs_dir() / f"latency-{section}.csv"
-        if scale == "smoke"
-        else latency_dir() / f"{section}-{scale}.csv"
-    )
+    if scale == "smoke":
+        return runs_dir() / f"latency-{section}.csv"
+    return latency_dir() / f"{section}-{scale}.csv"
 
 
 def network_key(kind: str, source: str | None, decoder: str, b, large: bool, upscaled: float) -> str:
-    """What two trainings of one network have in common: the network, where its architecture comes from,
-    and its variant.
-    """
+    """What two trainings of one network share: the network, its architecture's source, its variant."""
     parts = (kind, source, decoder, b and f"b={b}", large and "large", upscaled)
     return " ".join(str(part) for part in parts if part)
 
 
 def _key(run: Run) -> str:
-    source, net = run.source and run.source.name, run.net
-    return network_key(
-        net["kind"],
-        source,
-        net.get("decoder", "conv"),
-        run.unet.get("b"),
-        run.unet.get("d") == 5,
-        net.get("upscaled", 1.0),
-    )
-
-
-def _known(run: Run) -> bool:
-    return run.source is None or is_complete(run.source) or is_published(run.source)
+    net, unet = run.net, run.unet
+    variant = net.get("decoder", "conv"), unet.get("b"), unet.get("d") == 5, net.get("upscaled", 1.0)
+    return network_key(net["kind"], run.source and run.source.name, *variant)
 
 
 def measure_section4(
-    scale: str,
-    listed: Sequence[Run] | None = None,
-    *,
-    rounds: int = 30,
-    passes: int = 1,
-    progress: bool = False,
+    scale: str, listed: Sequence[Run] | None = None, *, rounds: int = 30, passes=1, progress=False
 ) -> Path:
-    """Measure networks (all that can be built, if none are given) together, interleaved, under the
-    look-up table's conditions.
+    """Measure networks (all that can be built, if none are given) under the look-up table's conditions.
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
     path, table = latency_path("section4", scale), obtain_table(scale, progress=False)
-    device = device_named(table.conditions.device)
-    listed = [
-        run
-        for run in (runs("section4", scale) if listed is None else listed)
-        if isinstance(run, Run) and _known(run)
-    ]
+    listed = [run for run in listed or runs("section4", scale) if isinstance(run, Run)]
+    listed = [r for r in listed if r.source is None or is_complete(r.source) or is_published(r.source)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        known = (
-            pd.read_csv(path)
-            if path.exists()
-            else pd.DataFrame(columns=["label", "seed", "network", "device"])
-        )
-        known = known[
-            known["device"] == table.conditions.device
-        ]  # nothing of another one may stay beside what is measured now
-        wanted = [run for run in listed if _key(run) not in set(known["network"])]
-        if not wanted:
+        known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["network", "device"])
+        known = known[known["device"] == table.conditions.device]  # nothing of another one stays
+        new = [run for run in listed if _key(run) not in set(known["network"])]
+        if not new:
             return path
         with torch.random.fork_rng():
-            models = {key: network_of(run) for key, run in {_key(run): run for run in wanted}.items()}
-        measured, slowdown = latencies_by_table(
-            models, table, rounds=rounds, passes=passes, progress=progress
-        )
+            networks = {_key(run): run for run in new}
+            models = {key: network_of(run) for key, run in networks.items()}
+        how = dict(rounds=rounds, passes=passes, progress=progress)
+        measured, slowdown = latencies_by_table(models, table, **how)
         head = [
-            {"label": run.label, "seed": run.seed, "network": _key(run), "slowdown": slowdown}
-            for run in wanted
+            {"label": r.label, "seed": r.seed, "network": _key(r), "slowdown": slowdown} for r in new
         ]
         rows = pd.DataFrame([row | measured[row["network"]].as_row() for row in head])
-        if device.type == "cpu":  # a call returns when its work is done, so the mean is that reading
+        if device_named(table.conditions.device).type == "cpu":  # the mean is that reading
             rows["unsynchronised_ms"] = rows["mean_ms"]
-        replaced = set(zip(rows["label"], rows["seed"], strict=True))
-        known = known[[key not in replaced for key in zip(known["label"], known["seed"], strict=True)]]
-        frames = [frame for frame in (known, rows) if len(frame)]
-        return write_atomic(
-            path, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n")
-        )
+        rows = pd.concat([known, rows], ignore_index=True) if len(known) else rows
+        return _write(path, rows.drop_duplicates(["label", "seed"], keep="last"))
 
 
 def section_4(scale: str) -> pd.DataFrame:
-    """The measured latencies of all networks of a scale, a row per network and seed; at scale smoke
-    measured where none are.
-    """
-    path = latency_path("section4", scale)
-    if scale == "smoke" and not path.exists():
-        measure_section4(
-            scale,
-            [run for run in runs("section4", scale) if isinstance(run, Run) and run.source is None],
-            rounds=1,
-        )
-    return _read(path, 4, scale)
+    """The measured latencies of a scale, a row per network and seed; at smoke measured where missing."""
+    if scale == "smoke" and not latency_path("section4", scale).exists():
+        by_hand = [r for r in runs("section4", scale) if isinstance(r, Run) and r.source is None]
+        measure_section4(scale, by_hand, rounds=1)
+    return _read("4", scale)
 
 
-def _read(path: Path, section: int, scale: str) -> pd.DataFrame:
+def _read(section: str, scale: str) -> pd.DataFrame:
+    path = latency_path(f"section{section}", scale)
     if not path.exists():
         command = f"`dcnas latency --section {section} --scale {scale}`"
         raise InputError(f"{path.name} is missing; with nothing else running, run {command}.")
@@ -230,76 +178,60 @@ def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.Da
     The error is that of the median of the passes, or, where it is larger, what two measurements of one
     network differ by: the derivations `derived` measured theirs before.
     """
-    known = section_4(scale).drop_duplicates("network")
-    for name in ("median_ms", "q25_ms", "q75_ms"):
-        known[name] /= known["slowdown"]
+    known = section_4(scale).drop_duplicates("network").set_index("network")
     known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
-    known = known.set_index("network")[["latency_ms", "q25_ms", "q75_ms", "passes", "latency_batch"]]
+    times = ["latency_ms", "q25_ms", "q75_ms"]
+    known[times] = known[times].div(known["slowdown"], axis=0)
     error_ms = median_error(known["q75_ms"] - known["q25_ms"], known["passes"])
-    known["error_ms"] = np.maximum(
-        error_ms, repeat_error(known["latency_ms"], derived) * known["latency_ms"]
-    )
-    some = rows.astype(object).where(rows.notna(), None)
-    keys = [
-        network_key(r.network, r.derivation, r.decoder, r.b, r.large, r.upscaled)
-        for r in some.itertuples()
-    ]
-    if missing := sorted(
-        {label for label, key in zip(rows["label"], keys, strict=True) if key not in known.index}
-    ):
+    repeat_ms = repeat_error(known["latency_ms"], derived) * known["latency_ms"]
+    known = known[[*times, "passes", "latency_batch"]].assign(error_ms=np.maximum(error_ms, repeat_ms))
+    parts = rows[["network", "derivation", "decoder", "b", "large", "upscaled"]].astype(object)
+    parts = parts.where(parts.notna(), None)
+    keys = [network_key(*part) for part in parts.itertuples(index=False)]
+    if missing := sorted(set(rows["label"][~pd.Index(keys).isin(known.index)])):
         raise InputError(
-            f"the latency of {', '.join(missing)} was not measured on this scale's device; "
-            "with nothing else running, run "
-            f"`dcnas latency --section 4 --scale {scale}`."
+            f"the latency of {', '.join(missing)} was not measured on this scale's device; with nothing "
+            f"else running, run `dcnas latency --section 4 --scale {scale}`."
         )
     return rows.join(known.loc[keys].set_axis(rows.index))
 
 
 def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
-    """Relative standard error of one measurement, from networks that were measured twice; 0 where there
-    are fewer than three.
+    """Relative standard error of one measurement, from networks measured twice; 0 of fewer than three.
 
-    What all networks of a session have in common is left out: it cancels where two of them are compared.
+    What all networks of a session have in common is left out: it cancels where two are compared.
     """
     keys = [network_key(row.network, row.run, "conv", None, False, 1.0) for row in derived.itertuples()]
-    pairs = [
-        (latency_ms[key], ms)
-        for key, ms in zip(keys, derived.get("measured_ms", ()))
-        if key in latency_ms.index
-    ]
-    return float(np.std([np.log(a / b) for a, b in pairs], ddof=1) / 2**0.5) if len(pairs) > 2 else 0.0
+    before = pd.Series(derived.get("measured_ms", ()), dtype=float).set_axis(keys)
+    before = before[before.index.isin(latency_ms.index)]
+    logs = np.log(latency_ms.reindex(before.index) / before).to_numpy()
+    return float(logs.std(ddof=1) / 2**0.5) if len(logs) > 2 else 0.0
 
 
 # ---- Section 2
 
 
 def measure_section2(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
-    """Time BM3D and the networks in turns, one image of the scale's size, on the table's device and
-    threads (BM3D on the CPU).
-    """
+    """Time BM3D (on the CPU) and the networks in turns, one image, on the table's device and threads."""
     path, conditions = latency_path("section2", scale), load_table(table_path(scale)).conditions
-    device, networks = (
-        device_named(conditions.device),
-        {run.label: run for run in runs("related_work", scale)},
-    )
-    views, _ = evaluation_images(images_of(filters(scale)[0]), "test", conditions.resolution, 1)
+    device, each = device_named(conditions.device), filters(scale)
+    views, _ = evaluation_images(images_of(each[0]), "test", conditions.resolution, 1)
     image = bank_noisy(views)(range(1), SIGMA)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():
-        models = {run.label: (BM3D(SIGMA, run.grey), (image,)) for run in filters(scale)}
-        others = {label: (network_of(run), (image,)) for label, run in networks.items()}
+        models = {run.label: (BM3D(SIGMA, run.grey), (image,)) for run in each}
+        others = {run.label: (network_of(run), (image,)) for run in runs("related_work", scale)}
         how = dict(rounds=rounds, warmup=1, passes=1, threads=conditions.threads, progress=progress)
         if device.type == "cpu":
             measured = measure_many(models | others, **how)
         else:
             measured = measure_many(models, **how) | measure_many(others, device=device, **how)
-        rows = pd.DataFrame([{"label": label} | latency.as_row() for label, latency in measured.items()])
-        return write_atomic(path, rows.to_csv(index=False, lineterminator="\n"))
+        rows = [{"label": label} | latency.as_row() for label, latency in measured.items()]
+        return _write(path, pd.DataFrame(rows))
 
 
 def section_2(scale: str) -> pd.DataFrame:
     """Latency of each denoiser for a single image; measured where it was not at scale smoke."""
-    path = latency_path("section2", scale)
-    if scale == "smoke" and not path.exists():
+    if scale == "smoke" and not latency_path("section2", scale).exists():
         measure_section2(scale, rounds=1)
-    return _read(path, 2, scale)
+    return _read("2", scale)

@@ -12,8 +12,8 @@ from ..errors import InputError
 from ..paths import figures_dir, root, write_atomic
 from .claims import WORDS, counts
 from .figures import provenance_line
+from .presets import LEARNED, REMOVED, SECTION_4
 from .results import Results, results
-from .section_4 import LEARNED, REMOVED, SECTION_4
 from .stats import Interval, contrast, means
 from .tables import paper
 

@@ -5,52 +5,42 @@ and reads it from the runs' folders. Rows say how well each network does at each
 how well on each test image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ..data.images import ImageSet, evaluation_images
 from ..data.two_digits import cached
 from ..errors import InputError
 from ..latency.table import Table
-from ..nas.space import Architecture
+from ..nas.space import Architecture, Space, from_record, load_architecture
 from ..paths import published_dir, runs_dir
 from . import latencies, presets
-from .derivation import obtain_table, table_path
-from .kinds import Run, images_of
-from .records import (
-    HISTORY,
-    architecture_in,
-    derivation_row,
-    of_best_scale,
-    published_of,
-    published_photographs,
-    published_scale,
-    read_published,
-    read_runs,
-    scale_of,
-    stored_tensor,
-)
-from .runs import SAMPLE_SIGMAS, SAMPLES, needs
-from .scales import SCALES
-from .search_results import carry_out, derivations
-from .section_4 import SECTION_4
+from .derivation import derive, obtain_table
+from .kinds import Derivation, Named, images_of
+from .presets import SECTION_4
+from .records import INTEGERS, derivation_row, read_runs, search_row
+from .runs import SAMPLE_SIGMAS, SAMPLES, needs, obtain
+from .scales import PUBLISHED_SCALES, SCALES
 from .stats import Scores
+from .store import folder_of, published_architectures
 from .tasks import bank_noisy
+
+RECALLS = ["balanced_accuracy", "least_recall"]  # in a file of their own
+CURVE = ["run", "step", "loss", "lr", "validation_loss"]
 
 
 @dataclass(frozen=True)
 class Results:
-    """Networks of a group: a row per run and noise level in `rows`, a number per test image in
-    `scores`.
-    """
+    """Networks of a group: a row per run and noise level, a number per test image in `scores`."""
 
     rows: pd.DataFrame
-    compared: dict[str, Scores] = field(
-        default_factory=dict
-    )  # scores cut to the images that all networks have
+    compared: dict[str, Scores] = field(default_factory=dict)  # cut to the images that all have
 
     @property
     def labels(self) -> list[str]:
@@ -64,9 +54,7 @@ class Results:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """A row per network: seeds, FLOPs (M), parameters (M), latency (ms); means where seeds differ in
-        architecture.
-        """
+        """A row per network; means where seeds differ in architecture."""
         networks = self.rows.drop_duplicates("run").groupby("label", sort=False)
         columns = {
             "seeds": networks["seed"].nunique(),
@@ -78,30 +66,21 @@ class Results:
 
     @property
     def training(self) -> pd.DataFrame:
-        """What networks of Section 4 were trained on, and for how long: a row for each kind of
-        training.
-        """
-        seen = self.rows[
-            ["scale", "data", "classes", "resolution", "set_images", "images"]
-        ].drop_duplicates()
-        names = {
-            "resolution": "pixels",
-            "set_images": "training images",
-            "images": "images seen by a network",
-        }
-        epochs = (seen["images"] / seen["set_images"]).round(1)
-        return seen.assign(epochs=epochs).rename(columns=names).set_index("scale")
+        """What networks of Section 4 were trained on: a row for each kind of training."""
+        columns = ["scale", "data", "classes", "resolution", "set_images", "images"]
+        seen = self.rows[columns].drop_duplicates()
+        seen["epochs"] = (seen["images"] / seen["set_images"]).round(1)
+        names = {"resolution": "pixels", "set_images": "training images"}
+        return seen.rename(columns=names | {"images": "images seen by a network"}).set_index("scale")
 
     def scores(self, metric: str) -> Scores:
-        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%) of each test image: (sigmas, images[,
-        digits]).
-        """
+        """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%): (sigmas, images[, digits])."""
         if metric in self.compared:
             return self.compared[metric]
         stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
         runs = self.rows[self.rows[metric].notna()].drop_duplicates("run")
         return {
-            (run.label, run.seed): factor * stored_tensor(run, "per_image", stored).float().numpy()
+            (run.label, run.seed): factor * _tensor(run, "per_image", stored).float().numpy()
             for run in runs.itertuples()
         }
 
@@ -109,78 +88,52 @@ class Results:
     def samples(self) -> dict[str, np.ndarray]:
         """label to the outputs of seed 0 for the first test images: uint8 (sigmas, images, C, H, W)."""
         runs = self.rows[(self.rows["seed"] == 0) & self.rows["psnr"].notna()].drop_duplicates("run")
-        outputs = {run.label: stored_tensor(run, "samples", "denoised") for run in runs.itertuples()}
+        outputs = {run.label: _tensor(run, "samples", "denoised") for run in runs.itertuples()}
         return {label: images.numpy() for label, images in outputs.items() if images is not None}
 
     def pictures(self, index: int, sigma: float) -> dict[str, np.ndarray]:
         """A test image, (H, W[, 3]) of 0 to 1: "clean", "noisy", and by label the outputs of seed 0."""
         if index not in range(SAMPLES) or sigma not in SAMPLE_SIGMAS:
-            levels = ", ".join(map(str, SAMPLE_SIGMAS))
-            raise InputError(
-                f"sample is {index} at sigma {sigma}, but one of 0 to {SAMPLES - 1} at {levels} "
-                "was expected."
-            )
-        outputs = {
-            label: images[SAMPLE_SIGMAS.index(sigma), index] / 255
-            for label, images in self.samples.items()
-        }
+            kept = f"0 to {SAMPLES - 1} at {', '.join(map(str, SAMPLE_SIGMAS))}"
+            raise InputError(f"sample is {index} at sigma {sigma}, but one of {kept} was expected.")
         if "task" in self.rows:
             views = cached("test", SAMPLES).images
         else:
-            networks = self.rows.dropna(subset="network").iloc[0]
-            views, _ = evaluation_images(
-                photographs_of(networks["scale"]), "test", int(networks["resolution"]), SAMPLES
-            )
-        images = {
-            "clean": views[index] / 255,
-            "noisy": bank_noisy(views)(range(index, index + 1), sigma)[0],
-        } | outputs
-        images = {
-            name: np.moveaxis(np.asarray(image), 0, -1).clip(0, 1) for name, image in images.items()
-        }
-        return {name: image[..., 0] if image.shape[-1] == 1 else image for name, image in images.items()}
+            row = self.rows.dropna(subset="network").iloc[0]
+            data = photographs_of(row["scale"])
+            views, _ = evaluation_images(data, "test", int(row["resolution"]), SAMPLES)
+        images = {"clean": views[index] / 255}
+        images["noisy"] = bank_noisy(views)(range(index, index + 1), sigma)[0]
+        level = SAMPLE_SIGMAS.index(sigma)
+        images |= {label: outputs[level, index] / 255 for label, outputs in self.samples.items()}
+        pixels = {name: np.moveaxis(np.asarray(x), 0, -1).clip(0, 1) for name, x in images.items()}
+        return {name: x[..., 0] if x.shape[-1] == 1 else x for name, x in pixels.items()}
 
     @property
     def history(self) -> pd.DataFrame:
-        """Loss curves: a row per run and validation, with the images seen till then; empty where none
-        are published.
-        """
+        """Loss curves: a row per run and validation, with the images seen till then."""
         runs = self.rows[["run", "label", "scale", "seed", "batch", "source"]].drop_duplicates()
-        frames = [pd.DataFrame(columns=["run", *HISTORY[4:]])]
-        if "published" in set(runs["source"]):
-            frames += [
-                pd.read_csv(path) for path in sorted(published_dir().glob("section*_history.csv"))
-            ]
-        for run in runs.loc[runs["source"] == "runs", "run"]:
-            frames.append(pd.read_csv(runs_dir() / run / "history.csv").assign(run=run))
-        curves = pd.concat(frames[1:] or frames)[["run", *HISTORY[4:]]]
+        frames = [pd.DataFrame(columns=CURVE)]
+        for source, of_source in runs.groupby("source")["run"]:
+            if source == "runs":
+                frames += [pd.read_csv(runs_dir() / r / "history.csv").assign(run=r) for r in of_source]
+            elif (path := published_dir() / f"{source}_history.csv").exists():
+                frames.append(pd.read_csv(path))
+        curves = pd.concat(frames[1:] or frames)[CURVE]
         curves = runs.drop(columns="source").merge(curves, on="run")
         return curves.assign(images=curves["step"] * curves["batch"])
 
     @property
     def architectures(self) -> dict[tuple[str, int], Architecture]:
         """(label, seed) to the architecture, before it was upscaled, of the networks that have one."""
-        runs = self.rows.drop_duplicates("run").dropna(subset="derivation")
-        return {
-            (run.label, run.seed): architecture_in(run.derivation, run.source)
-            for run in runs.itertuples()
-        }
-
-
-def lengths(group: str) -> dict[str, Results]:
-    """The published results of a group of Section 3, the shortest training first: "192,000 images, 3
-    seeds" to them.
-    """
-    parts = [Results(part.reset_index(drop=True)) for _, part in published_of(group).groupby("images")]
-    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
+        runs = self.rows.drop_duplicates("run").dropna(subset="derivation").itertuples()
+        return {(run.label, run.seed): _architecture(run.derivation, run.source) for run in runs}
 
 
 def results(
     group: str | Sequence[str], scale: str, *, device: str = "cpu", progress: bool = True
 ) -> Results:
-    """The results of a group such as "table_3", or of several: each run once, all of the first group's
-    scale.
-    """
+    """The results of a group such as "table_3", or of several, at the first group's scale."""
     groups = [group] if isinstance(group, str) else list(group)
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}, but one of {', '.join(SCALES)} was expected.")
@@ -189,56 +142,188 @@ def results(
     if scale != "published":
         listed = {run.name: run for name in groups for run in presets.runs(name, scale)}.values()
         carry_out(listed, device=device, progress=progress)
-        rows = read_runs(listed).assign(source="runs")
-        if groups[0] in SECTION_4 or groups[0] == "section4":
+        rows = read_runs(listed)
+        if groups[0] in SECTION_4:
             if scale == "smoke":
-                latencies.measure_section4(scale, listed, rounds=1, passes=1)
-            derived = [
-                derivation_row(run.source)
-                for run in listed
-                if isinstance(run, Run) and needs(run) is not None
-            ]
+                latencies.measure_section4(scale, listed, rounds=1)
+            derived = [derivation_row(run.source) for run in listed if needs(run) is not None]
             rows = latencies.with_latency(rows, scale, pd.DataFrame(derived))
         return Results(rows)
     if groups[0] in SECTION_4:
-        rows = published_photographs(groups)
-        return Results(latencies.with_latency(rows, published_scale(), derivations("published")))
-    first = published_of(groups[0])
+        scale = published_scale()
+        rows = _of_groups(read_published("section4"), groups, scale)
+        return Results(latencies.with_latency(rows, scale, derivations("published")))
+    every = read_published("section3")
+    first = pd.concat([_of_groups(every, groups[:1], scale) for scale in PUBLISHED_SCALES])
     if first.empty:
-        raise InputError(
-            f"no results of {groups[0]} are published yet; use the scale smoke, laptop, gpu or paper."
-        )
-    first = of_best_scale(first)  # budgets are never mixed
-    rows = pd.concat([first, *map(published_of, groups[1:])], ignore_index=True).drop_duplicates(
-        ["run", "sigma"]
-    )
-    return Results(rows[rows["scale"] == first["scale"].iloc[0]].reset_index(drop=True))
+        raise InputError(f"no results of {groups[0]} are published yet; use another scale.")
+    return Results(_of_groups(every, groups, best_scale(first)))  # budgets are never mixed
+
+
+def _of_groups(published: pd.DataFrame, groups: Sequence[str], scale: str) -> pd.DataFrame:
+    """The published rows of groups at a scale, in the groups' order."""
+    rows = published[published["scale"] == scale].set_index(["label", "seed"], drop=False)
+    keys = dict.fromkeys((run.label, run.seed) for g in groups for run in presets.runs(g, scale))
+    return rows.loc[[key for key in keys if key in rows.index]].reset_index(drop=True)
 
 
 def _section_2(scale: str, *, device: str, progress: bool) -> Results:
-    """BM3D beside networks, on those images that every denoiser was given; `latency_ms` of a single
-    image.
-    """
-    networks = results("related_work", scale, device=device, progress=progress)
+    """BM3D beside networks, on the images that all were given; `latency_ms` of a single image."""
+    networks, compared = results("related_work", scale, device=device, progress=progress), {}
     if scale == "published":
-        rows = read_published("section2").assign(source="published")
+        rows = read_published("section2")
         rows = rows[rows["scale"] == published_scale()]
     else:
         carry_out(presets.filters(scale), device=device, progress=progress)
-        rows = read_runs(presets.filters(scale)).assign(source="runs")
-    of_filters, compared = Results(rows.assign(network=None)), {}
+        rows = read_runs(presets.filters(scale))
+    filters = Results(rows.assign(network=None))
     for metric in ("psnr", "ssim"):
-        scores = of_filters.scores(metric)
+        scores = filters.scores(metric) | networks.scores(metric)
         count = min(values.shape[1] for values in scores.values())
-        compared[metric] = {
-            key: values[:, :count] for key, values in (scores | networks.scores(metric)).items()
-        }
+        compared[metric] = {key: values[:, :count] for key, values in scores.items()}
     rows = pd.concat([rows, networks.rows[networks.rows["psnr"].notna()]], ignore_index=True)
-    known = latencies.section_2(scale_of(scale)).set_index("label")[
-        ["median_ms", "q25_ms", "q75_ms", "passes"]
+    times = latencies.section_2(scale_of(scale)).rename(columns={"median_ms": "latency_ms"})
+    columns = ["latency_ms", "q25_ms", "q75_ms", "passes"]
+    rows = rows.drop(columns=columns).join(times.set_index("label")[columns], on="label")
+    return Results(rows, compared)
+
+
+def lengths(group: str) -> dict[str, Results]:
+    """The published results of a group of Section 3, by length of training, the shortest first."""
+    every = read_published("section3")
+    rows = pd.concat([_of_groups(every, [group], scale) for scale in PUBLISHED_SCALES])
+    parts = [Results(part.reset_index(drop=True)) for _, part in rows.groupby("images")]
+    return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
+
+
+def carry_out(listed: Iterable[Named], *, device: str, progress: bool) -> None:
+    """Complete runs; what they derive together, measured side by side."""
+    listed, how = list(listed), dict(device=device, progress=progress)
+    derived = [run if isinstance(run, Derivation) else needs(run) for run in listed]
+    derived = {run.name: run for run in derived if isinstance(run, Derivation)}
+    for search in filter(None, map(needs, derived.values())):
+        obtain(search, **how)
+    derive([*derived.values()], progress)
+    for run in listed:
+        obtain(run, **how)
+
+
+# ---- searches and derivations
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Searches of a group: a row per search; `epochs` and `alphas` with run, label and seed of each."""
+
+    rows: pd.DataFrame
+    epochs: pd.DataFrame
+    alphas: pd.DataFrame
+    architectures: dict[tuple[str, int], Architecture]
+
+    def only(self, label: str, seed: int = 0) -> "Searches":
+        """One of them."""
+        frames = self.rows, self.epochs, self.alphas
+        parts = [frame[(frame["label"] == label) & (frame["seed"] == seed)] for frame in frames]
+        return Searches(*parts, {(label, seed): self.architectures[label, seed]})
+
+    def last_alphas(self, label: str, seed: int = 0) -> tuple[Space, list[np.ndarray]]:
+        """A search's space, and of each layer its operators' log-probabilities at the end."""
+        alphas = self.only(label, seed).alphas.query("parameter == 'alpha'")
+        last = alphas[alphas["epoch"] == alphas["epoch"].max()].groupby("place", sort=False)
+        logs = [np.log(np.clip(each.to_numpy(), 1e-6, 1)) for _, each in last["probability"]]
+        return self.architectures[label, seed].space, logs
+
+
+def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> Searches:
+    """The searches of a group such as "beta_searches", named "label, seed N", in its order."""
+    source, files = "runs", ("epochs.csv", "alphas.csv")
+    if scale == "published":
+        source, best = "published", published_scale()
+        keys = [(run.label, run.seed) for run in presets.searches(group, best)]
+        rows = read_published("section4_searches").query("scale == @best")
+        rows = rows.set_index(["label", "seed"], drop=False)
+        rows = rows.loc[[key for key in keys if key in rows.index]].reset_index(drop=True)
+        paths = [published_dir() / "section4_epochs.csv", published_dir() / "section4_alphas.csv.gz"]
+        parts = [pd.read_csv(path).groupby("run") for path in paths]
+        frames = [[part.get_group(run) for run in rows["run"]] for part in parts]
+    else:
+        listed = presets.searches(group, scale)
+        carry_out(listed, device=device, progress=progress)
+        rows = pd.DataFrame(map(search_row, listed))
+        frames = [[pd.read_csv(folder_of(run) / file) for run in listed] for file in files]
+    architectures = {(s.label, s.seed): _architecture(s.run, source) for s in rows.itertuples()}
+    rows["run"] = rows["label"] + ", seed " + rows["seed"].astype(str)
+    heads = rows[["run", "label", "seed"]].to_dict("records")
+    named = [
+        pd.concat([frame.assign(**head) for frame, head in zip(of, heads)], ignore_index=True)
+        for of in frames
     ]
-    rows = rows.drop(columns=["latency_ms", "q25_ms", "q75_ms", "passes"]).join(known, on="label")
-    return Results(rows.rename(columns={"median_ms": "latency_ms"}), compared)
+    named = [frame.dropna(axis=1, how="all").infer_objects() for frame in named]
+    columns = ["run", "label", "seed", "scale", "target_ms", "predicted_ms", "verdict", "reason"]
+    return Searches(rows[columns], *named, architectures)
+
+
+def derivations(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
+    """A row per derived network: target, prediction and measurement in ms."""
+    if scale == "published":
+        rows = read_published("section4_derivations")
+        return rows[rows["scale"] == published_scale()].reset_index(drop=True)
+    listed = [run for run in presets.runs("section4", scale) if isinstance(run, Derivation)]
+    carry_out(listed, device=device, progress=progress)
+    return pd.DataFrame(map(derivation_row, listed))
+
+
+# ---- what is published
+
+
+def read_published(name: str) -> pd.DataFrame:
+    """A file of data/published; its name is the rows' `source`."""
+    path = published_dir() / f"{name}.csv"
+    if not path.exists():
+        raise InputError(f"no results are published in {path.name} yet; use another scale.")
+    rows = pd.read_csv(path, dtype=INTEGERS).assign(source=name)
+    recalls = published_dir() / f"{name}_recalls.csv"
+    return rows.merge(pd.read_csv(recalls), "left", ["run", "sigma"]) if recalls.exists() else rows
+
+
+def best_scale(rows: pd.DataFrame) -> str:
+    """The scale with most trained networks, each seed counted; of two with as many the better one."""
+    counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()
+    return max(counts.index, key=lambda name: (counts[name], SCALES.index(name)))
+
+
+def published_scale() -> str:
+    """The scale of which most trainings of Section 4 are published."""
+    return best_scale(read_published("section4"))
+
+
+def scale_of(scale: str) -> str:
+    """A scale of Section 4; that of the published results at `published`."""
+    return published_scale() if scale == "published" else scale
+
+
+def _architecture(run: str, source: str) -> Architecture:
+    path = runs_dir() / run / "architecture.json"
+    if source == "runs" and path.exists():
+        return load_architecture(path)
+    return from_record(published_architectures()[run])
+
+
+@lru_cache(maxsize=8)
+def archive(name: str) -> dict[str, Tensor]:
+    """A published archive, kept in memory."""
+    return load_file(published_dir() / f"{name}.safetensors")
+
+
+def _tensor(run, file: str, name: str) -> Tensor | None:
+    """A tensor of a row's run: its "per_image", or its "samples", which few have."""
+    if run.source != "runs":
+        return archive(f"{run.source}_{file}").get(run.run if file == "samples" else f"{run.run}/{name}")
+    path = runs_dir() / run.run / f"{file}.safetensors"
+    return load_file(path)[name] if path.exists() else None
+
+
+# ---- tables and images of a scale
 
 
 def table_of_scale(scale: str) -> Table:
@@ -246,45 +331,12 @@ def table_of_scale(scale: str) -> Table:
     return obtain_table(scale_of(scale))
 
 
-def validation_of(scale: str) -> pd.DataFrame:
-    """The whole networks that the look-up table of a scale was held against."""
-    obtain_table(scale_of(scale))
-    return pd.read_csv(table_path(scale_of(scale)).with_suffix(".validation.csv"))
-
-
 def photographs_of(scale: str) -> ImageSet:
     """The images that a scale searches and trains on."""
     return images_of(presets.filters(scale_of(scale))[0])
 
 
-def with_recalls(nets: Results) -> pd.DataFrame:
-    """The rows with mean and least recall of the classes in %, from the images where results were made
-    without them.
-    """
-    rows = nets.rows
-    if "least_recall" in rows and rows["least_recall"].notna().any():
-        return rows
-    scores = nets.scores("accuracy")
-    count = next(iter(scores.values())).shape[1]
-    _, labels = evaluation_images(
-        photographs_of(rows["scale"].iloc[0]), "test", int(rows["resolution"].iloc[0]), count
-    )
-    same = [(labels == name).numpy() for name in labels.unique()]
-    recalls = {
-        key: [[float(level[of].mean()) for of in same] for level in right[..., :1]]
-        for key, right in scores.items()
-    }
-    keys, level = (
-        zip(rows["label"], rows["seed"], strict=True),
-        rows.groupby(["label", "seed"]).cumcount(),
-    )
-    each = [recalls[key][n] if key in recalls else [np.nan] for key, n in zip(keys, level, strict=True)]
-    return rows.assign(balanced_accuracy=[*map(np.mean, each)], least_recall=[*map(np.min, each)])
-
-
 def largest_class(scale: str) -> float:
-    """The share of the largest class among the images of a scale, in %: who names it always is as often
-    right.
-    """
+    """The share of the largest class of a scale's images in %: who names it always is as often right."""
     labels = photographs_of(scale).labels
     return 100 * labels.bincount().max().item() / len(labels)

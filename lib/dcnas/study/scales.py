@@ -1,6 +1,4 @@
-"""The scales of the study, read from data/scales.toml: how long to train, how much to evaluate, how many
-seeds.
-"""
+"""The scales of the study, read from data/scales.toml: how long to train, how much to evaluate."""
 
 import tomllib
 from dataclasses import dataclass
@@ -35,9 +33,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Scale:
-    """The sizes of one scale, of data/scales.toml: of Section 3 on two digits, then of Section 4 on
-    photographs.
-    """
+    """The sizes of a scale, of data/scales.toml: Section 3 on two digits, then 4 on photographs."""
 
     train_images: int
     classify: Budget  # Tables 1 and 6
@@ -79,15 +75,8 @@ def _scale(row: dict) -> Scale:
     return Scale(**row | budgets | dict(photos=dict(limit=None) | row["photos"], train=train))
 
 
-def read_scales() -> dict[str, Scale]:
-    """Every scale that has runs."""
-    return {
-        name: _scale(row)
-        for name, row in tomllib.loads((root() / "data/scales.toml").read_text()).items()
-    }
-
-
-SCALE = read_scales()
+_TOML = tomllib.loads((root() / "data/scales.toml").read_text())
+SCALE = {name: _scale(row) for name, row in _TOML.items()}
 
 
 def scale_named(name: str) -> Scale:

@@ -1,11 +1,9 @@
-"""The run store: each run has a folder, named by its hash, that is filled once and can be continued
-after any kill.
+"""The run store: a folder for each run, named by its hash, filled once, continued after any kill.
 
 `run.json` (the run), `history.csv` (a row per validation), `weights.safetensors`,
 `per_image.safetensors` (metrics of each test image), `samples.safetensors` (outputs of the first test
-images), `provenance.json` (device, versions, commit, date, seconds) and, last of all, `metrics.csv` (a
-row per noise level): where that file stands, the run is complete. What is published is found by label,
-scale and seed; names of runs in published files are opaque keys.
+images), `provenance.json` and, last of all, `metrics.csv` (a row per noise level): where it stands, the
+run is complete. What is published is found by label, scale and seed; its runs' names are opaque keys.
 """
 
 import csv
@@ -13,7 +11,7 @@ import io
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,17 +21,16 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import __version__
 from ..errors import InputError
 from ..latency.measure import device_name
 from ..nas.space import Architecture, from_record, load_architecture
 from ..paths import published_dir, root, runs_dir, write_atomic
-from ..training import parallel
 from .kinds import Derivation, Filter, Named, Run, Search
 
-SECTION_3 = ("classify", "denoise", "joint")  # tasks
+FILES = {Search: "section4_searches", Derivation: "section4_derivations", Filter: "section2"}
 
 
 def folder_of(run: Named) -> Path:
@@ -50,8 +47,7 @@ def is_complete(run: Named) -> bool:
 def hold(run: Named, wait: bool = True, progress: bool = True) -> Iterator[bool]:
     """The run for this process alone; False with `wait=False` where another process has it.
 
-    The system frees the lock when its process dies, however it dies. What a killed process left of its
-    last file goes.
+    The system frees the lock when its process dies, however it dies.
     """
     folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +62,7 @@ def hold(run: Named, wait: bool = True, progress: bool = True) -> Iterator[bool]
             print(f"{run.title}: another process is training it; waiting for it to end.", flush=True)
         lock.acquire()
     try:
-        for part in folder.glob(".*.part"):
+        for part in folder.glob(".*.part"):  # what a killed process left of its last file
             part.unlink()
         if not is_complete(run):
             record = {"kind": type(run).__name__, "title": run.title, "run": asdict(run)}
@@ -82,64 +78,53 @@ def hold(run: Named, wait: bool = True, progress: bool = True) -> Iterator[bool]
 def file_of(run: Named) -> str:
     """The file in data/published that has the results of such runs."""
     if isinstance(run, Run):
-        return "section3" if run.task in SECTION_3 else "section4"
-    return {Search: "section4_searches", Derivation: "section4_derivations", Filter: "section2"}[
-        type(run)
-    ]
+        return "section4" if run.task == "photographs" else "section3"
+    return FILES[type(run)]
 
 
 def key_of(run: Named) -> tuple:
-    """What is published of a run is found by: label, scale and seed, of a derivation also what was
-    derived.
-    """
-    if isinstance(run, Derivation):
-        return run.label, run.scale, run.seed, run.network, run.random_seed
-    return run.label, run.scale, run.seed
+    """By which a published run is found; of a derivation also what was derived."""
+    derived = (run.network, run.random_seed) if isinstance(run, Derivation) else ()
+    return (run.label, run.scale, run.seed, *derived)
 
 
-def keys_in(name: str) -> dict[tuple, str]:
-    """The keys of a published file's runs, and the names under which they stand there (read without
-    pandas).
-    """
-    path = published_dir() / f"{name}.csv"
-    return _keys(path, path.stat().st_mtime_ns) if path.exists() else {}
+def published_name(run: Named) -> str | None:
+    """The name of the run's results in data/published; None where they are not published."""
+    path = published_dir() / f"{file_of(run)}.csv"
+    return _names(path, path.stat().st_mtime_ns).get(key_of(run)) if path.exists() else None
 
 
 @lru_cache(maxsize=8)
-def _keys(path: Path, _changed: int) -> dict[tuple, str]:
-    keys = {}
+def _names(path: Path, _changed: int) -> dict[tuple, str]:
+    names = {}
     for row in read_rows(path):
         key = row["label"], row["scale"], int(row["seed"])
         if "random_seed" in row:
             key += row["network"], int(float(row["random_seed"])) if row["random_seed"] else None
-        keys[key] = row["run"]
-    return keys
+        names[key] = row["run"]
+    return names
 
 
 def is_published(run: Named) -> bool:
     """Whether the results of a run are published, so that a queue need not repeat it."""
-    return key_of(run) in keys_in(file_of(run))
+    return published_name(run) is not None
 
 
 def architecture_of(source: Search | Derivation) -> Architecture:
-    """The architecture that a search or a derivation ended in: from its folder, else the published
-    one.
-    """
+    """What a search or a derivation ended in: from its folder, else the published one."""
     path = folder_of(source) / "architecture.json"
     if path.exists():
         return load_architecture(path)
-    records = json.loads((published_dir() / "section4_architectures.json").read_text())
-    return from_record(records[keys_in(file_of(source))[key_of(source)]])
+    return from_record(published_architectures()[published_name(source)])
+
+
+@lru_cache(maxsize=1)
+def published_architectures() -> dict[str, dict]:
+    """Name to architecture, of all published searches and derivations."""
+    return json.loads((published_dir() / "section4_architectures.json").read_text())
 
 
 # ---- files of a run
-
-
-def write_trained(model: nn.Module, history: list[dict], folder: Path) -> None:
-    """Write what a training ends in; of several processes the first does."""
-    if parallel.is_first():
-        write_atomic(folder / "history.csv", to_csv(history))
-        write_atomic(folder / "weights.safetensors", save(contiguous(model.state_dict())))
 
 
 def write_per_image(metrics: dict[str, Tensor], folder: Path) -> None:
@@ -151,10 +136,15 @@ def write_per_image(metrics: dict[str, Tensor], folder: Path) -> None:
 
 
 def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict) -> None:
-    """Write a run's last files: where and how it was made, with the seconds of its history, then its
-    metrics.
-    """
-    record = provenance(device) | record
+    """Write a run's last files: where and how it was made, then its metrics."""
+    record = {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "dcnas": __version__,
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    } | record
     if (folder / "history.csv").exists():
         record["train_s"] = float(read_rows(folder / "history.csv")[-1]["seconds"])
     write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
@@ -177,51 +167,28 @@ def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
-def to_csv(rows: Iterable[dict]) -> str:
-    """Rows of equal keys as CSV text; floats as Python prints them, so that they read back as the same
-    bits.
-    """
-    rows, buffer = list(rows), io.StringIO()
+def to_csv(rows: list[dict]) -> str:
+    """Rows of equal keys as CSV text; floats as Python prints them, which read back as the same bits."""
+    buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
 
 
-def provenance(device: torch.device) -> dict:
-    """Where and with what a result was made."""
-    return {
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "dcnas": __version__,
-        "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }
-
-
 def require_commit() -> None:
     """`InputError` if the library differs from the commit: nobody could make its results again."""
     if commit().endswith("+"):
-        raise InputError(
-            "lib has changes that are not committed, so results would name a commit that did not make "
-            "them; commit first, or add "
-            "--changed-tree."
-        )
+        raise InputError("lib has changes that are not committed; commit first, or add --changed-tree.")
 
 
 @lru_cache(maxsize=1)
 def commit() -> str:
     """The checkout's commit, with a + where the library differs from it; "unknown" without git."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root()), *command], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    git, how = ["git", "-C", str(root())], dict(capture_output=True, text=True, check=True)
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "lib") else ""
-        )
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **how).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "lib"], **how).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return head + "+" * bool(changed)

@@ -1,5 +1,4 @@
-"""What runs train on and are judged by: images of two digits (Section 3) and photographs (Section 4),
-with noise.
+"""What runs train on and are judged by: images of two digits (Section 3) and photographs (Section 4).
 
 What a step sees depends on seed and step alone.
 """
@@ -23,19 +22,15 @@ from .kinds import Run, Search, images_of
 from .scales import LABEL_SMOOTHING
 
 VALIDATION_IMAGES = 64
-PLATEAU_IMAGES = (
-    1_000  # where the learning rate follows the validation loss, which must not move by chance
-)
+PLATEAU_IMAGES = 1_000  # where the learning rate follows the validation loss: it must not move by chance
 Answer = Callable[[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]
 
 
 class Digits:
-    """What a run of Section 3 trains on and is judged by: images of two digits, with noise of its own in
-    every step.
+    """Images of two digits, with noise of their own in every step.
 
-    A classifier that sees only the digits' squares gets them as images of their own: noise elsewhere
-    would be thrown away. With `crop`, clean and noisy are random squares; behind a trained denoiser,
-    noisy is what that makes of it.
+    A classifier that sees only the digits' squares gets them as images of their own. With `crop`, clean
+    and noisy are random squares; behind a trained denoiser, noisy is what that makes of it.
     """
 
     def __init__(self, run: Run, device: torch.device, front: nn.Module | None = None):
@@ -47,14 +42,11 @@ class Digits:
         if self.front is None:
             return batch
         with torch.no_grad():
-            return batch._replace(
-                noisy=torch.cat([self.front(part) for part in batch.noisy.split(AT_ONCE)])
-            )
+            parts = [self.front(part) for part in batch.noisy.split(AT_ONCE)]
+        return batch._replace(noisy=torch.cat(parts))
 
     def draws(self) -> tuple[Callable[[int], Batch], Batch]:
-        """The batch of a step, as a function of seed and step alone; and one for validation, always the
-        same.
-        """
+        """The batch of a step, and one for validation, always the same."""
         run, device, clip = self.run, self.device, self.run.data["clip"]
         data = cached("train", run.data["images"]).to(device)
         squares = run.task == "classify" and "behind" not in run.net
@@ -67,9 +59,8 @@ class Digits:
                 clean, labels = crop_boxes(clean, boxes), labels.view(-1, 1)
                 boxes = boxes.new_tensor([0, 0, BOX_SIZE, BOX_SIZE]).expand(len(clean), 1, 4)
             if (crop := run.data["crop"]) is not None:
-                corner = torch.randint(
-                    clean.shape[-1] - crop + 1, (2, len(clean), 1), generator=stream, device=device
-                )
+                places, shape = clean.shape[-1] - crop + 1, (2, len(clean), 1)
+                corner = torch.randint(places, shape, generator=stream, device=device)
                 clean = crop_squares(clean, *corner, crop)
             clean = clean / 255
             sigmas = sample_sigmas(len(clean), stream)
@@ -87,13 +78,12 @@ class Digits:
 
     def answer(self, model: nn.Module) -> Answer:
         model = model.to(memory_format=torch.channels_last)  # the faster one in float32
-        return lambda images, boxes: predict(
-            self.run.task, model, images if self.front is None else self.front(images), boxes
-        )
+        front = self.front or nn.Identity()
+        return lambda images, boxes: predict(self.run.task, model, front(images), boxes)
 
 
 class Photographs:
-    """What a run of Section 4 trains on and is judged by."""
+    """Photographs of Section 4."""
 
     def __init__(self, run: Run, device: torch.device):
         self.run, self.device, size = run, device, run.data["resolution"]
@@ -106,9 +96,7 @@ class Photographs:
         return draw, draw(-1)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1, by what the network
-        gives.
-        """
+        """Smooth cross entropy, Charbonnier with SSIM, or both as in Eq. 1: by its outputs."""
         denoised, logits = model(batch.noisy)
         losses = []
         if logits is not None:
@@ -133,9 +121,7 @@ def _order(key: int, epoch: int, size: int) -> Tensor:
 
 
 def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
-    """Rows of the training set in `step`: epoch by epoch, each in an order of its own, depending on seed
-    and step alone.
-    """
+    """Rows of the training set in `step`: epoch by epoch, each in an order of its own."""
     first, parts = step * batch, []
     while first < (step + 1) * batch:
         epoch, start = divmod(first, size)
@@ -146,25 +132,19 @@ def batch_rows(seed: int, step: int, batch: int, size: int) -> Tensor:
 
 
 def validation_images(run: Run) -> int:
-    """How many images a training is validated on: not more than it sees itself, so that scale smoke
-    stays fast.
-    """
-    wanted = PLATEAU_IMAGES if run.train.schedule == "plateau" else VALIDATION_IMAGES
-    return max(VALIDATION_IMAGES, min(wanted, run.train.steps * run.batch))
+    """How many images a training is validated on: not more than it sees itself."""
+    count = PLATEAU_IMAGES if run.train.schedule == "plateau" else VALIDATION_IMAGES
+    return max(VALIDATION_IMAGES, min(count, run.train.steps * run.batch))
 
 
 def batches_of(
     run: Search | Run, parts: list[str], stream: str, device: torch.device
 ) -> Callable[[int], Batch]:
     """`draw(step)`: training batches of photographs."""
-    size, noisy = (
-        (run.data["resolution"], run.data["noisy"])
-        if isinstance(run, Run)
-        else (run.photos["resolution"], run.noisy)
-    )
-    draw = make_image_draw(
-        images_of(run), parts, size, run.batch, run.seed, noisy=noisy, stream_name=stream, device=device
-    )
+    size = (run.data if isinstance(run, Run) else run.photos)["resolution"]
+    how = dict(noisy=run.data["noisy"] if isinstance(run, Run) else run.noisy, device=device)
+    how |= dict(stream_name=stream)
+    draw = make_image_draw(images_of(run), parts, size, run.batch, run.seed, **how)
 
     def batch(step: int) -> Batch:
         clean, noisy, labels = draw(step)
@@ -174,17 +154,13 @@ def batches_of(
 
 
 def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
-    """`noisy(ids, sigma)` for `evaluate`: the same images (N, C, H, W) of 0 to 255 and the same noise
-    for every model.
-    """
+    """`noisy(ids, sigma)`: images (N, C, H, W) of 0 to 255 with the same noise for every model."""
     bank = NoiseBank()
 
     def noisy(ids: range, sigma: float) -> Tensor:
         clean = images[ids.start : ids.stop] / 255
-        return (
-            clean
-            if sigma == 0
-            else degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
-        )
+        if sigma == 0:
+            return clean
+        return degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
 
     return noisy

@@ -56,7 +56,8 @@ def beside(
         number = theirs.get(name)
         row["paper"] = number
         row["difference"] = None if number is None else round(interval.mean - number, decimals)
-        match = number is not None and interval.contains(number, 0.5 * 10**-decimals)
+        half = 0.5 * 10**-decimals
+        match = number is not None and interval.low - half <= number <= interval.high + half
         row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
         rows.append(row)
     return pd.DataFrame(rows).set_index("network")

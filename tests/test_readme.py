@@ -5,7 +5,7 @@ import re
 
 from dcnas.paths import notebooks_dir, root
 from dcnas.study.claims import WORDS, counts
-from dcnas.study.readme import answer_markdown, read_ledger, verdicts_line
+from dcnas.study.readme import answer_markdown, read_ledger, summary_markdown
 
 README = (root() / "README.md").read_text()
 COUNTS = counts(read_ledger()["verdict"])
@@ -21,7 +21,7 @@ def test_every_claim_has_one_of_the_five_words_and_its_reason():
 def test_readme_begins_with_the_answer_of_the_ledger():
     top = README.split("## Two commands")[0]
     assert answer_markdown() in top and COUNTS in top and "figures/section_5_glance.png" in top
-    assert verdicts_line() in README
+    assert summary_markdown() in README
 
 
 def test_no_number_stands_in_the_readme_s_answer_that_the_ledger_lacks():

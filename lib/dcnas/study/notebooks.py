@@ -1,8 +1,5 @@
 """Running the numbered notebooks with papermill: strict parameters, executed copies apart, nothing half
-written.
-
-papermill by itself runs on with a misspelt parameter, calls a killed kernel completed, and starts in the
-caller's folder.
+written. Papermill alone runs on with a misspelt parameter and calls a killed kernel completed.
 """
 
 import ast
@@ -28,12 +25,9 @@ class StudyFailed(RuntimeError):
 
 
 def notebook_paths(names: Sequence[str] = ()) -> list[Path]:
-    """The study's notebooks in reading order, or those whose names begin with one of `names`, each of
-    which must exist.
-    """
+    """The study's notebooks in reading order, or those whose names begin with one of `names`."""
     paths = [path for path in notebooks_dir().glob("*.ipynb") if path.name != OWN_NETWORK]
-    # numbered sections before the appendices
-    paths.sort(key=lambda path: (not path.stem[0].isdigit(), path.stem))
+    paths.sort(key=lambda path: (not path.stem[0].isdigit(), path.stem))  # the appendices last
     for name in names:
         if not any(path.name.startswith(name) for path in paths):
             known = ", ".join(path.stem for path in paths)
@@ -42,22 +36,16 @@ def notebook_paths(names: Sequence[str] = ()) -> list[Path]:
 
 
 def check_parameters(source: Path, parameters: Mapping[str, object]) -> None:
-    """`InputError` for a parameter that the notebook does not have, or a value of another type than its
-    default's.
-    """
+    """`InputError` for a parameter that the notebook lacks, or a value of another type than its own."""
     known = papermill.inspect_notebook(str(source))
-    if unknown := sorted(set(parameters) - set(known)):
-        raise InputError(
-            f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}."
-        )
+    if unknown := ", ".join(sorted(set(parameters) - set(known))):
+        names = ", ".join(known) or "none"
+        raise InputError(f"{source.name} has no parameter {unknown}; it has {names}.")
     for name, value in parameters.items():
-        default = ast.literal_eval(known[name]["default"])
-        kinds = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, kinds):
-            kind = type(default).__name__
-            raise InputError(
-                f"{name} of {source.name} is {value!r}, but a value of the type {kind} was expected."
-            )
+        kind = type(ast.literal_eval(known[name]["default"]))
+        if not isinstance(value, (int, float) if kind is float else kind):
+            expected = f"a value of the type {kind.__name__} was expected"
+            raise InputError(f"{name} of {source.name} is {value!r}, but {expected}.")
 
 
 def execute(
@@ -83,17 +71,11 @@ def execute(
         extra_arguments=["--log-level=40"],
     )
     cells = [
-        cell for cell in notebook.cells if cell.cell_type == "code" and "papermill" in cell.metadata
+        cell for cell in notebook.cells if "papermill" in cell.metadata and cell.cell_type == "code"
     ]
-    left = [
-        cell
-        for cell in cells
-        if cell.metadata.papermill["status"] != "completed" or cell.execution_count is None
-    ]
-    if left:
-        raise RuntimeError(
-            f"{source.name}: {len(left)} of {len(cells)} cells did not run; see {shown(partial)}."
-        )
+    for cell in cells:
+        if cell.metadata.papermill["status"] != "completed" or cell.execution_count is None:
+            raise RuntimeError(f"{source.name}: not all of its cells ran; see {shown(partial)}.")
     os.replace(partial, target)
     return target
 
@@ -107,39 +89,34 @@ def run_study(
     parameters: Mapping[str, object] | None = None,
 ) -> tuple[list[Path], dict[str, float]]:
     """Execute the notebooks at `scale` into `out/SCALE`; the figure and table files they wrote, and
-    seconds by notebook.
+    seconds by notebook. `StudyFailed`, when all are through, if some failed.
 
-    `parameters`: others of the notebooks' parameters, which all of them must have. `StudyFailed`, when
-    all are through, if some failed. At the scales that are published one after the other: latency is not
-    measured while others train.
+    At the scales that are published one after the other: latency is not measured while others train.
     """
     changes = {"scale": scale, "device": device, **(parameters or {})}
-    # which inject no cell
+    # a default injects no cell
     changes = {name: value for name, value in changes.items() if (name, value) not in DEFAULTS}
-    paths = notebook_paths(names)
+    paths, begun, seconds, failures = notebook_paths(names), time.time(), {}, []
     for path in paths:
         check_parameters(path, changes)
-    begun = time.time()
-    seconds, failures = {}, {}
 
     def run(path: Path) -> None:
         start = time.monotonic()
         try:
             execute(path, executed_dir(scale) / path.name, changes)
         except PapermillExecutionError as error:  # the other notebooks go on
-            failures[path.stem] = f"{error.ename}: {error.evalue}".strip()
+            failures.append(f"{path.stem}: {error.ename}: {error.evalue}".strip())
         except (RuntimeError, InputError) as error:
-            failures[path.stem] = str(error).strip()
+            failures.append(f"{path.stem}: {error}")
         seconds[path.stem] = time.monotonic() - start
 
-    # a notebook is a process of its own
     with ThreadPoolExecutor(1 if scale in PUBLISHED_SCALES else jobs) as pool:
         list(pool.map(run, paths))
     if failures:
-        reasons = "; ".join(f"{stem}: {failures[stem]}" for stem in sorted(failures))
+        copies = f"{shown(executed_dir(scale))}/*.partial.ipynb"
         raise StudyFailed(
             f"{len(failures)} of {len(seconds)} notebooks failed; their cells up to there are in "
-            f"{shown(executed_dir(scale))}/*.partial.ipynb. {reasons}"
+            f"{copies}. {'; '.join(sorted(failures))}"
         )
     written = [path for path in figures_dir(scale).glob("*.*") if path.stat().st_mtime >= begun - 1]
     return sorted(written), seconds

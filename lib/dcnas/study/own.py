@@ -256,7 +256,7 @@ def intervals(metrics: dict[str, Tensor]) -> pd.DataFrame:
     """
     frames = []
     for name, values in metrics.items():
-        levels = [bootstrap({0: level.double().numpy()}) for level in values]
+        levels = [bootstrap(level.double().numpy()[None]) for level in values]
         columns = [name, f"{name}_low", f"{name}_high"]
         frames.append(pd.DataFrame([(i.mean, i.low, i.high) for i in levels], columns=columns))
     return pd.concat(frames, axis=1)

@@ -1,6 +1,5 @@
 """Our numbers beside the paper's: tables that several notebooks make."""
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -12,17 +11,8 @@ from ..data.two_digits import cached
 from ..paths import paper_dir
 from ..training import evaluate
 from .latencies import section_3
-from .stats import Interval, Scores, contrast, means, ratio_of_spreads
+from .stats import Interval, Scores, contrast, means
 from .tasks import bank_noisy
-
-TABLES = {  # of the paper, and the column of names
-    "tables_1_and_6": ("table1_6_classifiers", "model"),
-    "figure_3": ("table2_unet", "model"),
-    "table_3": ("table3_dcnet", "model"),
-    "table_8": ("table8_beta", "beta"),
-    "table_4": ("table4_dnas", "model"),
-    "table_5": ("table5_dcnas", "ours"),
-}
 
 
 def paper(name: str, index: str = "model") -> pd.DataFrame:
@@ -56,7 +46,8 @@ def beside(
         number = theirs.get(name)
         row["paper"] = number
         row["difference"] = None if number is None else round(interval.mean - number, decimals)
-        match = number is not None and interval.contains(number, 0.5 * 10**-decimals)
+        half = 0.5 * 10**-decimals
+        match = number is not None and interval.low - half <= number <= interval.high + half
         row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
         rows.append(row)
     return pd.DataFrame(rows).set_index("network")
@@ -118,31 +109,3 @@ def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
     spread |= {"unsynchronised_ms": "unsynchronised mean (ms)"}
     table = table.join(relative.round(2)).join(ours[[*spread]].rename(columns=spread)).round(3)
     return table.join(ours[["device", "threads"]]).rename_axis("network")
-
-
-def paper_number(row) -> float | None:
-    """The paper's number for the same comparison: from the rows of its tables, under the names that the
-    networks have there.
-    """
-    if row.effect or row.paper in ("", "0", "0.8"):
-        number = row.effect or row.paper
-        return float(number) if number else None
-    name, index = TABLES[row.group]
-    table = paper(name, index)
-    if row.group == "table_3":
-        table.index = table.index + " " + table.pop("type")
-    if row.paper == "spread":
-        column = {"latency": "latency_ms", "accuracy": "accuracy_pct"}[row.metric.split()[-1]]
-        return ratio_of_spreads(*(table.loc[beta, column] for beta in ("learned", "removed"))).mean
-    if row.group == "table_8":
-        means = table.groupby(level=0)[row.paper].mean()
-        return round(float(means["removed"] - means["learned"]), 3)
-    column, _, other = row.paper.partition(" ")
-    if column == "ratio":
-        first = table.groupby(level=0)["flops_m"].first()
-        return first["UNet Baseline"] / first["UNet Reduced"]
-    a, b = re.split(" - ", row.networks)
-    b = other or b
-    if column == "pct":
-        return 100 * (table["latency_ms"][a] / table["latency_ms"][b] - 1)
-    return round(float(table[column][a] - table[column][b]), 3)

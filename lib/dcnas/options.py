@@ -1,6 +1,4 @@
-"""What the command line can be told: the options that commands share, and all those of the larger
-commands.
-"""
+"""The options that commands share, and all those of the larger commands."""
 
 import functools
 import inspect

@@ -12,6 +12,7 @@ from dcnas.study.claims import WORDS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from grid import grid  # noqa: E402
+from stock import stock  # noqa: E402
 
 project = "dcnas"
 author = "the dcnas authors"
@@ -32,9 +33,11 @@ html_css_files = ["book.css"]
 
 
 def numbers_of_sliders(app, docname: str, source: list[str]) -> None:
-    """Put the published trainings into the page with sliders."""
+    """Put published trainings into the page with sliders, networks and pictures into the demo."""
     if docname == "explore":
         source[0] = source[0].replace("GRID", grid())
+    if docname == "demo":
+        source[0] = source[0].replace("STOCK", stock(Path(app.outdir) / "_static" / "demo"))
 
 
 def colour_verdicts(app, doctree: nodes.document) -> None:

@@ -18,9 +18,12 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 import test_browser
 
+from dcnas.deploy.apply import apply, best_classes, study_scene
+from dcnas.deploy.weights import DIGITS, load_network
 from dcnas.study.claims import counts
 from dcnas.study.notebooks import notebook_paths
 from dcnas.study.readme import read_ledger
@@ -87,7 +90,7 @@ def test_every_notebook_has_its_page_in_reading_order(pages):
     for path in (BOOK / "index.html", *(BOOK / f"{stem}.html" for stem in STEMS)):
         tree = pages[path].select(".sidebar-tree a")
         names = [path.name if link["href"] == "#" else link["href"] for link in tree]
-        assert names == ["explore.html", *(f"{stem}.html" for stem in STEMS)]
+        assert names == ["demo.html", "explore.html", *(f"{stem}.html" for stem in STEMS)]
         assert path.stem == "index" or len(pages[path].select("div.cell")) > 4
     parts = [part.get_text() for part in pages[BOOK / "index.html"].select(".sidebar-tree .caption")]
     assert len(parts) == 6 and parts[-2:] == ["Conclusion", "Appendices"]
@@ -184,7 +187,9 @@ def watched(browser, site: str, **options) -> tuple:
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
         "request",
-        lambda asked: None if asked.url.startswith((site, "data:")) else wrong.append(asked.url),
+        lambda asked: (
+            None if asked.url.startswith((site, "data:", "blob:")) else wrong.append(asked.url)
+        ),
     )
     page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
     return page, wrong
@@ -289,5 +294,64 @@ def test_is_read_in_a_browser(browser, site, width):
     results.get_by_role("link").first.click()
     expect(page.locator("article")).to_contain_text("supernet")
     expect(page.get_by_role("heading", level=1)).not_to_contain_text("Search")
+    page.close()
+    assert not wrong
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (360, "dark")])
+def test_networks_run_in_the_page(browser, site, width, scheme, tmp_path):
+    """Test pictures with their labels, an own one without; the state in the address; the game."""
+    from playwright.sync_api import expect
+
+    page, wrong = watched(browser, site, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    status, address = (
+        page.locator("#demo [role=status]"),
+        f"{site}/demo.html#picture=digits-3&sigma=0.40",
+    )
+    page.goto(address)
+    if not json.loads(page.locator("#stock").text_content())["networks"]:
+        expect(status).to_contain_text("make demo")
+        pytest.skip("ONNX Runtime Web or the extra `export` is not here")
+    expect(status).to_contain_text("ms)", timeout=60_000)
+    network = load_network("dc-net-reduced-integrated")
+    says = apply(network, study_scene("digits", 3), 0.0).own
+    page.locator("#demo input[name=sigma]").focus()
+    page.keyboard.press("Home")  # without noise it says what PyTorch says
+    answer = re.compile(
+        ", ".join(f"{label} . .*?{100 * p:.0f}%" for label, p in best_classes(says, DIGITS))
+    )
+    expect(status).to_contain_text(answer)
+    page.keyboard.press("End")
+    expect(page.locator("#demo output")).to_have_text("1.00")
+    page.wait_for_function(
+        "location.hash.includes('picture=digits-3') && location.hash.includes('sigma=1.00')"
+    )
+    levels = re.compile(r"left: denoised, ([\d.]+) dB; right: noisy, ([\d.]+) dB")
+    expect(page.locator("#demo .views")).to_contain_text(levels)
+    before_after = levels.search(page.locator("#demo .views").text_content())
+    assert float(before_after[1]) > float(before_after[2]) + 5
+    page.screenshot(path=test_browser.SHOTS / f"book_demo_{width}_{scheme}.png", full_page=True)
+    file = page.locator("#demo input[type=file]")
+    file.set_input_files(ROOT / "demo" / "screenshot.png")
+    expect(status).to_contain_text(re.compile("No label|only denoises"), timeout=30_000)
+    file.set_input_files(ROOT / "README.md")
+    expect(status).to_contain_text("README.md is no picture")
+    expect(page.locator("#demo .views")).to_be_hidden()
+    game = page.locator("#game [role=status]")
+    page.get_by_role("button", name="Begin").click()
+    for turn in range(30):
+        step = ("noisy", "denoised", "with the label")[turn % 3]
+        expect(game).to_contain_text(f"Round {turn // 3 + 1} of 10, {step}")
+        page.locator("#game .keys button").nth(1).click()
+    expect(game).to_contain_text(
+        re.compile(r"You read (\d) of 10 in the noise, \1 denoised \(\+0\), \1 with")
+    )
+    with page.expect_download() as saved:
+        page.get_by_text("Save as CSV").click()
+    saved.value.save_as(tmp_path / "game.csv")
+    rows = pd.read_csv(tmp_path / "game.csv")
+    assert len(rows) == 10 and (rows[["noisy", "denoised", "with the label"]] == 1).all(axis=None)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()
     assert not wrong

@@ -1,6 +1,4 @@
-"""Networks as ONNX files: equal to PyTorch's in ONNX Runtime, dynamic, batch norm folded, quantised at a
-known cost.
-"""
+"""Networks as ONNX files: equal to PyTorch's, dynamic, folded, quantised at a known cost."""
 
 import json
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcnas import cli
+from dcnas import __version__, cli
 from dcnas.deploy import export
 from dcnas.deploy.weights import Network
 from dcnas.errors import InputError
@@ -31,8 +29,9 @@ def made_up(kind: str, operators: int = 8) -> Network:
         for norm in norms:
             norm.weight.uniform_(0.5, 2)
             norm.bias.uniform_(-0.5, 0.5)
-            # the statistics are those of what follows, or the signal would die away
-            norm.momentum = None
+            norm.momentum = (
+                None  # the statistics are those of what follows, or the signal would die away
+            )
         model(torch.rand(16, 3, 64, 64))
     classes = [] if kind == "D-NAS" else ["a", "b", "c"]
     card = {
@@ -73,12 +72,32 @@ def test_two_outputs_dynamic_and_without_batch_norm(joint):
     assert {path.name} == {p.name for p in path.parent.iterdir()}  # one file, nothing beside it
 
 
+def test_a_file_says_what_a_program_on_a_board_must_know(joint):
+    """Read by ONNX Runtime alone, and the same after more was added."""
+    network, path, _ = joint
+    facts = export.Session(path).session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == ["a", "b", "c"] and json.loads(facts["input_range"]) == [0, 1]
+    assert (
+        json.loads(facts["stride"]) == 32 and facts["input"] == "noisy: (batch, 3, rows, columns), RGB"
+    )
+    assert (
+        facts["licence"].startswith("software: MIT; weights: as the images permit")
+        and facts["network"] == "DC-NAS"
+    )
+    before = export.Session(path)(torch.ones(1, 3, 32, 32))
+    export.mark(path, device="my board", stride=32)
+    after = export.Session(path)
+    assert after.session.get_modelmeta().custom_metadata_map == facts | {"device": "my board"}
+    assert all(torch.equal(a, b) for a, b in zip(before, after(torch.ones(1, 3, 32, 32)), strict=True))
+
+
 def test_folding_changes_nothing_but_the_layers(joint):
     network, x = joint[0], torch.rand(2, 3, 64, 64)
     model = export.folded(network.model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    # the caller's is as it was
-    assert any(isinstance(m, nn.BatchNorm2d) for m in network.model.modules())
+    assert any(
+        isinstance(m, nn.BatchNorm2d) for m in network.model.modules()
+    )  # the caller's is as it was
     assert network.model(x)[1].std(0).mean() > 1e-2  # what is compared depends on the image
     for ours, theirs in zip(model(x), network.model(x), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
@@ -134,6 +153,14 @@ def test_the_command_on_a_network_that_ships(tmp_path, capsys):
     text, result = capsys.readouterr().out, json.loads(out.with_suffix(".onnx.json").read_text())
     assert "times as fast as PyTorch" in text and result["largest_difference"] <= export.TOLERANCE
     assert result["latency_ms"].keys() == {"PyTorch", "ONNX Runtime"}
+    facts = export.Session(out).session.get_modelmeta().custom_metadata_map
+    assert (
+        facts["device"] == result["device"]
+        and facts["dcnas_version"] == __version__
+        and facts["network"] == "integrated"
+    )
+    ms, threads = result["latency_ms"]["ONNX Runtime"]["median"], result["threads"]
+    assert facts["latency"] == f"{ms:.3f} ms at batch 1, 96 x 96 px, {threads} threads"
     with pytest.raises(
         InputError, match="dc-net-reduced-integrated is of Section 3: .*, and has no 8-bit copy"
     ):

@@ -1,6 +1,4 @@
-"""The look-up table in ONNX Runtime: graphs as they are exported, parts found in them, builds that go
-on, and boards.
-"""
+"""The look-up table in ONNX Runtime: graphs as exported, their parts, builds that go on, and boards."""
 
 import ast
 import json
@@ -9,7 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,11 @@ from dcnas import cli
 from dcnas.errors import InputError
 from dcnas.latency import board
 from dcnas.latency.measure import device_named
-from dcnas.latency.table import Correction, load_table
+from dcnas.latency.table import load_table
 from dcnas.nas import lut, packs
 from dcnas.nas.networks import build_network
 from dcnas.nas.space import Space, random_architecture
+from dcnas.study import derivation
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -34,7 +35,7 @@ from dcnas.deploy import export  # noqa: E402, needs the packages above
 from dcnas.deploy.weights import Network  # noqa: E402
 from dcnas.latency import runtime  # noqa: E402
 
-TINY = Space(4, 32, 2, 0.25)
+TINY = Space(4, 32, 2, 0.25, width_step=8)
 QUIET = float("inf")  # the tests' machine need not be
 
 
@@ -57,29 +58,32 @@ def nodes(path, tmp_path) -> Counter:
 def test_what_is_timed_is_the_graph_that_ships(tmp_path, kind):
     space = Space(8, 32, 2)
     model = build_network(kind, random_architecture(space, np.random.default_rng(0))).eval()
-    export.export_onnx(Network("x", {"network": {"kind": kind}}, model), tmp_path / "ships.onnx")
+    export.export_onnx(
+        Network("x", {"network": {"kind": kind}, "label": kind, "classes": []}, model),
+        tmp_path / "ships.onnx",
+    )
     runtime.write_graph(model, tmp_path / "timed.onnx", 32)
     assert nodes(tmp_path / "ships.onnx", tmp_path) == nodes(tmp_path / "timed.onnx", tmp_path)
     sizes = [(tmp_path / name).stat().st_size for name in ("timed.onnx", "ships.onnx")]
     assert 20 * sizes[0] < sizes[1]
     outputs = runtime.Session(tmp_path / "timed.onnx")(torch.rand(2, 3, 64, 32))
-    # no slow denormals
-    assert all(x.isfinite().all() and x.abs().max() > 1e-30 for x in outputs if x is not None)
+    assert all(
+        x.isfinite().all() and x.abs().max() > 1e-30 for x in outputs if x is not None
+    )  # no slow denormals
     file = onnx.load(tmp_path / "timed.onnx").graph
     values = [t.float_data[0] for t in file.initializer if t.name.endswith(".value")]
-    # equal ones would become one tensor, and layers share the cache
-    assert len(set(values)) == len(values) > 50
+    assert (
+        len(set(values)) == len(values) > 50
+    )  # equal ones would become one tensor, and layers share the cache
 
 
 def test_every_node_belongs_to_its_part(pack, monkeypatch):
-    """A part's time is that of the nodes between those of its neighbours; nodes without a name only
-    reorder or reshape.
-    """
+    """A part has the time of its nodes; nodes without a name only reorder or reshape."""
     entry = json.loads((pack / board.LIST).read_text())["files"][0]
     read, events = board.json.loads, []
     monkeypatch.setattr(board.json, "loads", lambda text: events.extend(read(text)) or events)
     image = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
-    (total,) = board.parts_ms(pack / entry["file"], 1, image, 1, entry["parts"])
+    (total,), counts = board.parts_ms(pack / entry["file"], 1, image, 1, entry["parts"])
     assert set(total) == set(entry["parts"].values()) and min(total.values()) > 0
     names = [
         (e["name"], e["dur"])
@@ -87,11 +91,22 @@ def test_every_node_belongs_to_its_part(pack, monkeypatch):
         if e["cat"] == "Node" and e["name"].endswith("_kernel_time")
     ]
     last = names[-len(names) // (board.WARMUP + 1) :]
-    assert sum(total.values()) == pytest.approx(sum(us + 0.5 for _, us in last) / 1e3)
+    assert sum(total.values()) == pytest.approx(sum(us for _, us in last) / 1e3)
+    assert sum(counts.values()) == len(last) and counts.keys() == total.keys()
     unnamed = [name for name, _ in last if not name.startswith(tuple(entry["parts"]))]
     assert all(name.startswith(("Reorder", "Reshape")) for name in unnamed)
-    block = sum(us + 0.5 for name, us in last if name.startswith("/model/stages.4.1/")) / 1e3
+    block = sum(us for name, us in last if name.startswith("/model/stages.4.1/")) / 1e3
     assert block <= total[entry["parts"]["/model/stages.4.1/"]] + 1e-9
+
+
+def test_what_the_profiler_takes_is_taken_off():
+    """Nodes of 2 and 4 us, and 3 us of the profiler for each: found from the time without it."""
+    parts = {"a": (10, 0.002), "b": (5, 0.004)}
+    samples = {part: [count * (ms + 0.003)] * 3 for part, (count, ms) in parts.items()} | {
+        "net.onnx": [0.04, 0.04, 0.7]
+    }
+    told = packs._parts_ms(samples, {"net.onnx": {part: count for part, (count, _) in parts.items()}})
+    assert told == {"a": pytest.approx([0.02] * 3), "b": pytest.approx([0.02] * 3)}
 
 
 def test_a_build_is_killed_goes_on_and_is_refused_for_another_runtime(tmp_path, monkeypatch):
@@ -184,37 +199,76 @@ ANY = ("--busy-pct", "1e9")
 
 
 def test_a_board_needs_numpy_and_onnxruntime_alone(pack, tmp_path, capsys):
-    """Pack, run, read: a validated table with the board's name, whose blocks add up to the whole
-    networks.
-    """
+    """The script runs there, writes all that was listed, and keeps to the device that it began with."""
     ended = on_a_board(pack, tmp_path, "--name", "my board", *ANY)
     assert ended.returncode == 0, ended.stderr
     assert "round 2 of 2" in ended.stderr and "my board, 1 threads" in ended.stdout
     again = on_a_board(pack, tmp_path, "--name", "another", *ANY)
     assert again.returncode == 2 and "was begun with device my board, not another" in again.stderr
+    result = json.loads((pack / board.RESULT).read_text())
+    keys = {
+        key for entry in result["pack"]["files"] if entry["profile"] for key in entry["parts"].values()
+    }
+    assert result["samples"].keys() == keys | {entry["file"] for entry in result["pack"]["files"]}
+    assert min(min(times) for times in result["samples"].values()) > 0 and result["rounds"] == 2
+
+
+def test_a_quiet_board_gives_the_times_that_it_has(pack, tmp_path, capsys):
+    """Whole networks that take 1.3 times what the parts of `linear_table` do, and 0.1 ms more."""
+    plain, record = linear_table(TINY, 1), json.loads((pack / board.LIST).read_text())
+    samples, nodes = {}, {}
+    for entry in record["files"]:
+        if entry["profile"]:
+            entries = [key.rsplit("@", 1) for key in set(entry["parts"].values())]
+            times = {f"{key}@{hidden}": plain.part_ms(key, int(hidden)) for key, hidden in entries}
+            samples |= {key: [ms + 5 * 0.003] * 4 for key, ms in times.items()} | {
+                entry["file"]: [sum(times.values())] * 4
+            }
+            nodes[entry["file"]] = dict.fromkeys(times, 5)
+        else:
+            samples[entry["file"]] = [1.3 * plain.total_ms(entry["parts"]) + 0.1] * 4
+    head = {
+        "format": 1,
+        "pack": record,
+        "device": "my board",
+        "threads": 1,
+        "runtime": "onnxruntime 1.20",
+        "date": "2026-01-01",
+    }
+    (tmp_path / "b.json").write_text(
+        json.dumps(head | {"rounds": 2, "samples": samples, "nodes": nodes})
+    )
     cli.app(
-        ["lut", "read", str(pack / board.RESULT), "--out", str(tmp_path / "t.json")],
+        ["lut", "read", str(tmp_path / "b.json"), "--out", str(tmp_path / "t.json")],
         standalone_mode=False,
     )
     text, table = capsys.readouterr().out, load_table(tmp_path / "t.json")
-    assert "my board, 1 threads, onnxruntime" in text and "held out, corrected" in text
-    c, frame = table.conditions, pd.read_csv(tmp_path / "t.validation.csv")
+    frame, c = pd.read_csv(tmp_path / "t.validation.csv"), table.conditions
+    assert "my board, 1 threads, onnxruntime 1.20" in text and "held out, corrected" in text
     assert (c.device, c.threads, c.batch, c.runtime, c.width_step) == (
         "my board",
         1,
         1,
         "onnxruntime",
-        1,
+        8,
     )
-    assert len(frame) == 6 and table.correction.error_pct is not None
-    plain = table.with_correction(Correction())
-    rng = np.random.default_rng(0)
-    predicted = [lut.predicted_ms(plain, random_architecture(TINY, rng)) for _ in range(6)]
-    assert frame["predicted_ms"].tolist() == pytest.approx(predicted)
-    # the tests' machine is busy
-    assert 0.5 < frame["predicted_ms"].median() / frame["measured_ms"].median() < 1.5
-    with pytest.raises(InputError, match="the look-up table is for my board, but this machine has"):
+    with pytest.raises(
+        InputError, match="the look-up table is for my board, but this machine has .*--no-measure"
+    ):
         device_named(c.device)
+    predicted = [
+        lut.predicted_ms(plain, random_architecture(TINY, rng))
+        for rng in [np.random.default_rng(0)]
+        for _ in range(6)
+    ]
+    assert frame["predicted_ms"].tolist() == pytest.approx(predicted, rel=1e-4)
+    assert table.correction.scale == pytest.approx(
+        1.3, rel=0.01
+    ) and table.correction.offset_ms == pytest.approx(0.1, abs=0.02)
+    assert lut.table_errors(frame)["max_pct"] < 0.01 and list(frame["half"]) == ["fit", "test"] * 3
+    assert {key: curve.hidden for key, curve in table.curves.items()} == {
+        k: c.hidden for k, c in plain.curves.items()
+    }
 
 
 def test_a_board_goes_on_where_it_was(pack, tmp_path, monkeypatch):
@@ -247,7 +301,7 @@ def test_a_busy_board_is_refused_with_the_reason(pack, tmp_path, monkeypatch):
     (half / board.RESULT).unlink(missing_ok=True)
     times = iter([2.0, 2.1, 2.0, 2.5])
     monkeypatch.setattr(board, "network_ms", lambda *_: [next(times)] * 3)
-    monkeypatch.setattr(board, "parts_ms", lambda *_: [{"stem.first@0": 1.0}])
+    monkeypatch.setattr(board, "parts_ms", lambda *_: ([{"stem.first@0": 1.0}], {"stem.first@0": 2}))
     board.require_quiet(half / "blocks-00.onnx", 1, None, 10)
     with pytest.raises(
         board.Refusal, match="timings of one network, 2.00 and 2.50 ms, differ by 25%, above 10%; stop"
@@ -297,9 +351,7 @@ def test_a_broken_file_of_a_board_is_one_sentence(pack, tmp_path, fault):
 
 
 def test_a_found_network_on_a_board(tmp_path):
-    """Its latency, and its outputs beside stored ones; a file that gives others is told by the exit
-    status.
-    """
+    """Its latency, and its outputs beside stored ones, from which others end with a status of 3."""
     architecture = random_architecture(Space(4, 32, 3, 0.25), np.random.default_rng(1))
     torch.manual_seed(0)
     model = build_network("DC-NAS", architecture).eval().requires_grad_(False)
@@ -328,3 +380,37 @@ def test_a_found_network_on_a_board(tmp_path):
     np.savez(folder / "stored.npz", **(stored | {"logits": stored["logits"] + 0.1}))
     ended = on_a_board(folder, tmp_path, *ANY)
     assert ended.returncode == 3 and "Largest difference from the stored outputs: 0.1" in ended.stdout
+
+
+def test_a_table_is_built_in_onnx_runtime_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    built = []
+
+    def build(module, space, path, **_):
+        built.append((module, space.width_step))
+        return linear_table(space)
+
+    for module in (packs, lut):
+        monkeypatch.setattr(module, "build_table", partial(build, module))
+    for more in ([], ["--runtime", "pytorch"], ["--device", "cuda"], ["--width-step", "16"]):
+        cli.app(["lut", "build", "--out", str(tmp_path / "t.json"), *more], standalone_mode=False)
+    assert built == [(packs, 8), (lut, 1), (lut, 1), (packs, 16)]
+
+
+def test_a_derivation_measures_in_the_runtime_of_its_table():
+    """Networks and references are ONNX Runtime's; the slowdown is that of the references."""
+    plain = linear_table(TINY, 1)
+    table = replace(
+        plain, conditions=replace(plain.conditions, runtime="onnxruntime", memory_format="contiguous")
+    )
+    network = build_network("DC-NAS", random_architecture(TINY, np.random.default_rng(0)))
+    with patch.object(derivation, "measure_many", wraps=derivation.measure_many) as measure:
+        times, slowdown = derivation.latencies_by_table({"mine": network}, table, rounds=2)
+    models = [model for model, _ in measure.call_args.args[0].values()]
+    assert len(models) == 1 + derivation.REFERENCES and all(
+        isinstance(m, runtime.Session) for m in models
+    )
+    assert (
+        times["mine"].median_ms > 0
+        and slowdown > 0
+        and times["mine"].memory_format == "contiguous_format"
+    )

@@ -3,10 +3,11 @@ Runtime.
 
 The input `noisy` is (batch, channels, rows, columns) in [0, 1], rows and columns multiples of 32; for
 the joint networks of Section 3 there are `boxes` as well. Outputs are `denoised` and `logits`, or the
-one that the network gives.
+one that the network gives. What a program on the board must know is in the file's metadata (`facts`).
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import warnings
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..data.pictures import STRIDE
+from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
 from ..latency.runtime import OPSET, Outputs, Session, folded
 from ..models.crops import BOX_SIZE
@@ -50,15 +53,13 @@ def _unfinished(path: Path) -> Iterator[Path]:
 
 
 def example(network: Network, batch: int = 2, rows: int = 64, columns: int = 96) -> tuple[Tensor, ...]:
-    """Random inputs of a network; those that take boxes have a batch of 1."""
+    """Random inputs of a network; those that take boxes have a batch of 1, and `batch` boxes."""
     images = torch.rand(
         batch, network.channels, rows, columns, generator=torch.Generator().manual_seed(0)
     )
-    return (
-        (images[:1], torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]))
-        if network.kind in JOINING
-        else (images,)
-    )
+    if network.kind not in JOINING:
+        return (images,)
+    return images[:1], torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]] * batch])  # 1 would become a constant
 
 
 def outputs(network: Network, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -77,6 +78,35 @@ def difference(network: Network, session: Session, inputs: Iterable[tuple[Tensor
         if pair[0] is not None
     ]
     return max((ours - theirs).abs().max().item() for ours, theirs in pairs)
+
+
+def facts(network: Network) -> dict:
+    """What an exported file says about itself: texts, numbers and lists by name."""
+    inputs = (
+        f"noisy: (batch, {network.channels}, rows, columns), {'grey' if network.of_digits else 'RGB'}"
+    )
+    data = network.card.get("data", "two MNIST digits")
+    return {
+        "dcnas_version": __version__,
+        "network": network.kind,
+        "label": network.label,
+        "classes": network.classes,
+        "input": inputs,
+        "input_range": [0, 1],
+        "stride": STRIDE,  # rows and columns are multiples of it
+        "training_pixels": network.card.get("resolution", IMAGE_SIZE),
+        "licence": f"software: MIT; weights: as the images permit that they were trained on ({data})",
+    }
+
+
+def mark(path: Path, **entries) -> None:
+    """Add entries to the metadata of an ONNX file: texts as they are, all else as JSON."""
+    file = onnx.load(path)
+    before = {entry.key: entry.value for entry in file.metadata_props}
+    texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in entries.items()}
+    onnx.helper.set_model_props(file, before | texts)
+    with _unfinished(path) as part:
+        onnx.save(file, part)
 
 
 def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> float:
@@ -113,6 +143,7 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
                 external_data=False,
                 verbose=False,
             )
+        mark(part, **facts(network))
         trials = [inputs, example(network, 1, 64, 64), example(network, 3, 32, 128)]
         if images is not None:
             trials.append((images if len(inputs) == 1 else images[:1], *inputs[1:]))

@@ -8,7 +8,7 @@ numpy and onnxruntime, nothing else. Leave the machine alone meanwhile. Killed, 
 Networks take turns, round after round, so that drift hits all alike, and each is loaded anew for its
 turn, so that memory holds one at a time. Of those whose parts are listed the runtime's own profiler
 gives the time of each node, summed by part: nodes as its graph optimisations leave them, between their
-neighbours.
+neighbours. The profiler itself costs some microseconds per node; so they are timed without it as well.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def network_ms(path, threads, image, passes):
 
 
 def parts_ms(path, threads, image, passes, parts):
-    """The times of a network's parts, a dict per pass, in ms; `parts`: how its nodes' names begin.
+    """The times of a network's parts, a dict per pass, in ms, and how many nodes each has; `parts`: how
+    their names begin.
 
     Nodes that the runtime adds (reorders of memory) have no such name: they count for the part before.
     """
@@ -77,16 +78,16 @@ def parts_ms(path, threads, image, passes, parts):
         for _ in range(WARMUP + passes):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())
-    names = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    count, passes_ms = len(names) // (WARMUP + passes), []
-    for first in range(WARMUP * count, len(names), count):
-        part, total = next(iter(parts.values())), {}
-        for event in names[first : first + count]:
+    nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    count, passes_ms = len(nodes) // (WARMUP + passes), []
+    for first in range(WARMUP * count, len(nodes), count):
+        part, total, counts = next(iter(parts.values())), {}, {}
+        for event in nodes[first : first + count]:
             part = next((key for start, key in parts.items() if event["name"].startswith(start)), part)
-            # the profiler cuts off fractions of a microsecond
-            total[part] = total.get(part, 0.0) + (event["dur"] + 0.5) / 1e3
+            total[part] = total.get(part, 0.0) + event["dur"] / 1e3
+            counts[part] = counts.get(part, 0) + 1
         passes_ms.append(total)
-    return passes_ms
+    return passes_ms, counts
 
 
 def require_quiet(path, threads, image, limit_pct):
@@ -96,16 +97,15 @@ def require_quiet(path, threads, image, limit_pct):
     if gap_pct > limit_pct:
         raise Refusal(
             f"the machine is busy: two timings of one network, {first:.2f} and {second:.2f} ms, differ "
-            f"by {gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again, "
-            "it goes "
-            "on."
+            f"by {gap_pct:.0f}%, above {limit_pct:g}%; stop what else runs and start this again; it "
+            "goes on."
         )
 
 
 def begun(path, head):
     """What an earlier call measured; a `Refusal` if it measured anything else."""
     if not path.exists():
-        return {**head, "rounds": 0, "samples": {}}
+        return {**head, "rounds": 0, "samples": {}, "nodes": {}}
     result = json.loads(path.read_text())
     for key, value in head.items():
         if result.get(key) != value:
@@ -132,12 +132,13 @@ def measure(folder, threads=None, name=None, limit_pct=BUSY_PCT, progress=True):
         for at, entry in enumerate(pack["files"]):
             path = folder / entry["file"]
             if entry["profile"]:
-                for total in parts_ms(path, threads, image, pack["passes"], entry["parts"]):
+                totals, counts = parts_ms(path, threads, image, pack["passes"], entry["parts"])
+                result["nodes"][entry["file"]] = counts
+                for total in totals:
                     for part, ms in total.items():
                         result["samples"].setdefault(part, []).append(round(ms, 5))
-            else:
-                times = network_ms(path, threads, image, pack["passes"])
-                result["samples"].setdefault(entry["file"], []).extend(round(ms, 5) for ms in times)
+            times = network_ms(path, threads, image, pack["passes"])
+            result["samples"].setdefault(entry["file"], []).extend(round(ms, 5) for ms in times)
             if progress:
                 done = n - before + (at + 1) / len(pack["files"])
                 left_s = (time.monotonic() - start) * (pack["rounds"] - before - done) / done

@@ -169,7 +169,7 @@ def device_named(name: str) -> torch.device:
     here = {device_name(kind): torch.device(kind) for kind in kinds}
     if name not in here:
         names = " and ".join(here)
-        reason = f"this machine has {names}; build one for it"
+        reason = f"this machine has {names}; build one for it, or do not measure (--no-measure)"
         raise InputError(f"the look-up table is for {name}, but {reason}.")
     return here[name]
 

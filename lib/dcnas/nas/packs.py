@@ -6,13 +6,14 @@ comes about in the same way. As in `nas.lut`, blocks are timed inside whole netw
 they have the neighbours, the cache and the memory layout of real use, and the runtime's optimisations go
 across their borders. Blocks alone, or differences of chains with and without one, would each pay for a
 change of layout that whole networks have once, and a difference of two whole networks has the noise of
-both. The runtime's own profiler says what each node took; what it leaves out, the time between nodes,
-the correction adds, which is fitted on whole networks timed without it.
+both. The runtime's own profiler says what each node took, and some microseconds too much, of its own:
+as many per node as the same networks take less without it. The correction is fitted on other networks.
 """
 
 import json
 import re
 import shutil
+from collections import defaultdict
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ except ImportError as error:
     ) from error
 
 runtime = Lazy("latency.runtime")  # of an optional package
-SCRIPT, PASSES = "measure.py", 5
+SCRIPT, PASSES = "measure.py", 10
 # ONNX Runtime lays channels out in blocks of 8 or 16; where they do not fit, its kernels are slow
 WIDTH_STEP = 8
 
@@ -75,6 +76,7 @@ class _Measured(BaseModel):
     date: str
     rounds: int
     samples: dict[str, Annotated[list[Milliseconds], Field(min_length=1)]]
+    nodes: dict[str, dict[str, PositiveInt]]  # by file and part
 
 
 def begin_pack(folder: Path, kind: str, batch: int, resolution: int, threads: int, **more) -> None:
@@ -158,8 +160,8 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
         runtime="onnxruntime",
         runtime_version=measured.runtime,
     )
+    table = Table(conditions, curves_of(_parts_ms(samples, measured.nodes)))
     whole = {file.file: file.parts for file in pack.files if not file.profile}
-    table = Table(conditions, curves_of({key: ms for key, ms in samples.items() if key not in whole}))
     if not whole:
         return table, None
     frame = pd.DataFrame({"network": list(whole)})
@@ -168,6 +170,22 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
     frame["measured_ms"], frame["spread_ms"] = quartiles[:, 1], quartiles[:, 2] - quartiles[:, 0]
     frame, table = fit_correction(table, frame)
     return table, frame
+
+
+def _parts_ms(samples: dict, nodes: dict) -> dict[str, list[float]]:
+    """The times of all parts without what the profiler takes for their nodes."""
+    shares, counts = [], defaultdict(list)
+    for file, by_part in nodes.items():
+        profiled_ms = sum(np.median(samples[part]) for part in by_part)
+        shares.append((profiled_ms - np.median(samples[file])) / sum(by_part.values()))
+        for part, count in by_part.items():
+            counts[part].append(count)
+    node_ms = max(0.0, float(np.median(shares)))
+    return {
+        # the share is an average: of the smallest parts, of whole microseconds, something is left
+        part: [max(0.1 * ms, ms - node_ms * float(np.mean(count))) for ms in samples[part]]
+        for part, count in counts.items()
+    }
 
 
 def build_table(

@@ -62,6 +62,10 @@ def write_export(
     result["latency_ms"] = {
         name: {"median": t.median_ms, "q25": t.q25_ms, "q75": t.q75_ms} for name, t in times.items()
     }
+    for name, file in files.items():
+        t = times[name]
+        latency = f"{t.median_ms:.3f} ms at batch 1, {size} x {size} px, {t.threads} threads"
+        export.mark(file, **export.facts(network), latency=latency, device=t.device)
     result["mib"] = {file.name: file.stat().st_size / 2**20 for file in files.values()}
     write_atomic(path.with_suffix(".onnx.json"), json.dumps(result, indent=1) + "\n")
     return result

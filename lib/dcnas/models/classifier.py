@@ -53,7 +53,9 @@ class Classifier(nn.Module):
         classes: int = 10,
     ):
         super().__init__()
-        middle = conv_norm(first, second, 3) if expansion is None else [MBConv(first, second, expansion)]
+        middle = conv_norm(first, second, 3)  # drawn in any case: published weights began after these
+        if expansion is not None:
+            middle = [MBConv(first, second, expansion)]
         first_layer = [*conv_norm(in_channels, first, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*first_layer, *middle, nn.MaxPool2d(2), nn.ReLU(inplace=True))
         self.head = nn.Linear(second, classes)

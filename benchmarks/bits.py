@@ -54,7 +54,7 @@ def digest(*parts: object) -> str:
 
 
 def data_sets() -> None:
-    print("mnist", digest(*asdict(load_mnist()).values()))
+    print("mnist", digest(*load_mnist()))
     for split in SPLITS:
         print("two digits", split, digest(*asdict(generate(split, 200)).values()))
     for name, sides in SETS.items():

@@ -123,7 +123,8 @@ THROUGH_A_NETWORK = """
 import resource, sys
 import torch
 from dcnas import cli
-from dcnas.deploy import apply, weights
+from dcnas.deploy import weights
+from dcnas.training import metrics
 
 def denoise(path):
     words = ["denoise", path, sys.argv[1], "--weights", "dc-nas-s-solar", "--sigma", "0.2"]
@@ -132,7 +133,7 @@ def denoise(path):
 denoise(sys.argv[2])
 # takes time, but no memory for each pixel
 weights.Network.denoise = lambda self, images: torch.full_like(images, 0.5)
-apply.ssim_in_parts = lambda *_, **__: torch.ones(())
+metrics.ssim_map = lambda images, clean: images
 denoise(sys.argv[3])
 print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -78,7 +78,7 @@ EXIF[0x0112] = 6
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "own.png is empty."),
+        (b"", "own.png is not a picture that can be read"),
         (b"plain text", "own.png is not a picture that can be read"),
         (file(PHOTO, "JPEG")[:700], "own.png is damaged or cut short"),
         (file(Image.new("L", (1, 1), 9)), "without a label"),
@@ -111,5 +111,5 @@ def test_an_own_picture_is_waited_for_and_shown_again(shown):
     assert "There is no picture yet" in shown.status.value
     upload(shown, file(PHOTO), "twice.png")
     move(shown, kind=demo.DIGITS)
-    assert "half.png is empty." in upload(shown, b"", "half.png")  # what came before is forgotten
+    assert "half.png is not a picture" in upload(shown, b"", "half.png")  # what came before is forgotten
     assert "without a label" in upload(shown, file(PHOTO), "twice.png") and shown.error is None

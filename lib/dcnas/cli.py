@@ -1,13 +1,10 @@
-"""The `dcnas` command: the study's runs and notebooks, a network of one's own, and trained networks,
-from a terminal.
+"""The `dcnas` command: the study's runs and notebooks; `cli_own.py` has one's own network.
 
-Every error that a user can cause ends in one sentence on stderr and exit status 2; `dcnas --debug
-COMMAND` shows where.
+Every error that a user can cause ends in one sentence and exit status 2; `--debug` shows where.
 """
 
 import ast
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,12 +24,7 @@ presets, store, carrying_out = Lazy("study.presets"), Lazy("study.store"), Lazy(
 publish, latencies, table = Lazy("study.publish"), Lazy("study.latencies"), Lazy("study.readme")
 
 OWN = "A network for your board and images"  # heading of the help
-OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "Storage size calculation overflowed",
-)
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
 app = typer.Typer(
     help="Efficient denoising and classification, by hand and by search: the study, and your networks.",
     no_args_is_help=True,
@@ -45,15 +37,10 @@ app = typer.Typer(
 def common(
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Set the options of all commands."""
     main.debug = debug
 
 
-def study_command(function: Callable) -> Callable:
-    return app.command(rich_help_panel="The study")(function)
-
-
-# ---- the study
+study_command = app.command(rich_help_panel="The study")
 
 
 @study_command
@@ -69,18 +56,15 @@ def study(
     """Execute the notebooks with papermill and list the figures and tables they wrote."""
     measure.check_device(device)
     parameters = dict(map(_parameter, parameter or ()))
+    how = dict(jobs=jobs, device=device, parameters=parameters)
     try:
-        written, seconds = notebooks.run_study(
-            scale, names or (), jobs=jobs, device=device, parameters=parameters
-        )
+        written, seconds = notebooks.run_study(scale, names or (), **how)
     except notebooks.StudyFailed as failure:
         print(f"dcnas: {failure}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(*map(shown, written), sep="\n")
     took, copies = sum(seconds.values()), shown(executed_dir(scale))
-    print(
-        f"{len(seconds)} notebooks ran at scale {scale} in {took:.0f} s; executed copies are in {copies}"
-    )
+    print(f"{len(seconds)} notebooks ran at scale {scale} in {took:.0f} s; their copies are in {copies}")
     print(f"study: done, {len(written)} figures and tables written")
 
 
@@ -119,31 +103,26 @@ def runs(scale: options.Scale = "laptop", group: options.Group = "section3") -> 
 @study_command
 @options_of(LabelOptions)
 def run(settings: LabelOptions) -> None:
-    """Train and evaluate one network, or, as `dcnas queue`, all of a group; killed, the same command
-    goes on.
-    """
+    """Train and evaluate one network, or, as `dcnas queue`, a group; killed, the command goes on."""
     label, seed = settings.label, settings.seed
     if label is None:
         return _work_through(settings)
     experiments = presets.runs(settings.group, settings.scale)
-    labels = list(dict.fromkeys(e.label for e in experiments))
-    if label not in labels:
-        close = close_to(label, labels, 3, 0.3)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise InputError(
-            f"there is no network {label!r}; {hint}`dcnas runs --group {settings.group}` lists all."
-        )
     seeds = {e.seed: e for e in experiments if e.label == label}
+    if not seeds:
+        close = " or ".join(map(repr, close_to(label, (e.label for e in experiments), 3)))
+        hint = f"did you mean {close}? " if close else ""
+        lists = f"`dcnas runs --group {settings.group}` lists all"
+        raise InputError(f"there is no network {label!r}; {hint}{lists}.")
     if seed not in seeds:
         known = ", ".join(map(str, seeds))
         raise InputError(f"seed is {seed}, but {label} has the seeds {known} at scale {settings.scale}.")
     _require_commit(settings)
-    experiment, where = seeds[seed], {"device": settings.device}
+    experiment = seeds[seed]
     if (settings.engine, settings.address) == ("local", None):
-        carrying_out.obtain(experiment, **where)  # in this process: it may be one of torchrun's
+        carrying_out.obtain(experiment, device=settings.device)  # here: it may be one of torchrun's
     else:
-        where |= {"engine": settings.engine, "address": settings.address}
-        queues.run_queue([experiment], **where, skip_published=False)
+        queues.run_queue([experiment], **_where(settings), skip_published=False)
     folder = store.folder_of(experiment)
     print((folder / "metrics.csv").read_text())
     print(f"{experiment.title}: complete, in {shown(folder)}")
@@ -159,20 +138,19 @@ def queue(settings: QueueOptions) -> None:
     _work_through(settings, minutes=settings.minutes, jobs=settings.jobs)
 
 
+def _where(settings: RunOptions) -> dict:
+    return {name: getattr(settings, name) for name in ("device", "engine", "address")}
+
+
 def _work_through(settings: RunOptions, **limits) -> None:
-    experiments = presets.runs(settings.group, settings.scale)
+    experiments, scale = presets.runs(settings.group, settings.scale), settings.scale
     _require_commit(settings)
-    where = {name: getattr(settings, name) for name in ("device", "engine", "address")}
-    done = len(experiments) - queues.run_queue(experiments, **where, **limits)
-    print(
-        f"{done} of {len(experiments)} runs of {settings.group} at scale {settings.scale} are complete."
-    )
+    done = len(experiments) - queues.run_queue(experiments, **_where(settings), **limits)
+    print(f"{done} of {len(experiments)} runs of {settings.group} at scale {scale} are complete.")
 
 
 def _require_commit(settings: RunOptions) -> None:
-    """Only smoke, whose results nobody publishes, may be run from a changed library without being told
-    to.
-    """
+    """Only smoke, whose results nobody publishes, may be run from a changed library."""
     if not settings.changed_tree and settings.scale != "smoke":
         store.require_commit()
 
@@ -202,9 +180,7 @@ def latency(
     threads: options.Threads = None,
     scale: Annotated[Literal["laptop", "gpu", "paper"], Option(help="Of Sections 2 and 4.")] = "laptop",
 ) -> None:
-    """Time every network of a section and write a file in data/latency. Leave the machine alone
-    meanwhile.
-    """
+    """Time every network of a section, into data/latency. Leave the machine alone meanwhile."""
     if section == "3":
         path = latencies.measure_section3(device=device, threads=threads, rounds=rounds or 10)
     else:

@@ -10,8 +10,6 @@ from safetensors import SafetensorError
 
 from .paths import shown
 
-LONGEST = 500  # characters of a sentence
-
 
 class InputError(ValueError):
     """Bad input. The message is one sentence that names the value and what was expected."""
@@ -19,9 +17,7 @@ class InputError(ValueError):
 
 @contextmanager
 def in_file(path: Path) -> Iterator[None]:
-    """What goes wrong inside, because of what a file holds, as an `InputError` that begins with its
-    name.
-    """
+    """What goes wrong inside, because of what a file holds, as an `InputError` with its name."""
     try:
         yield
     # errors of JSON, pydantic, pandas and encodings are ValueErrors
@@ -39,10 +35,10 @@ def sentence(error: Exception) -> str:
         more = f" (and {len(others)} more)" if others else ""
         return f"{place}{': ' if place else ''}{reason}{more}"
     kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: "
-    return kind + textwrap.shorten(str(error), LONGEST, placeholder=" ...")
+    return kind + textwrap.shorten(str(error), 500, placeholder=" ...")
 
 
-def close_to(name: str, known: Iterable[str], count: int = 1, least: float = 0.6) -> list[str]:
+def close_to(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     """Up to `count` of the `known` names that are most like `name`, upper or lower case."""
     lower = {other.lower(): other for other in known}
-    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, count, least)]
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, count, 0.3)]

@@ -1,6 +1,4 @@
-"""What the command line can be told: the options that commands share, and all those of the larger
-commands.
-"""
+"""The options that commands share, and all those of the larger commands."""
 
 import functools
 import inspect
@@ -23,7 +21,7 @@ Threads = Annotated[int | None, Option(min=1, max=1024, help="CPU threads; PyTor
 Rounds = Annotated[int, Option(min=1, help="Visits to each network, interleaved.")]
 Jobs = Annotated[int, Option(min=1, help="Notebooks at once.")]
 Data = Annotated[
-    str, Option(help="A folder with a folder of images per class, or solar, tiny-imagenet, cifar10, ...")
+    str, Option(help="A folder with a folder of images per class, or solar, tiny-imagenet, imagenet100.")
 ]
 OwnData = Annotated[str | None, Option(help="Images; those of the search or training if not given.")]
 Folder = Annotated[Path, Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]

@@ -1,10 +1,4 @@
-"""Seeds. One function seeds everything; `derive` gives independent streams that depend on names and
-numbers only.
-
-Training draws its order, noise levels and noise from derived streams, one per step, so that a run that
-was killed goes on with exactly the numbers it would have drawn (a run is a pure function of its
-experiment on a CPU).
-"""
+"""Seeds: training draws from a derived stream per step, so that a killed run goes on with the same."""
 
 import hashlib
 import random
@@ -14,9 +8,7 @@ import torch
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python, numpy and torch (all devices). Weights are initialised from this; see `derive` for
-    data.
-    """
+    """Seed Python, numpy and torch (all devices), from which weights are initialised."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that still draw from numpy's global stream)
     torch.manual_seed(seed)

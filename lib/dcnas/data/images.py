@@ -1,12 +1,8 @@
 """The images of Section 4 as a network sees them: decoded once, split into parts, and made into batches.
 
-Each set of `photographs` is decoded once, to squares somewhat larger than the network's input, and kept
-as one array beside the downloads. Its images are split, class by class and always alike, into parts for
-weights, for alphas (a quarter of the former, as in TF-NAS's 80 to 20) and for testing.
-
-Random resized crops, flips and noise are made a batch at a time, as functions of the step alone. Images
-that are stored at the network's own size (Tiny ImageNet) are not enlarged: they are flipped, and shifted
-with reflected borders.
+Each set of `photographs` is kept as one array of squares beside the downloads. Batches are functions of
+the step alone: random resized crops, flips and noise; images that are stored at the network's own size
+(Tiny ImageNet) are not enlarged but flipped, and shifted with reflected borders.
 """
 
 import hashlib
@@ -23,7 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import ImageOps
+from PIL.Image import Resampling
 from torch import Tensor
 from torchvision.ops import roi_align
 from tqdm.auto import tqdm
@@ -32,29 +29,26 @@ from ..errors import InputError
 from ..paths import downloads_dir
 from ..seed import generator
 from .noise import degrade
-from .photographs import TINY_SIDE, Photograph, first_of, photographs
-from .pictures import DEEP_GREY, open_picture, upright
+from .photographs import TINY_SIDE, Photograph, photographs
+from .pictures import DEEP_GREY, open_picture, upright, with_channels
 
 PARTS = ("weights", "alphas", "test")
 TEST_SHARE, ALPHA_SHARE = 0.2, 0.2  # of a class, where a set has no test part of its own; of the rest
 VIEW = 7 / 8  # of the side is the test's centre crop, as 224 of 256
 SHIFT = 1 / 8  # of the side: how far images that are stored at the network's own size are moved at most
-CROP_AREA, CROP_RATIO = (
-    (0.25, 1.0),
-    (3 / 4, 4 / 3),
-)  # of random crops; below a quarter a stored image would be enlarged
+CROP_AREA = (0.25, 1.0)  # of random crops; below a quarter a stored image would be enlarged
+CROP_RATIO = (3 / 4, 4 / 3)
 GREY_LOOKS = 16  # images that are looked at to see whether a set is grey
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A decoded set: squares (N, C, side, side) uint8 with C of 1 or 3, labels (N,), and which rows are
-    in which part."""
+    """A decoded set: which rows of images and labels are in which part."""
 
     name: str
     classes: tuple[str, ...]
-    images: np.ndarray  # a memory map: sets larger than memory work too
-    labels: Tensor
+    images: np.ndarray  # uint8 (N, 1 or 3, side, side), a memory map: sets larger than memory work too
+    labels: Tensor  # (N,)
     rows: dict[str, Tensor]  # part to row numbers
     skipped: tuple[str, ...]  # files that could not be read
 
@@ -72,8 +66,7 @@ class ImageSet:
 
 
 def stored_side(name: str, resolution: int) -> int:
-    """The side at which images are stored: twice the network's input, or for large inputs 8/7 of it; no
-    more than they have."""
+    """Of stored images: twice the network's input, or of large inputs 8/7; no more than they have."""
     if name.partition(":")[0] == "tiny-imagenet":
         if resolution > TINY_SIDE:
             raise InputError(f"resolution is {resolution}, but tiny-imagenet has {TINY_SIDE} pixels.")
@@ -86,8 +79,8 @@ def load_images(
 ) -> ImageSet:
     """A set by its name in `photographs`, for a network's input of `resolution` pixels.
 
-    `limit` keeps the first images of each class, and of its test images where the set names them, for
-    trials. `InputError` for a set that cannot be had or used.
+    `limit` keeps the first images of each class, and of its test images where the set names them.
+    `InputError` for a set that cannot be had or used.
     """
     side, source = stored_side(name, resolution), photographs(name)
     key = hashlib.sha256(f"{name} {side} {source.identity} {limit}".encode()).hexdigest()[:16]
@@ -95,47 +88,38 @@ def load_images(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
-            files = source.files if limit is None else _first_of_each(source.files, limit)
+            files, seen = [], Counter()
+            for file in source.files:
+                seen[file.label, file.test] += 1
+                if limit is None or seen[file.label, file.test] <= limit:
+                    files.append(file)
             bar = tqdm(files, desc=f"{name}: decoding", unit="img", disable=not progress)
             _decode_all(bar, files, side, folder)
     record = json.loads((folder / "record.json").read_text())
     skipped, labels = record["skipped"], torch.tensor(record["labels"], dtype=torch.int64)
     if skipped:
-        warnings.warn(f"{name}: {len(skipped)} unreadable files: {first_of(skipped)}.", stacklevel=2)
+        text = f"{name}: {len(skipped)} unreadable files, the first is {skipped[0]}."
+        warnings.warn(text, stacklevel=2)
     counts = torch.bincount(labels, minlength=len(source.classes))
-    if (counts < len(PARTS)).any():
-        few = source.classes[int(counts.argmin())]
-        count = int(counts.min())
-        raise InputError(f"{name}: the class {few!r} has {count} readable images, but 3 were expected.")
+    if (least := counts.min()) < len(PARTS):
+        few = f"the class {source.classes[counts.argmin()]!r} has {least} readable images"
+        raise InputError(f"{name}: {few}, but 3 were expected.")
     rows = split_rows(labels, record["test"], name.partition(":")[0])  # however a path is spelled
     images = np.load(folder / "images.npy", mmap_mode="r")[: len(labels)]
     return ImageSet(name, source.classes, images, labels, rows, tuple(skipped))
 
 
-def _first_of_each(files: Sequence[Photograph], limit: int) -> list[Photograph]:
-    """The first of each class and part."""
-    seen: Counter = Counter()
-    chosen = []
-    for file in files:
-        seen[file.label, file.test] += 1
-        if seen[file.label, file.test] <= limit:
-            chosen.append(file)
-    return chosen
-
-
 def _decode_all(bar: tqdm, files: Sequence[Photograph], side: int, folder: Path) -> None:
-    """Read every image once; the folder appears when all is done, so that a killed call leaves nothing
-    half done."""
-    done, skipped, grey = [], [], _all_grey(files)
+    """Read every image once; the folder appears when all is done."""
+    done, skipped, grey = [], [], all(map(_is_grey, files[:: max(1, len(files) // GREY_LOOKS)]))
     with TemporaryDirectory(dir=folder.parent) as place:
         part = Path(place) / folder.name
         part.mkdir()
         shape = (len(files), 1 if grey else 3, side, side)
         store = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
         for file in bar:
-            data = file.path.read_bytes()
             try:
-                store[len(done)] = decode(data, side, grey)
+                store[len(done)] = decode(file.path.read_bytes(), side, grey)
                 done.append(file)
             except Exception:  # Pillow's parsers raise whatever a damaged file makes them stumble over
                 skipped.append("/".join(file.path.parts[-2:]))
@@ -146,23 +130,19 @@ def _decode_all(bar: tqdm, files: Sequence[Photograph], side: int, folder: Path)
         os.replace(part, folder)
 
 
-def _all_grey(files: Sequence[Photograph]) -> bool:
-    """Whether the set is grey, judged by a few images spread over it."""
-    for file in files[:: max(1, len(files) // GREY_LOOKS)]:
-        try:
-            with open_picture(file.path.read_bytes()) as image:
-                if image.mode not in ("L", "1", *DEEP_GREY):
-                    return False
-        except InputError:
-            continue
-    return True
+def _is_grey(file: Photograph) -> bool:
+    """Whether a picture is grey, or none."""
+    try:
+        with open_picture(file.path.read_bytes()) as image:
+            return image.mode in ("L", "1", *DEEP_GREY)
+    except InputError:
+        return True
 
 
 def decode(data: bytes, side: int, grey: bool) -> np.ndarray:
-    """The bytes of a picture as uint8 (1 or 3, side, side): upright, short side fitted, the middle
-    square."""
+    """The bytes of a picture as uint8 (1 or 3, side, side): upright, the middle square."""
     with open_picture(data) as image:
-        square = ImageOps.fit(upright(image, grey)[0], (side, side), Image.Resampling.BILINEAR)
+        square = ImageOps.fit(upright(image, grey)[0], (side, side), Resampling.BILINEAR)
     pixels = np.asarray(square, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
@@ -185,14 +165,8 @@ def split_rows(labels: Tensor, test: list[bool | None], name: str) -> dict[str, 
     return {part: torch.cat(rows).sort().values for part, rows in parts.items()}
 
 
-def as_three(images: Tensor) -> Tensor:
-    """(B, 1 or 3, H, W) as (B, 3, H, W)."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
 def random_boxes(count: int, side: int, stream: torch.Generator) -> Tensor:
-    """Crops of random area and aspect ratio (B, 4) as left, top, right, bottom in pixels, all within the
-    image."""
+    """Random crops within the image, (B, 4) as left, top, right, bottom in pixels."""
     area = torch.empty(count).uniform_(*CROP_AREA, generator=stream)
     ratio = torch.empty(count).uniform_(*np.log(CROP_RATIO).tolist(), generator=stream).exp()
     size = side * torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1.0)
@@ -201,8 +175,7 @@ def random_boxes(count: int, side: int, stream: torch.Generator) -> Tensor:
 
 
 def shifted(images: Tensor, stream: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) moved by up to `SHIFT` of their side in each direction, each by its own;
-    borders are reflected."""
+    """Images (B, C, H, W), each moved by up to `SHIFT` of its side; borders are reflected."""
     count, _, height, width = images.shape
     reach = round(SHIFT * height)
     moves = torch.randint(2 * reach + 1, (count, 2), generator=stream).tolist()
@@ -212,8 +185,7 @@ def shifted(images: Tensor, stream: torch.Generator) -> Tensor:
 
 
 def cut_out(images: Tensor, boxes: Tensor, resolution: int) -> Tensor:
-    """Boxes (B, 4) of images (B, C, H, W), one each, as (B, C, resolution, resolution); averaged, so
-    that nothing aliases."""
+    """A box (B, 4) of each image (B, C, H, W), averaged to (B, C, resolution, resolution)."""
     index = torch.arange(len(images), device=images.device, dtype=images.dtype)[:, None]
     places = torch.cat([index, boxes.to(images)], 1)
     return roi_align(images, places, resolution, sampling_ratio=2, aligned=True)
@@ -232,8 +204,7 @@ def make_image_draw(
 ) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:
     """`draw(step)`: clean and noisy images (B, 3, resolution, resolution), augmented, and their labels.
 
-    Noise has a sigma uniform in 0 to 1 for each image; `noisy=False` gives the clean images as the noisy
-    ones too.
+    Each image's sigma is uniform in 0 to 1; `noisy=False` gives the clean images as the noisy ones too.
     """
     rows = torch.cat([data.rows[part] for part in parts])
     if len(rows) < batch:
@@ -242,7 +213,7 @@ def make_image_draw(
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         stream = generator(stream_name, seed, step)
-        picked = rows[_order_of(step, batch, len(rows), stream_name, seed)]
+        picked = rows[order_of(step, batch, len(rows), stream_name, seed)]
         stored = torch.from_numpy(data.images[picked.numpy()]).to(device).float() / 255
         if data.side == resolution:
             clean = shifted(stored, stream)
@@ -250,7 +221,7 @@ def make_image_draw(
             clean = cut_out(stored, random_boxes(batch, data.side, stream), resolution)
         flips = torch.rand(batch, generator=stream) < 0.5
         clean = torch.where(flips.view(-1, 1, 1, 1).to(device), clean.flip(3), clean)
-        clean = as_three(clean).contiguous(memory_format=torch.channels_last)
+        clean = with_channels(clean, 3).contiguous(memory_format=torch.channels_last)
         labels = data.labels[picked].to(device)
         if not noisy:
             return clean, clean, labels
@@ -263,9 +234,8 @@ def make_image_draw(
     return draw
 
 
-def _order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
-    """Positions in `step`: epochs in orders of their own, the last incomplete batch of an epoch left
-    out."""
+def order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
+    """Positions in `step`: every epoch in an order of its own, without its last incomplete batch."""
     epoch, within = divmod(step, size // batch)
     order = torch.randperm(size, generator=generator("order", name, seed, epoch))
     return order[within * batch : (within + 1) * batch]
@@ -274,8 +244,7 @@ def _order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
 def evaluation_images(
     data: ImageSet, part: str, resolution: int, count: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Test images, uint8 (N, 3, resolution, resolution), and labels (N, 1); the first `count` of a fixed
-    shuffle.
+    """uint8 (N, 3, resolution, resolution) and labels (N, 1); the first `count` of a fixed shuffle.
 
     Centre crops; whole images where they are stored at the network's own size.
     """
@@ -289,5 +258,5 @@ def evaluation_images(
         if data.side != resolution:  # averaging would blur an image of this size already
             centres = cut_out(stored.float(), box.expand(len(some), 4), resolution)
             stored = centres.round().to(torch.uint8)
-        views.append(as_three(stored))
+        views.append(with_channels(stored, 3))
     return torch.cat(views), data.labels[rows, None]

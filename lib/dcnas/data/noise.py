@@ -1,31 +1,19 @@
-"""Additive white Gaussian noise: the paper's degradation, y = x + n with n ~ N(0, sigma^2) (Sections 2
-and 3).
+"""Additive white Gaussian noise: y = x + n with n ~ N(0, sigma^2), x in [0, 1] (Sections 2 and 3).
 
-Images are floats in [0, 1]. The paper trains and tests on eleven sigmas evenly spaced on [0, 1]. It does
-not say whether the noisy image is clipped to [0, 1]; `clip` is an option and unclipped is the default
-(the paper's PSNR at high noise is closer to it).
+The paper trains and tests on eleven sigmas on [0, 1]. It does not say whether the noisy image is clipped
+to [0, 1]; unclipped is the default (the paper's PSNR at high noise is closer to it).
 """
-
-import math
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..seed import derive
 
 SIGMAS: tuple[float, ...] = tuple(i / 10 for i in range(11))
 
 
-def check_sigma(sigma: float) -> None:
-    """Raise `InputError` unless a noise level that a user gives is finite and not negative."""
-    if not 0 <= sigma < math.inf:
-        raise InputError(f"sigma is {sigma}, but a finite noise level of at least 0 was expected.")
-
-
 def sample_sigmas(count: int, generator: torch.Generator) -> Tensor:
-    """`count` noise levels drawn uniformly from `SIGMAS`, float32 of shape (count,), on the generator's
-    device."""
+    """Noise levels drawn uniformly from `SIGMAS`, float32 (count,), on the generator's device."""
     index = torch.randint(len(SIGMAS), (count,), generator=generator, device=generator.device)
     return index / 10
 
@@ -39,9 +27,7 @@ def degrade(images: Tensor, sigma: float | Tensor, noise: Tensor, *, clip: bool 
 
 class NoiseBank:
     """The noise of evaluation, keyed by (image, sigma, seed): every model sees the same noise on the
-    same image.
-
-    No two images or noise levels share a pattern. Drawn on the CPU, so a GPU evaluates on the same bits.
+    same image, and no two images or noise levels share a pattern. Drawn on the CPU on any device.
     """
 
     def __init__(self, seed: int = 0):
@@ -53,7 +39,6 @@ class NoiseBank:
         out = torch.empty(len(image_ids), *shape)
         base = derive("noise bank", self.seed, f"{float(sigma):.6f}")
         for row, image in zip(out, image_ids, strict=True):
-            row.normal_(
-                generator=self._generator.manual_seed((base + image * 0x9E3779B97F4A7C15) % 2**63)
-            )
+            seed = (base + image * 0x9E3779B97F4A7C15) % 2**63
+            row.normal_(generator=self._generator.manual_seed(seed))
         return out

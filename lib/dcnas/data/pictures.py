@@ -1,14 +1,7 @@
-"""Pictures that people bring: read whatever their size, mode and state, and taken through a network in
-tiles without seams.
-
-The promise of the paper's introduction, a noisy picture made clear and named, tried on a picture of
-one's own.
-"""
+"""Pictures that people bring, of any size, mode and state; large ones go through a network in tiles."""
 
 import io
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,43 +16,18 @@ DEEP_GREY = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 
 ORIENTATION = 0x0112  # of EXIF
 # no other parser sees a file: Pillow's EPS starts Ghostscript
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-# of a file; decoding takes up to 24 bytes each, so that a small file cannot fill the memory
-MOST_PIXELS = 50_000_000
+MOST_PIXELS = 50_000_000  # decoding takes up to 24 bytes each
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own, lower limit
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
 STRIP = 256  # rows of a picture that are converted at a time
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture as read: uint8 (1 or 3, H, W), and what was done to it, a sentence each."""
-
-    pixels: Tensor
-    notes: tuple[str, ...] = ()
-
-    @property
-    def image(self) -> Tensor:
-        """float32 in [0, 1], four times as large: made anew at each call."""
-        return as_float(self.pixels)
-
-
 def open_picture(data: bytes) -> Image.Image:
-    """The picture in the bytes of a file, not yet decoded.
-
-    `InputError`, to be put after the file's name, for what is none of `FORMATS` or larger than
-    `MOST_PIXELS`.
-    """
+    """The picture in the bytes of a file, not yet decoded; an `InputError` follows the file's name."""
     try:
-        with warnings.catch_warnings():  # Pillow's own, lower limit
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise InputError(
-            "is not a picture that can be read (PNG, JPEG, TIFF, WebP, BMP and GIF can)."
-        ) from None
-    except Image.DecompressionBombError:
-        raise InputError(
-            f"has more than the {MOST_PIXELS / 1e6:.0f} million pixels that were expected at most."
-        ) from None
+        raise InputError(f"is not a picture that can be read ({', '.join(FORMATS)} can).") from None
     if opened.width * opened.height > MOST_PIXELS:
         size = f"{opened.width} x {opened.height} pixels"
         raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
@@ -67,9 +35,7 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
-    """An opened picture turned as EXIF says, with 8 bits, grey or in colour (as it is, if `grey` is
-    None), and what was done.
-    """
+    """A picture turned as EXIF says, 8 bits, grey or in colour (None: as it is), and what was done."""
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"The first of {image.n_frames} frames is taken.")
@@ -79,26 +45,21 @@ def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, 
         notes.append("It is turned as its camera says.")
     grey = image.mode in ("L", "1", "LA", *DEEP_GREY) if grey is None else grey
     if image.mode in DEEP_GREY:  # Pillow would clip instead of scaling
-        values = np.asarray(image, np.float32)
-        values = np.where(np.isfinite(values), values, 0).clip(0)  # floats may be anything
+        values = np.nan_to_num(np.asarray(image, np.float32), posinf=0).clip(0)
         image = Image.fromarray((values * (255 / max(1.0, float(values.max())))).astype(np.uint8))
         notes.append("More than 8 bits per pixel are scaled to 8.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         notes.append("What is transparent is shown on white.")
     return image.convert("L" if grey else "RGB"), notes
 
 
-def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
-    """The picture in the bytes of a file. One larger than `most_side` is scaled to it, with a note.
+def read_picture(data: bytes, *, most_side: int | None = None) -> tuple[Tensor, tuple[str, ...]]:
+    """uint8 (1 or 3, H, W) of the bytes of a file, at most `most_side` large, and what was done to it.
 
-    `InputError`, to be put after the file's name, for what is no picture, cut short or larger than
-    `MOST_PIXELS`.
+    `InputError`, to be put after the file's name, for what is no picture, cut short or too large.
     """
-    if not data:
-        raise InputError("is empty.")
     try:
         with open_picture(data) as opened:
             image, notes = upright(opened)
@@ -113,7 +74,7 @@ def read_picture(data: bytes, *, most_side: int | None = None) -> Picture:
         notes.append(f"It is scaled from {before} to {image.width} x {image.height} pixels.")
     pixels = np.array(image, np.uint8)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(np.ascontiguousarray(pixels)), tuple(notes))
+    return torch.from_numpy(np.ascontiguousarray(pixels)), tuple(notes)
 
 
 def as_float(pixels: Tensor) -> Tensor:
@@ -124,8 +85,9 @@ def as_float(pixels: Tensor) -> Tensor:
 def as_uint8(image: Tensor) -> np.ndarray:
     """(1 or 3, H, W) in any range, limited to [0, 1], as uint8 (H, W) or (H, W, 3)."""
     pixels = torch.empty(*image.shape[1:], len(image), dtype=torch.uint8)
-    # whole, it would take three copies
-    for rows, out in zip(image.detach().split(STRIP, 1), pixels.split(STRIP), strict=True):
+    for rows, out in zip(
+        image.split(STRIP, 1), pixels.split(STRIP)
+    ):  # whole, it would take three copies
         out.copy_((rows.clamp(0, 1) * 255).round().permute(1, 2, 0))
     return (pixels[..., 0] if len(image) == 1 else pixels).numpy()
 
@@ -151,12 +113,7 @@ def square_of(image: Tensor, side: int) -> Tensor:
     size = min(image.shape[-2:])
     top, left = (image.shape[-2] - size) // 2, (image.shape[-1] - size) // 2
     square = image[None, :, top : top + size, left : left + size]
-    return F.interpolate(
-        square, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )[0]
-
-
-# ---- tiles
+    return F.interpolate(square, size=(side, side), mode="bilinear", antialias=True)[0]
 
 
 def in_tiles(
@@ -166,66 +123,54 @@ def in_tiles(
     overlap: int = 64,
     batch: int = 4,
     *,
-    overwrite: bool = False,
     progress: bool = False,
 ) -> Tensor:
     """`network` on images (B, C, H, W) of any size, its output of the same shape.
 
-    What fits a tile goes through whole, its edges mirrored up to a multiple of 32. What is larger goes
-    in tiles that overlap and fade into each other, so that no seam shows; memory beside the result then
-    depends on the tile and the width alone. `overwrite` lets what is larger be replaced by the result,
-    for a picture of which the memory holds no second copy.
+    What fits a tile goes through whole. What is larger goes in tiles that overlap and fade into each
+    other, so that no seam shows, and is replaced by the result: the memory may hold no second copy.
     """
     height, width = images.shape[-2:]
     if max(height, width) <= tile:
         return network(_padded(images))[..., :height, :width]
-    result = images if overwrite else torch.empty_like(images)
-    places = [
-        (top, left) for top in _starts(height, tile, overlap) for left in _starts(width, tile, overlap)
-    ]
+    rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
+    places = [(top, left) for top in rows for left in columns]
     fade = _fade(min(tile, height), overlap)[:, None] * _fade(min(tile, width), overlap)
     total = len(images) * len(places)
     with tqdm(total=total, desc="tiles", unit="tile", disable=not progress, leave=False, delay=2) as bar:
-        for image, out in zip(images, result, strict=True):
+        for image in images:
             # sums of tiles and of weights, from row `done` on
             band, done = image.new_zeros(len(image) + 1, len(fade), width), 0
             for first in range(0, len(places), batch):
                 some = places[first : first + batch]
                 cut = torch.stack([image[:, top : top + tile, left : left + tile] for top, left in some])
-                found = network(_padded(cut))[..., : cut.shape[-2], : cut.shape[-1]]
-                for (top, left), piece in zip(some, found, strict=True):
-                    if rows := top - done:  # no tile to come reaches above `top`, to read or to add
-                        out[:, done:top] = band[:-1, :rows] / band[-1, :rows]
-                        band, done = F.pad(band[:, rows:], (0, 0, 0, rows)), top
+                pieces = network(_padded(cut))[..., : cut.shape[-2], : cut.shape[-1]]
+                for (top, left), piece in zip(some, pieces):
+                    if count := top - done:  # no tile to come reaches above `top`, to read or to add
+                        image[:, done:top] = band[:-1, :count] / band[-1, :count]
+                        band, done = F.pad(band[:, count:], (0, 0, 0, count)), top
                     band[:-1, :, left : left + tile] += piece * fade
                     band[-1, :, left : left + tile] += fade
                 bar.update(len(some))
-            out[:, done:] = band[:-1] / band[-1]
-    return result
+            image[:, done:] = band[:-1] / band[-1]
+    return images
 
 
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
+def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles of equal size begin that cover a length and overlap by at least so much."""
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    return [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
 
 
 def _fade(length: int, overlap: int) -> Tensor:
     """Weights of a tile along an axis: rising over the overlap at both ends, never zero."""
-    distance = torch.arange(length)
-    distance = torch.minimum(distance, length - 1 - distance) + 1.0
-    return (distance / (overlap + 1)).clamp(max=1)
+    ramp = torch.arange(1.0, length + 1)
+    return (torch.minimum(ramp, ramp.flip(0)) / (overlap + 1)).clamp(max=1)
 
 
 def _padded(images: Tensor) -> Tensor:
-    """Images mirrored at their lower and right edges up to multiples of `STRIDE`; repeated where they
-    are too small for that.
-    """
+    """Images mirrored below and on the right up to multiples of `STRIDE`; small ones repeated."""
     height, width = images.shape[-2:]
     below, right = -height % STRIDE, -width % STRIDE
-    if not (below or right):
-        return images
     mode = "reflect" if below < height and right < width else "replicate"
-    return F.pad(images, (0, right, 0, below), mode=mode)
+    return F.pad(images, (0, right, 0, below), mode=mode) if below or right else images

@@ -1,14 +1,8 @@
-"""The paper's synthetic set: two MNIST digits on a grey background (Section 3, "Dataset & settings";
-Figure 4a).
+"""The paper's synthetic set: two MNIST digits on a grey background (Section 3; Figure 4a).
 
-Recovered where the paper is silent: 96 x 96 pixels, one channel; a digit's box is its 28 x 28 MNIST
-image in the middle of a 32 x 32 square, and the classifier sees that square. Train and validation digits
-come from different MNIST training images, test digits from the MNIST test images, so no digit is ever in
-two splits.
-
-Image i depends on (seed, split, i) alone: a smaller set is the beginning of a larger one. Only the raw
-64-bit stream of PCG64 is used, whose bits numpy guarantees, and integer arithmetic: the same bits on
-every machine.
+Recovered where the paper is silent: 96 x 96 pixels, one channel; a digit's box is its 28 x 28 image in
+the middle of a 32 x 32 square. Train and validation digits come from different MNIST training images.
+Image i depends on (seed, split, i) alone, by PCG64's raw stream and integers: the same bits everywhere.
 """
 
 from dataclasses import dataclass
@@ -34,23 +28,18 @@ _GREYS = (26, 76)  # 0.1 and 0.3 of 255
 
 @dataclass(frozen=True)
 class TwoDigits:
-    """N images of one split.
+    """N images of one split."""
 
-    images uint8 (N, 1, 96, 96); boxes int64 (N, 2, 4) as left, top, right, bottom in pixels, right and
-    bottom excluded; labels int64 (N, 2); digits int64 (N, 2), the rows of MNIST that were drawn (test:
-    of its test part).
-    """
-
-    images: Tensor
-    boxes: Tensor
-    labels: Tensor
-    digits: Tensor
+    images: Tensor  # uint8 (N, 1, 96, 96)
+    boxes: Tensor  # int64 (N, 2, 4): left, top, right, bottom in pixels, right and bottom excluded
+    labels: Tensor  # int64 (N, 2)
+    digits: Tensor  # int64 (N, 2): rows of MNIST (test: of its test part)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> "TwoDigits":
-        return TwoDigits(*(getattr(self, f).to(device) for f in ("images", "boxes", "labels", "digits")))
+        return TwoDigits(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def _below(raw: np.ndarray, limit: int) -> np.ndarray:
@@ -60,9 +49,8 @@ def _below(raw: np.ndarray, limit: int) -> np.ndarray:
 
 def _places(raw: np.ndarray) -> np.ndarray:
     """The first of the tried pairs of places that do not overlap: (N, 2 digits, 2) as top, left."""
-    pairs = np.stack([_below(raw, _PLACES), _below(raw << np.uint64(32), _PLACES)], -1).reshape(
-        len(raw), _TRIES, 2, 2
-    )
+    pairs = np.stack([_below(raw, _PLACES), _below(raw << np.uint64(32), _PLACES)], -1)
+    pairs = pairs.reshape(len(raw), _TRIES, 2, 2)
     fits = (np.abs(pairs[:, :, 0] - pairs[:, :, 1]) >= BOX_SIZE).any(-1)
     first = pairs[np.arange(len(raw)), fits.argmax(1)]
     first[~fits.any(1)] = [[0, 0], [_PLACES - 1, _PLACES - 1]]
@@ -72,11 +60,7 @@ def _places(raw: np.ndarray) -> np.ndarray:
 def generate(split: str, size: int, seed: int = 0, mnist: Mnist | None = None) -> TwoDigits:
     """`size` images of `split` ("train", "validation" or "test")."""
     mnist = mnist or load_mnist()
-    source, labels = (
-        (mnist.test_images, mnist.test_labels)
-        if split == "test"
-        else (mnist.train_images, mnist.train_labels)
-    )
+    source, labels = mnist[2:] if split == "test" else mnist[:2]
     first = len(source) - VALIDATION_DIGITS if split == "validation" else 0
     count = len(source) - VALIDATION_DIGITS if split == "train" else len(source) - first
 
@@ -91,16 +75,11 @@ def generate(split: str, size: int, seed: int = 0, mnist: Mnist | None = None) -
         ink = source[digits[:, k]].astype(np.uint16)
         grey = greys[:, None, None].astype(np.uint16)
         patches = ((grey * (255 - ink) + 255 * ink + 127) // 255).astype(np.uint8)
-        for image, (top, left), patch in zip(
-            images[:, 0], corners[:, k] + _MARGIN, patches, strict=True
-        ):
+        for image, (top, left), patch in zip(images[:, 0], corners[:, k] + _MARGIN, patches):
             image[top : top + 28, left : left + 28] = patch
 
     boxes = np.concatenate([corners[..., ::-1], corners[..., ::-1] + BOX_SIZE], -1)
     return TwoDigits(*map(torch.from_numpy, (images, boxes, labels[digits].astype(np.int64), digits)))
 
 
-@lru_cache(maxsize=4)
-def cached(split: str, size: int, seed: int = 0) -> TwoDigits:
-    """`generate`, kept in memory: several runs of one process share a set."""
-    return generate(split, size, seed)
+cached = lru_cache(maxsize=4)(generate)  # several runs of one process share a set

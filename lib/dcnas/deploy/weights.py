@@ -1,12 +1,11 @@
-"""Trained networks as files that anyone can use: weights in safetensors, and beside them a card in JSON
-that says what they are.
+"""Trained networks as files: weights in safetensors, and beside them a card in JSON.
 
-A card rebuilds the network (kind, hyper-parameters or architecture, classes) and tells what it was
-trained on, by which command, and how well it does at each noise level. Those in `data/weights` ship with
-the study; `dcnas train` writes others.
+A card rebuilds the network, and tells what it was trained on, by which command, and how well it does at
+each noise level. Those in `data/weights` ship with the study; `dcnas train` writes others.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,16 +20,15 @@ from torch import Tensor, nn
 from ..build import build
 from ..data.pictures import STRIDE, square_of, with_channels
 from ..errors import InputError, close_to, in_file
-from ..models.crops import BOX_SIZE, crop_boxes
+from ..models.crops import BOX_SIZE
 from ..models.dcnet import JOINING
-from ..nas.networks import DECODERS, MANUAL, NETWORKS, SequentialJoint
+from ..nas.networks import DECODERS, MANUAL, NETWORKS
 from ..nas.space import MOST_RESOLUTION
 from ..paths import weights_dir, write_atomic
 
 FORMAT = 1
 DIGITS = tuple("0123456789")
-# the first three with the digits of Section 3, grey; the others in colour
-KINDS = ("unet", *JOINING, *NETWORKS, *MANUAL)
+KINDS = ("unet", *JOINING, *NETWORKS, *MANUAL)  # the first three on Section 3's digits, grey
 
 
 class _Net(BaseModel):
@@ -40,8 +38,6 @@ class _Net(BaseModel):
 
 
 class _Card(BaseModel):
-    """What a card must have; `metrics` has a row per noise level."""
-
     model_config = ConfigDict(extra="allow")
     format: Literal[FORMAT]
     label: str
@@ -50,7 +46,7 @@ class _Card(BaseModel):
     resolution: int = Field(ge=STRIDE, le=MOST_RESOLUTION, multiple_of=STRIDE)
     training: str
     command: str
-    metrics: list[dict[str, FiniteFloat]]
+    metrics: list[dict[str, FiniteFloat]]  # a row per noise level
     seed: int = 0
     steps: NonNegativeInt = 0
     batch: NonNegativeInt = 0
@@ -91,71 +87,44 @@ class Network:
     def denoises(self) -> bool:
         return self.kind != "C-NAS"
 
+    def takes(self, image: Tensor, boxes: Tensor | None) -> bool:
+        """Whether (C, H, W) is as the images that it was trained on."""
+        size = (self.card["resolution"],) * 2
+        known = boxes is not None if self.of_digits else image.shape[-2:] == size
+        return len(image) == self.channels and known
+
     def answer(self, images: Tensor, boxes: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
-        """Denoised images and logits (B, K, classes); `images` have its channels and multiples of 32
-        pixels.
+        """Denoised images and logits (B, K, classes), of multiples of 32 pixels and its channels.
+
+        `boxes` (B, K, 4): where the digits are; without them the image is one digit.
         """
         if self.kind == "unet":
             return self.model(images), None
         if self.of_digits:
-            return self.model(images, _whole(images) if boxes is None else boxes)
+            whole = torch.tensor([[[0, 0, images.shape[-1], images.shape[-2]]]])
+            return self.model(images, whole.expand(len(images), 1, 4) if boxes is None else boxes)
         denoised, logits = self.model(images.contiguous(memory_format=torch.channels_last))
         return denoised, None if logits is None else logits[:, None]
 
     def denoise(self, images: Tensor) -> Tensor:
-        """Denoised images of the shape of `images`: colours one by one where the network knows only
-        grey.
-        """
+        """Denoised images; colours one by one where the network knows only grey."""
         if self.channels == 1:
             grey = images.flatten(0, 1)[:, None]
-            return self.answer(grey, _corner(grey))[0].reshape(images.shape)
+            anywhere = torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]).expand(len(grey), 1, 4)
+            return self.answer(grey, anywhere)[0].reshape(images.shape)
         denoised = self.answer(with_channels(images, 3))[0]
         return denoised.mean(1, keepdim=True) if images.shape[1] == 1 else denoised
 
-    def classify(self, images: Tensor, boxes: Tensor | None = None) -> Tensor:
-        """Probabilities (B, K, classes) from images as they are: a Sequential network's classifier
-        without its denoiser.
-
-        `boxes` (B, K, 4): where the digits are; without them the image, of 32 x 32, is one digit.
-        """
-        images = with_channels(images, self.channels)
-        if self.kind == "sequential":
-            boxes = _whole(images) if boxes is None else boxes
-            logits = self.model.classifier(crop_boxes(images, boxes)).unflatten(0, boxes.shape[:2])
-        elif isinstance(self.model, SequentialJoint):
-            logits = self.model.classifier(images)[1][:, None]
-        else:
-            logits = self.answer(images, boxes)[1]
-        return logits.softmax(-1)
-
     def views(self, image: Tensor) -> Tensor:
-        """What is classified of a picture (C, H, W): its middle square at the size of the training
-        images (1, C', s, s).
-        """
+        """What is classified of a picture (C, H, W): its middle square (1, C', s, s)."""
         side = BOX_SIZE if self.of_digits else self.card["resolution"]
         return with_channels(square_of(image, side)[None], self.channels)
 
 
-def _whole(images: Tensor) -> Tensor:
-    return torch.tensor([[[0, 0, images.shape[-1], images.shape[-2]]]]).expand(len(images), 1, 4)
-
-
-def _corner(images: Tensor) -> Tensor:
-    """Any box: what is denoised does not depend on it."""
-    return torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]).expand(len(images), 1, 4)
-
-
-# ---- files
-
-
 def compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights at half precision for shipping; statistics of batch norms, which may be large, and counts
-    as they are.
-    """
-    return {
-        name: t.half() if t.is_floating_point() and "running_" not in name else t
-        for name, t in weights.items()
-    }
+    """Half precision for shipping, but for statistics of batch norms, which may be large, and counts."""
+    small = {name for name, t in weights.items() if t.is_floating_point() and "running_" not in name}
+    return {name: t.half() if name in small else t for name, t in weights.items()}
 
 
 def full(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -171,8 +140,8 @@ def ship(weights: dict[str, Tensor], card: dict, path: Path) -> Path:
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a weights file lies."""
-    return Path(path).with_suffix(".card.json")  # an architecture may lie beside it under the same name
+    """Where the card of a weights file lies; an architecture may lie beside it under the same name."""
+    return Path(path).with_suffix(".card.json")
 
 
 def names() -> list[str]:
@@ -181,16 +150,14 @@ def names() -> list[str]:
 
 
 def load_network(name: str) -> Network:
-    """A network by the name under which it ships, or by the path of its safetensors file; ready for
-    inference on the CPU.
+    """By the name under which it ships, or the path of its safetensors file; for inference on the CPU.
 
     `InputError` for an unknown name, an unsound card, and weights that do not fit it.
     """
     path = Path(name).expanduser()
     if path.suffix != ".safetensors":
         if name not in (known := names()):
-            close = close_to(name, known)
-            hint = f"; did you mean {close[0]!r}" if close else ""
+            hint = "".join(f"; did you mean {close!r}" for close in close_to(name, known))
             choices = f"one of {', '.join(known)} or a .safetensors file"
             raise InputError(f"weights is {name!r}, but {choices} was expected{hint}.")
         path = weights_dir() / f"{name}.safetensors"
@@ -214,15 +181,13 @@ def read_card(path: Path) -> dict:
 
 
 def metrics_of(rows: Sequence[dict]) -> list[dict]:
-    """A card's metrics, one entry per noise level, rounded as they are printed; without what is not a
-    number.
-    """
+    """A card's metrics, one entry per noise level, rounded as they are printed; without NaN."""
     digits = {"sigma": 1, "psnr": 2, "ssim": 4, "accuracy": 2}
     return [
         {
             name: round(float(row[name]), n)
             for name, n in digits.items()
-            if name in row and row[name] == row[name]
+            if math.isfinite(row.get(name, math.nan))
         }
         for row in rows
     ]

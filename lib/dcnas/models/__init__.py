@@ -6,15 +6,6 @@ from .dncnn import DnCNN
 from .flops import count_flops, count_parameters
 from .unet import UNet, unet_widths
 
-__all__ = [
-    "CLASSIFIERS",
-    "JOINING",
-    "UNETS",
-    "VARIANTS",
-    "Classifier",
-    "DnCNN",
-    "EncoderClassifier",
-    "Integrated",
-    "Sequential",
-]
-__all__ += ["UNet", "build_classifier", "build_dcnet", "count_flops", "count_parameters", "unet_widths"]
+__all__ = ["CLASSIFIERS", "JOINING", "UNETS", "VARIANTS", "Classifier", "DnCNN", "EncoderClassifier"]
+__all__ += ["Integrated", "Sequential", "UNet", "build_classifier", "build_dcnet", "count_flops"]
+__all__ += ["count_parameters", "unet_widths"]

@@ -1,8 +1,6 @@
-"""The two operators of the paper: a normal convolution and the inverted residual MBConv of MobileNetV2
-(Sections 3.1 and 3.2).
+"""The paper's two operators: a convolution and MobileNetV2's inverted residual (Sections 3.1 and 3.2).
 
-Every convolution is followed by GroupNorm, with gcd(channels, 4) groups: recovered, the paper does not
-say.
+Every convolution is followed by GroupNorm; the paper does not say of how many groups.
 """
 
 import math
@@ -20,7 +18,7 @@ def group_norm(channels: int, norm_groups: int = NORM_GROUPS) -> nn.GroupNorm:
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int, groups: int = 1, norm_groups: int = NORM_GROUPS
 ) -> list[nn.Module]:
-    """Convolution of stride 1 that keeps height and width, in `groups` groups, then GroupNorm.
+    """Convolution of stride 1 that keeps height and width, then GroupNorm.
 
     The convolution keeps its bias although GroupNorm has one: without it a network of such pairs cannot
     see how bright an image is, because GroupNorm divides any common factor of its input away.
@@ -33,17 +31,14 @@ class ConvBlock(nn.Sequential):
     """3x3 convolution, GroupNorm, ReLU: (B, in, H, W) to (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int = NORM_GROUPS):
-        super().__init__(
-            *conv_norm(in_channels, out_channels, 3, norm_groups=norm_groups), nn.ReLU(inplace=True)
-        )
+        layers = conv_norm(in_channels, out_channels, 3, norm_groups=norm_groups)
+        super().__init__(*layers, nn.ReLU(inplace=True))
 
 
 class MBConv(nn.Module):
-    """Inverted residual with a linear bottleneck: 1x1 expansion, 3x3 depthwise, 1x1 projection; (B, in,
-    H, W) to (B, out, H, W).
+    """1x1 expansion, 3x3 depthwise, 1x1 projection: (B, in, H, W) to (B, out, H, W).
 
-    `expansion` is the paper's rate; at rate 1 there is no expansion convolution. The input is added
-    where widths agree.
+    At rate 1 there is no expansion convolution. The input is added where widths agree.
     """
 
     def __init__(
@@ -53,16 +48,9 @@ class MBConv(nn.Module):
         hidden = round(in_channels * expansion)
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [
-                *conv_norm(in_channels, hidden, 1, norm_groups=norm_groups),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [
-            *conv_norm(hidden, hidden, 3, groups=hidden, norm_groups=norm_groups),
-            nn.ReLU(inplace=True),
-        ]
-        layers += conv_norm(hidden, out_channels, 1, norm_groups=norm_groups)
-        self.layers = nn.Sequential(*layers)
+            layers += conv_norm(in_channels, hidden, 1, 1, norm_groups) + [nn.ReLU(inplace=True)]
+        layers += conv_norm(hidden, hidden, 3, hidden, norm_groups) + [nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, *conv_norm(hidden, out_channels, 1, 1, norm_groups))
         self.residual = in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """The digit classifiers of Section 3.1 and Appendix A (Tables 1 and 6).
 
 Two convolutional layers, each with GroupNorm, max pooling and ReLU, then a global max pooling and a
-linear layer. The MB models replace the second convolution by an MBConv. Widths are recovered from the
-paper's FLOPs; they were checked with fvcore against Table 6 for all eight networks (the 350 K of MB2.5-M
-is most likely 305 with two digits swapped: only 305 K fits Table 3). Those of four networks are not the
-only ones that fit: `VARIANTS` has the others.
+linear layer; the MB models have an MBConv second. Widths are recovered from the FLOPs of Table 6 (the
+350 K of MB2.5-M are 305 with two digits swapped: only 305 K fits Table 3); others fit four as well.
 """
 
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Classifier(nn.Module):
         classes: int = 10,
     ):
         super().__init__()
-        middle = conv_norm(first, second, 3)
+        middle = conv_norm(first, second, 3)  # drawn in any case: published weights began after these
         if expansion is not None:
             middle = [MBConv(first, second, expansion)]
         first_layer = [*conv_norm(in_channels, first, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
@@ -67,7 +65,5 @@ class Classifier(nn.Module):
 
 
 def build_classifier(name: str) -> Classifier:
-    """One of the eight networks of Table 6 by its name there, such as "MB2.5-M", or a variant, such as
-    "MB4-S (4, 7)"."""
-    spec = (CLASSIFIERS | VARIANTS)[name]
-    return Classifier(spec.first, spec.second, spec.expansion)
+    """A network of Table 6 by its name, such as "MB2.5-M", or a variant, such as "MB4-S (4, 7)"."""
+    return Classifier(**vars((CLASSIFIERS | VARIANTS)[name]))

@@ -1,5 +1,4 @@
-"""Squares cut out of images or feature maps at ground-truth places (Section 3: "the two digits are
-extracted from the image using ground truth locations").
+"""Squares cut out of images or feature maps at ground-truth places (Section 3).
 
 A box is left, top, right, bottom in pixels of the image, right and bottom excluded.
 """
@@ -11,9 +10,7 @@ BOX_SIZE = 32  # a digit's square; recovered from the paper's FLOPs
 
 
 def crop_squares(maps: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Squares of `size` from `maps` (B, C, H, W) at rows `top` and columns `left`, both (B, K): (B * K,
-    C, size, size).
-    """
+    """From `maps` (B, C, H, W) at rows `top` and columns `left`, both (B, K): (B * K, C, size, size)."""
     count = top.shape[1]
     steps = torch.arange(size, device=maps.device)
     batch = torch.arange(len(maps), device=maps.device).view(-1, 1).expand(-1, count).reshape(-1, 1, 1)
@@ -23,15 +20,13 @@ def crop_squares(maps: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
 
 
 def crop_boxes(images: Tensor, boxes: Tensor) -> Tensor:
-    """The squares that `boxes` (B, K, 4) cut from `images` (B, C, H, W): (B * K, C, 32, 32), digit by
-    digit.
-    """
+    """From `images` (B, C, H, W) by `boxes` (B, K, 4): (B * K, C, 32, 32), image by image."""
     return crop_squares(images, boxes[..., 1], boxes[..., 0], BOX_SIZE)
 
 
 def crop_features(maps: Tensor, boxes: Tensor, stride: int) -> Tensor:
-    """The regions of `boxes` (B, K, 4) in feature maps that are `stride` times smaller than the image:
-    (B * K, C, s, s) with s = 32 / stride (at least 1), at the nearest place of the coarser grid.
+    """The nearest regions of `boxes` (B, K, 4) in maps that are `stride` times smaller than the image:
+    (B * K, C, s, s) with s = 32 / stride, at least 1.
     """
     size = max(1, BOX_SIZE // stride)
     # round(x / stride) in integers; the last place is one at which the region still lies inside the map

@@ -1,8 +1,8 @@
 """DC-Net, the joint denoiser and classifier designed by hand (Section 3.3, Figure 2 i and ii, Table 3).
 
-Sequential: UNet, then the classifier MB2.5-M on the digits of the denoised image. Integrated: the
-classifier shares the UNet's encoder; Table 3 says that it adds less than 10 K FLOPs, so it can only be
-the digit's region of the deepest encoder map, a global max pooling and a linear layer.
+Sequential: UNet, then the classifier MB2.5-M on the digits of the denoised image. Integrated shares the
+UNet's encoder and adds less than 10 K FLOPs (Table 3): that can only be the digit's region of the
+deepest encoder map, a global max pooling and a linear layer.
 """
 
 from torch import Tensor, nn

@@ -4,23 +4,18 @@ from torch import Tensor, nn
 
 
 class DnCNN(nn.Module):
-    """A noisy image (B, channels, H, W) to the denoised one, of the same shape; every layer works at
-    full size.
+    """A noisy image (B, channels, H, W) to the denoised one, of the same shape.
 
-    A convolution with ReLU, depth - 2 of them with batch norm between, and one that gives the image.
-    `residual`, as in [41]: it gives the noise, which is taken off. Noise of the full range, sigma up to
-    1, is hard to carry through all layers so exactly.
+    `residual`, as in [41]: the last convolution gives the noise, which is taken off. Noise of the full
+    range, sigma up to 1, is hard to carry through all layers so exactly.
     """
 
     def __init__(self, channels: int = 3, depth: int = 17, width: int = 64, residual: bool = False):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers += [
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            layers += [nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
         self.residual = residual
 

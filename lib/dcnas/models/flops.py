@@ -1,8 +1,4 @@
-"""FLOPs as the paper counts them: multiply-accumulates by fvcore, no bias, GroupNorm 5 per element
-(recovered).
-
-Note that one multiply-accumulate counts as one FLOP here, as in the paper and in TF-NAS.
-"""
+"""FLOPs as the paper counts them: multiply-accumulates by fvcore, no bias, GroupNorm 5 per element."""
 
 import warnings
 
@@ -11,8 +7,7 @@ from torch import nn
 
 
 def count_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
-    """FLOPs of one forward pass on `inputs` (for all images in the batch). The model is left as it
-    was."""
+    """FLOPs of one forward pass on `inputs`, for all images in the batch."""
     with warnings.catch_warnings():  # it compiles a few functions in a way that torch now deprecates
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import FlopCountAnalysis  # here, so that training needs torch alone
@@ -28,5 +23,4 @@ def count_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

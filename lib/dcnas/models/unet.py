@@ -1,9 +1,10 @@
 """The UNet of Section 3.2 and its four hyper-parameters (Figure 2): b, d, m, c.
 
-Recovered from the paper's FLOPs (Table 2, to the last printed digit): d resolution levels with d - 1 max
-poolings, c times [3x3 convolution, GroupNorm, ReLU] per level, 2x2 transposed convolutions up,
-concatenated skips, a 1x1 output convolution, and widths b * m^i rounded to the nearest multiple of 4.
+Recovered from the FLOPs of Table 2, to the last digit: d levels with d - 1 max poolings, c blocks per
+level, 2x2 transposed convolutions up, concatenated skips, a 1x1 output convolution.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +13,16 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .blocks import NORM_GROUPS, ConvBlock, MBConv
 
-UNET_EXPANSION = (
-    2.5  # of the MBConv UNet; the paper does not say, 2.5 is the rate that Section 3.1 settles on
-)
+UNET_EXPANSION = 2.5  # of the MBConv UNet; the paper does not say, Section 3.1 settles on this rate
 
 
 def unet_widths(b: int, d: int, m: float) -> list[int]:
-    """Channels of the d levels, finest first: b * m^i, rounded to the nearest multiple of 4 (half
-    upwards, at least 4)."""
+    """Channels of the d levels, finest first: b * m^i to the nearest multiple of 4, half upwards."""
     return [max(4, 4 * int(b * m**i / 4 + 0.5)) for i in range(d)]
 
 
 class Level(nn.Sequential):
-    """c blocks of one resolution: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal
-    convolution in any case."""
+    """c blocks: (B, in, H, W) to (B, out, H, W). With `stem`, the first is a normal convolution."""
 
     def __init__(
         self,
@@ -33,29 +30,25 @@ class Level(nn.Sequential):
         out_channels: int,
         c: int,
         block: str,
-        *,
+        norm_groups: int,
         stem: bool = False,
-        norm_groups: int = NORM_GROUPS,
     ):
-        widths = [in_channels] + [out_channels] * c
-        blocks = ["conv" if stem and i == 0 else block for i in range(c)]
-        make = {
-            "conv": lambda i, o: ConvBlock(i, o, norm_groups),
-            "mbconv": lambda i, o: MBConv(i, o, UNET_EXPANSION, norm_groups),
-        }
-        super().__init__(
-            *(make[block](i, o) for block, i, o in zip(blocks, widths, widths[1:], strict=False))
-        )
+        super().__init__()
+        for i in range(c):
+            channels = out_channels if i else in_channels
+            if block == "conv" or (stem and i == 0):
+                self.append(ConvBlock(channels, out_channels, norm_groups))
+            else:
+                self.append(MBConv(channels, out_channels, UNET_EXPANSION, norm_groups))
 
 
 class UNet(nn.Module):
     """A noisy image (B, in_channels, H, W) to the denoised one, of the same shape.
 
     b: width of the first level; d: resolution levels; m: width multiplier per level; c: blocks per
-    level; block: "conv" or "mbconv" (all but the first, as in the classifiers of Section 3.1: one image
-    channel, expanded to two or three, would lose its brightness in GroupNorm); norm_groups: GroupNorm
-    has gcd(channels, norm_groups) groups. Any height and width of at least 2^(d-1) pixels: edges are
-    repeated up to the next multiple of 2^(d-1) and cut off again. `InputError` for a smaller image.
+    level; block: "conv" or "mbconv" (all but the first: one image channel, expanded to two or three,
+    would lose its brightness in GroupNorm). Edges are repeated up to the next multiple of 2^(d-1) and
+    cut off again; `InputError` for an image of less than that.
     """
 
     def __init__(
@@ -71,15 +64,10 @@ class UNet(nn.Module):
         super().__init__()
         self.widths = widths = unet_widths(b, d, m)
         self.stride = 2 ** (d - 1)
-        steps = zip([in_channels, *widths], widths, strict=False)
-        self.down = nn.ModuleList(
-            Level(i, o, c, block, stem=k == 0, norm_groups=norm_groups) for k, (i, o) in enumerate(steps)
-        )
-        pairs = list(zip(widths, widths[1:], strict=False))
+        steps, pairs = enumerate(pairwise([in_channels, *widths])), list(pairwise(widths))
+        self.down = nn.ModuleList(Level(i, o, c, block, norm_groups, k == 0) for k, (i, o) in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.merge = nn.ModuleList(
-            Level(2 * fine, fine, c, block, norm_groups=norm_groups) for fine, _ in pairs
-        )
+        self.merge = nn.ModuleList(Level(2 * fine, fine, c, block, norm_groups) for fine, _ in pairs)
         self.out = nn.Conv2d(widths[0], in_channels, 1)
 
     def pad(self, x: Tensor) -> Tensor:
@@ -102,9 +90,7 @@ class UNet(nn.Module):
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The denoised image from the encoder maps, at the size of the finest one."""
         x = maps[-1]
-        for up, merge, skip in zip(
-            reversed(self.up), reversed(self.merge), reversed(maps[:-1]), strict=True
-        ):
+        for up, merge, skip in reversed(list(zip(self.up, self.merge, maps))):
             x = merge(torch.cat([skip, up(x)], 1))
         return self.out(x)
 

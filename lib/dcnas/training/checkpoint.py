@@ -11,7 +11,6 @@ NAME = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict) -> None:
-    """Write `state` as the checkpoint of `folder`, in place of the one before."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(folder / NAME, buffer.getvalue())
@@ -24,5 +23,4 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict | None:
 
 
 def remove(folder: Path) -> None:
-    """Delete the checkpoint of a finished run."""
     (folder / NAME).unlink(missing_ok=True)

@@ -1,14 +1,13 @@
 """One training loop for classifier, denoiser and joint model: an optimiser, a schedule, exact resume.
 
-The loop knows nothing of data sets: `draw(step)` gives the batch of a step and must depend on the step
-alone. So a run that was killed goes on from its checkpoint with the very batches it would have seen, and
-ends with the same bits on a CPU.
+`draw(step)` gives the batch of a step and must depend on the step alone: so a run that was killed goes
+on with the very batches it would have seen, and ends with the same bits on a CPU.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 AT_ONCE = 64  # images of a validation: its memory does not grow with their number
 SHOWN_S = 0.5  # between two losses on the progress bar: reading one waits for a GPU
+PROGRESS = ("loss_sum", "step", "images", "seconds", "history")  # how far a training is, in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ class Settings:
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest norm of the gradients
     recorded: bool = True  # on one GPU, replay forward and backward as CUDA graphs
-
-    @classmethod
-    def of(cls, run) -> "Settings":
-        """The settings among the fields of a run; those it does not have are as they are by default."""
-        return cls(**{f.name: getattr(run, f.name) for f in fields(cls) if hasattr(run, f.name)})
 
 
 class BatchLoss(nn.Module):
@@ -108,23 +103,18 @@ class Trainer:
         with torch.cuda.device(self.device):
             inputs = tuple(tensor.clone() for tensor in tensors)
             torch.cuda.make_graphed_callables(self.batch_loss, inputs, allow_unused_input=True)
-        for (
-            buffer,
-            before,
-        ) in buffers:  # the recording runs the model, which moves batch norm's statistics
+        for buffer, before in buffers:  # the recording has run the model, which moved their statistics
             buffer.copy_(before)
         self.unrecorded = False
 
     def state(self) -> dict:
         """All that the next step depends on."""
-        parts = {"model": self.model, "optimiser": self.optimiser, "schedule": self.schedule}
-        states = {name: part.state_dict() for name, part in parts.items()}
+        states = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
         return states | {"torch_rng": torch.get_rng_state()}
 
     def restore(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name in ("model", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
         torch.set_rng_state(state["torch_rng"].cpu())
 
 
@@ -143,17 +133,6 @@ def validation(loss: Loss, batch: Batch) -> Callable[[nn.Module], float]:
     return validate
 
 
-@dataclass
-class Progress:
-    """How far a training is; all of it is in the checkpoint."""
-
-    loss_sum: Tensor  # since the last row of the history
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
-
-
 def fit(
     trainer: Trainer,
     draw: Callable[[int], Batch],
@@ -170,54 +149,46 @@ def fit(
     Goes on from the checkpoint in `folder` if there is one, and writes one every `checkpoint_s` seconds.
     At `deadline` (time.monotonic) it writes a checkpoint and returns None: the same call goes on later.
     """
-    settings, done = trainer.settings, Progress(torch.zeros((), device=trainer.device))
+    settings, loss_sum = trainer.settings, torch.zeros((), device=trainer.device)
+    step, images, seconds, history = 0, 0, 0.0, []
     if (saved := checkpoint.load(folder, trainer.device)) is not None:
-        trainer.restore(saved.pop("trainer"))
-        done = Progress(**saved)
-    begun_s = time.monotonic() - done.seconds
+        trainer.restore(saved["trainer"])
+        loss_sum, step, images, seconds, history = (saved[name] for name in PROGRESS)
+    begun_s = time.monotonic() - seconds
     saved_s = shown_s = time.monotonic()
-    bar = tqdm(total=settings.steps, initial=done.step, desc=label, unit="step", disable=not progress)
+    bar = tqdm(total=settings.steps, initial=step, desc=label, unit="step", disable=not progress)
     with bar, matmul_precision(settings.precision):
-        while done.step < settings.steps:
-            batch = draw(done.step)
+        while step < settings.steps:
+            batch = draw(step)
             loss = trainer.step(batch)
-            done.step, done.images = done.step + 1, done.images + len(batch.clean)
-            done.loss_sum += loss
-            now = time.monotonic()
-            done.seconds = now - begun_s
-            last = done.step == settings.steps
-            if last or done.step % settings.epoch_steps == 0:
-                _end_epoch(trainer, validate, done)
+            loss_sum += loss
+            step, images, now = step + 1, images + len(batch.clean), time.monotonic()
+            seconds, last = now - begun_s, step == settings.steps
+            speed = images / max(seconds, 1e-9)
+            if last or step % settings.epoch_steps == 0:
+                steps = step - (history[-1]["step"] if history else 0)
+                row = {"step": step, "loss": parallel.mean(loss_sum).item() / steps}
+                row |= {"lr": trainer.optimiser.param_groups[0]["lr"]}
+                row |= {"validation_loss": validate(trainer.model)}
+                row |= {"images_per_s": round(speed, 1), "seconds": round(seconds, 1)}
+                history.append(row)
+                loss_sum = torch.zeros_like(loss_sum)
+                if settings.schedule == "plateau":
+                    trainer.schedule.step(row["validation_loss"])
             if last or now - shown_s > SHOWN_S:
-                speed = done.images / max(done.seconds, 1e-9)
                 bar.set_postfix_str(f"loss {loss.item():.4f}, {speed:.0f} images/s", False)
-                bar.update(done.step - bar.n)
+                bar.update(step - bar.n)
                 shown_s = now
             stop = deadline is not None and parallel.told(now > deadline)
             if not last and (stop or now - saved_s > checkpoint_s):
                 if parallel.is_first():
-                    checkpoint.save(folder, {"trainer": trainer.state(), **vars(done)})
+                    values = loss_sum, step, images, seconds, history
+                    state = dict(zip(PROGRESS, values)) | {"trainer": trainer.state()}
+                    checkpoint.save(folder, state)
                 saved_s = now
                 if stop:
                     return None
-    return done.history
-
-
-def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], float], done: Progress) -> None:
-    """A row of the history, where `loss` is the mean since the last row; the plateau schedule's step."""
-    steps = done.step - (done.history[-1]["step"] if done.history else 0)
-    row = {
-        "step": done.step,
-        "loss": parallel.mean(done.loss_sum).item() / steps,
-        "lr": trainer.optimiser.param_groups[0]["lr"],
-        "validation_loss": validate(trainer.model),
-        "images_per_s": round(done.images / max(done.seconds, 1e-9), 1),
-        "seconds": round(done.seconds, 1),
-    }
-    done.history.append(row)
-    done.loss_sum = torch.zeros_like(done.loss_sum)
-    if trainer.settings.schedule == "plateau":
-        trainer.schedule.step(row["validation_loss"])
+    return history
 
 
 @contextmanager

@@ -34,8 +34,7 @@ def joint_loss(
     ce_weight: float = CE_WEIGHT,
     ssim_weight: float = 0.0,
 ) -> Tensor:
-    """ce_weight * cross entropy + (1 - ce_weight) * denoising loss (Section 3.3; Eq. 1 with ssim_weight
-    0.2).
+    """ce_weight * cross entropy + (1 - ce_weight) * denoising loss (Section 3.3; Eq. 1 with SSIM).
 
     logits (..., classes) and labels (...) of any leading shape.
     """

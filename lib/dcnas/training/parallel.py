@@ -1,7 +1,7 @@
 """One training on several GPUs: processes that `torchrun` starts, each with its share of every batch.
 
 Without torchrun every function here is that of a single process. Batch norm sees the share of its own
-process, as is usual; the first process alone writes files, evaluates, searches and measures.
+process; the first process alone writes files, evaluates, searches and measures.
 """
 
 import atexit
@@ -63,8 +63,7 @@ def mean(value: Tensor) -> Tensor:
 
 def told(value: bool) -> bool:
     """What the first process says; the others wait for it."""
-    if world() == 1:
-        return value
     box = [value]
-    dist.broadcast_object_list(box)
+    if world() > 1:
+        dist.broadcast_object_list(box)
     return box[0]

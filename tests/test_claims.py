@@ -89,10 +89,8 @@ def test_two_one_sided_tests_have_the_interval_of_90_percent():
 def test_each_claim_has_one_primary_comparison_that_can_be_made():
     rows = asked()
     assert rows.groupby("claim")["primary"].agg(lambda p: (p == "yes").sum()).eq(1).all()
-    assert (
-        list(dict.fromkeys(rows["claim"])) == list(claims.paper_claims().index)
-        and rows["claim"].nunique() == 27
-    )
+    assert list(dict.fromkeys(rows["claim"])) == list(claims.paper_claims().index)
+    assert rows["claim"].nunique() == 27
     primary = rows[rows["primary"] == "yes"]
     assert primary["ask"].str.fullmatch(r"[<>] [\d.]+|equal within [\d.]+").all()
     assert (primary["paper"] + primary["effect"]).ne("").all()  # the paper's effect
@@ -107,13 +105,11 @@ def published():
 
 def test_every_row_can_be_compared_as_published(published):
     missing = len(asked()) - len(published)
-    assert missing <= 4 and all(
-        row["claim"] == "C11" or "equal" in row["comparison"] for row in published[:0]
-    )
+    assert missing <= 4
+    assert all(row["claim"] == "C11" or "equal" in row["comparison"] for row in published[:0])
     table = claims.ledger(published)
-    assert list(table.index) == list(claims.paper_claims().index) and set(table["verdict"]) <= set(
-        claims.WORDS
-    )
+    assert list(table.index) == list(claims.paper_claims().index)
+    assert set(table["verdict"]) <= set(claims.WORDS)
     assert (table["why"] != "").all()
     for row in published:
         if row["primary"] and judge(row)[0] == CONTRADICTED:
@@ -140,9 +136,8 @@ def test_the_paper_s_numbers():
         "C27": 0.8,
     }
     assert {claim: rows[claim]["paper"] for claim in expected} == pytest.approx(expected)
-    assert rows["C01"]["budget_pct"] == pytest.approx(100, rel=0.001) and rows["C12"][
-        "budget_pct"
-    ] == pytest.approx(0.53, abs=0.01)
+    assert rows["C01"]["budget_pct"] == pytest.approx(100, rel=0.001)
+    assert rows["C12"]["budget_pct"] == pytest.approx(0.53, abs=0.01)
     assert rows["C17"]["paper"] == pytest.approx(0.57 / 0.04)
 
 

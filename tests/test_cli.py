@@ -148,16 +148,12 @@ def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
     Image.fromarray(np.full((70, 50, 3), 90, np.uint8)).save(folder / "deep" / "colour.jpg")
     (folder / "text.png").write_text("no picture")
     status, out, err = shipped("denoise", str(folder), str(tmp_path / "out"), "--sigma", "0.3")
-    assert (
-        status == 0
-        and "Left out: text.png is not a picture that can be read" in err
-        and "Wrote 2 pictures" in out
-    )
+    assert status == 0
+    assert "Left out: text.png is not a picture that can be read" in err
+    assert "Wrote 2 pictures" in out
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert (
-        set(rows["name"]) == {"grey.png", "deep/colour.jpg"}
-        and (rows["psnr"] > rows["noisy_psnr"]).all()
-    )
+    assert set(rows["name"]) == {"grey.png", "deep/colour.jpg"}
+    assert (rows["psnr"] > rows["noisy_psnr"]).all()
     assert Image.open(tmp_path / "out" / "deep" / "colour.jpg.png").size == (50, 70)
     status, out, err = shipped(
         "classify", str(folder / "grey.png"), "--out", str(tmp_path / "found.csv")
@@ -167,10 +163,8 @@ def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
 
 def test_the_shipped_networks_are_listed(shipped):
     status, out, err = shipped("weights")
-    assert (status, err) == (
-        0,
-        "",
-    ) and "dc-net-reduced-integrated: DC-Net Reduced Integrated, trained on" in out
+    assert (status, err) == (0, "")
+    assert "dc-net-reduced-integrated: DC-Net Reduced Integrated, trained on" in out
 
 
 @pytest.mark.parametrize(
@@ -199,19 +193,16 @@ def test_a_store_that_cannot_be_written(dcnas, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "file"))
     status, out, err = dcnas("run", "Conv-S", "--scale", "smoke")
-    assert (
-        (status, out) == (2, "")
-        and err.count("\n") == 1
-        and str(tmp_path / "file") in err
-        and "Traceback" not in err
-    )
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "file") in err
+    assert "Traceback" not in err
 
 
 def test_help_lists_the_commands(dcnas):
     status, out, err = dcnas("--help")
-    assert (status, err) == (0, "") and all(
-        f"│ {name} " in out or f"  {name} " in out for name in COMMANDS
-    )
+    assert (status, err) == (0, "")
+    assert all(f"│ {name} " in out or f"  {name} " in out for name in COMMANDS)
     for name in COMMANDS:
         status, out, err = dcnas(name, "--help")
         assert (status, err) == (0, "") and "Usage: " in out
@@ -221,9 +212,8 @@ def test_runs_lists_the_runs(dcnas):
     status, out, err = dcnas("runs", "--scale", "smoke", "--group", "table_3")
     lines = out.splitlines()
     assert (status, err) == (0, "") and len(lines) == 5
-    assert "DC-Net Reduced Integrated, seed 0, smoke" in out and lines[-1].startswith(
-        "0 of 4 complete here, 0 published. Groups: section2, "
-    )
+    assert "DC-Net Reduced Integrated, seed 0, smoke" in out
+    assert lines[-1].startswith("0 of 4 complete here, 0 published. Groups: section2, ")
 
 
 def test_without_a_label_run_is_the_queue(dcnas, monkeypatch):
@@ -279,10 +269,8 @@ def test_trainings_are_made_from_commits(dcnas, checkout):
             assert refused(dcnas(*command)).startswith("lib has changes that are not committed")
         assert len(started) == 1
         subprocess.run(["git", "-C", str(folder), "checkout", "-q", "lib"], check=True)
-    assert (
-        dcnas(*queue, "--changed-tree")[0] == dcnas("run", *queue[1:], "--changed-tree")[0] == 0
-        and len(started) == 3
-    )
+    assert dcnas(*queue, "--changed-tree")[0] == dcnas("run", *queue[1:], "--changed-tree")[0] == 0
+    assert len(started) == 3
     assert dcnas("queue", "--scale", "smoke")[0] == 0 and len(started) == 4  # tests, and `make study`
 
 
@@ -290,9 +278,9 @@ def test_without_git_trainings_go_on(dcnas, checkout):
     folder, started = checkout
     (folder / "lib" / "code.py").write_text("2\n")
     shutil.rmtree(folder / ".git")
-    assert (
-        dcnas("queue", "--scale", "laptop")[0] == 0 and len(started) == 1 and store.commit() == "unknown"
-    )
+    assert dcnas("queue", "--scale", "laptop")[0] == 0
+    assert len(started) == 1
+    assert store.commit() == "unknown"
 
 
 @pytest.mark.parametrize("scale", ["short", "laptop", "gpu", "paper"])
@@ -335,9 +323,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_as_a_module():
     ended = python("-m", "dcnas.cli", "runs", "--group", "tiny")
-    assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.startswith(
-        "dcnas: group is 'tiny'"
-    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("dcnas: group is 'tiny'")
 
 
 HEAVY = set("fvcore papermill ipywidgets matplotlib seaborn torchmetrics IPython jupyter".split())

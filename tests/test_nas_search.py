@@ -167,9 +167,8 @@ def test_elasticity_brings_the_argmax_to_the_target():
     assert searcher.latency_ms(searcher.argmax()) > searcher.settings.target_ms
     searcher.scale_elastically()
     found = searcher.latency_ms(searcher.argmax())
-    assert found <= searcher.settings.target_ms and found == pytest.approx(
-        searcher.settings.target_ms, rel=0.03
-    )
+    assert found <= searcher.settings.target_ms
+    assert found == pytest.approx(searcher.settings.target_ms, rel=0.03)
 
 
 # ---- whole searches
@@ -178,11 +177,8 @@ def test_elasticity_brings_the_argmax_to_the_target():
 def test_a_search_ends_with_an_architecture_within_the_target(tmp_path):
     found = search(tmp_path)
     assert predicted_ms(TABLE, found.architecture) <= MIDDLE
-    assert list(found.epochs["epoch"]) == [0, 1, 2] and list(found.epochs["alphas_trained"]) == [
-        False,
-        True,
-        True,
-    ]
+    assert list(found.epochs["epoch"]) == [0, 1, 2]
+    assert list(found.epochs["alphas_trained"]) == [False, True, True]
     assert found.alphas.groupby(["epoch", "place"])["probability"].sum().round(6).eq(1).all()
     assert len(found.alphas) == 3 * 18 * 4
     first = found.alphas[found.alphas["epoch"] == 0]["probability"]
@@ -426,9 +422,8 @@ def test_repair_where_a_little_width_costs_a_lot():
         {"a": predict},
         lambda found: {name: (measured(a), 0.0) for name, a in found.items()},
     )
-    assert (
-        abs(measured(repaired["a"]) / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100 and len(rows["a"]) <= 5
-    )
+    assert abs(measured(repaired["a"]) / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100
+    assert len(rows["a"]) <= 5
 
 
 # ---- the recorder

@@ -147,10 +147,8 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     convolution aside."""
     levels = encoder_levels(space)
     found, dropped = shares(levels), dropped_level(levels)
-    assert (
-        sum(found) == pytest.approx(1)
-        and sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
-    )
+    assert sum(found) == pytest.approx(1)
+    assert sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
     decoder, maps = Decoder(levels, "mb").eval(), [torch.rand(1, 3, 64, 64)]
     for level in levels:
         side = maps[-1].shape[-1] // level.ratio
@@ -231,16 +229,12 @@ def test_hidden_widths_are_multiples_of_the_step(tmp_path):
                 o.most_hidden(layer.in_channels),
             )
             low, high = wide.hidden_range(o)
-            assert (
-                low % 8 == high % 8 == 0
-                and 0 <= low - layer.hidden_range(o)[0] < 8
-                and 0 <= layer.hidden_range(o)[1] - high < 8
-            )
-            assert (
-                wide.stepped(o, 1) == low
-                and wide.stepped(o, 1e9) == high
-                and wide.stepped(o, low + 7) == low + 8
-            )
+            assert low % 8 == high % 8 == 0
+            assert 0 <= low - layer.hidden_range(o)[0] < 8
+            assert 0 <= layer.hidden_range(o)[1] - high < 8
+            assert wide.stepped(o, 1) == low
+            assert wide.stepped(o, 1e9) == high
+            assert wide.stepped(o, low + 7) == low + 8
     drawn = random_architecture(stepped, np.random.default_rng(0))
     assert {choice.hidden % 8 for choice in drawn.choices} == {0}
     path = save_architecture(drawn, tmp_path / "a.json")

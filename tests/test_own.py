@@ -112,18 +112,14 @@ def test_the_whole_way(way, tmp_path):
     status, text, _ = way("train", out, "--network", "DC-NAS", "--decoder", "mb")
     page, card = (out / "report.html").read_text(), json.loads((out / "weights.card.json").read_text())
     assert status == 0 and "accuracy" in text and "noisy_psnr" in text
-    assert (
-        "DC-NAS, decoder mb" in page
-        and f"{card['parameters']:,}" in page
-        and "Not trained yet" not in page
-    )
-    assert (
-        "neither predicted nor measured" in page
-        and f"Searched: C-NAS for {record.target_ms:g} ms" in page
-    )
-    assert (
-        page.count("data:image/png;base64,") == 4 and "<script" not in page and 'src="http' not in page
-    )
+    assert "DC-NAS, decoder mb" in page
+    assert f"{card['parameters']:,}" in page
+    assert "Not trained yet" not in page
+    assert "neither predicted nor measured" in page
+    assert f"Searched: C-NAS for {record.target_ms:g} ms" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "<script" not in page
+    assert 'src="http' not in page
     row = pd.read_csv(out / "metrics.csv").iloc[3]
     assert f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})" in page
     assert "import pandas" not in page  # no code
@@ -134,16 +130,13 @@ def test_weights_card_and_metrics_belong_together(way, tmp_path):
     assert way("search", "--out", out)[0] == 0
     record, metrics = own.read_record(out), pd.read_csv(out / "metrics.csv")
     card = json.loads((out / "weights.card.json").read_text())
-    assert (
-        record.conditions.device
-        and record.flops == card["flops"]
-        and record.parameters == card["parameters"]
-    )
+    assert record.conditions.device
+    assert record.flops == card["flops"]
+    assert record.parameters == card["parameters"]
     # the run's own
     assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)
-    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all() and (
-        metrics["accuracy"] <= metrics["accuracy_high"]
-    ).all()
+    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all()
+    assert (metrics["accuracy"] <= metrics["accuracy_high"]).all()
     assert np.isinf(metrics["noisy_psnr"][0]) and metrics["noisy_psnr"][1:].is_monotonic_decreasing
     model = build_network("C-NAS", load_architecture(out / "architecture.json"))
     model.load_state_dict(load_file(out / "weights.safetensors"))
@@ -192,10 +185,8 @@ def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
         assert way("evaluate", out, "--data", tmp_path / place / "test")[0] == 0
     files = sorted(out.glob("metrics-test-*.csv"))
     assert len(files) == 2 and files[0].read_bytes() != files[1].read_bytes()
-    assert (
-        pd.read_csv(files[0])["images"].tolist() == [6] * 11
-        and pd.read_csv(out / "metrics.csv")["images"][0] < 6
-    )
+    assert pd.read_csv(files[0])["images"].tolist() == [6] * 11
+    assert pd.read_csv(out / "metrics.csv")["images"][0] < 6
     (tmp_path / "x" / "test" / "dark").rename(tmp_path / "x" / "test" / "dim")
     status, _, err = way("evaluate", out, "--data", tmp_path / "x" / "test")
     assert status == 2 and "has the classes bright, dim, but the network knows bright, dark" in err
@@ -234,12 +225,10 @@ def test_bad_input_is_one_sentence_and_writes_nothing(way, tmp_path):
         if prepare is not None:
             prepare()
         status, text, err = way(*arguments)
-        assert (
-            (status, text) == (2, "")
-            and err.startswith("dcnas: ")
-            and err.count("\n") == 1
-            and says in err
-        )
+        assert (status, text) == (2, "")
+        assert err.startswith("dcnas: ")
+        assert err.count("\n") == 1
+        assert says in err
         assert not out.exists()
     own_table(tmp_path)
     out.write_text("mine")
@@ -273,9 +262,8 @@ def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
     out = tmp_path / "stepped"
     assert way("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
     found = load_architecture(out / "architecture.json")
-    assert found.space.width_step == 8 and {choice.hidden % 8 for choice in found.choices if choice} == {
-        0
-    }
+    assert found.space.width_step == 8
+    assert {choice.hidden % 8 for choice in found.choices if choice} == {0}
     assert own.read_record(out).conditions.runtime == "onnxruntime"
     status, _, error = way("search", "--out", out, "--train-steps", 0)
     assert status == 2 and "stepped holds another search" in error

@@ -170,10 +170,8 @@ def test_targets(small):
     assert target_ms(both) - target_ms(one) == pytest.approx(
         obtain_table("smoke").part_ms("decoder conv"), abs=0.011
     )
-    assert (
-        target_ms(Derivation(both, target="M")) == target_ms(one)
-        and target_ms(a_search(target=5.25)) == 5.25
-    )
+    assert target_ms(Derivation(both, target="M")) == target_ms(one)
+    assert target_ms(a_search(target=5.25)) == 5.25
     for seed in (0, 1):
         chance = Derivation(one, random_seed=seed, rounds=1)
         obtain(chance, progress=False)
@@ -200,9 +198,8 @@ def test_a_derivation_measures_and_repairs(small, network, slowdown):
     assert load_architecture(folder_of(source) / "architecture.json") == before
     end = records.derivation_row(found)
     assert len(small.measured) == len(rows) + 1  # the network is measured anew
-    assert end["repairs"] == len(rows) - 1 and end["measured_ms"] == pytest.approx(
-        rows["measured_ms"].iloc[-1]
-    )
+    assert end["repairs"] == len(rows) - 1
+    assert end["measured_ms"] == pytest.approx(rows["measured_ms"].iloc[-1])
 
 
 def test_derivations_are_measured_side_by_side(small):
@@ -210,9 +207,8 @@ def test_derivations_are_measured_side_by_side(small):
     obtain(source, progress=False)
     both = [Derivation(source, rounds=1), Derivation(source, random_seed=0, rounds=1)]
     derive([*both, both[0]], progress=False)
-    assert all(map(is_complete, both)) and all(
-        len(names) == 2 + derivation.REFERENCES for names in small.measured
-    )
+    assert all(map(is_complete, both))
+    assert all(len(names) == 2 + derivation.REFERENCES for names in small.measured)
     count = len(small.measured)
     derive(both, progress=False)  # complete: nothing is measured again
     assert len(small.measured) == count
@@ -319,9 +315,8 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     path = latencies.measure_section4("laptop")
     assert latencies.measure_section4("laptop") == path and len(small.measured) == 1
     rows = latencies.section_4("laptop").set_index("label")
-    assert (
-        set(rows.index) == {"DC-NAS S", "UNet Reduced"} and rows.loc["UNet Reduced", "median_ms"] == 14
-    )
+    assert set(rows.index) == {"DC-NAS S", "UNet Reduced"}
+    assert rows.loc["UNet Reduced", "median_ms"] == 14
     path.write_text(pd.read_csv(path).assign(device="another one").to_csv(index=False))
     latencies.measure_section4("laptop")  # nothing of another device may stay beside it
     assert len(small.measured) == 2 and set(latencies.section_4("laptop")["device"]) != {"another one"}

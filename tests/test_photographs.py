@@ -172,9 +172,8 @@ def test_cifar10_becomes_a_folder_of_its_pixels(monkeypatch):
 
     monkeypatch.setattr(sets, "CIFAR10", Cifar)
     data = load_images("cifar10", 32, progress=False)
-    assert data.rows["test"].tolist() == list(range(30, 40)) and data.labels.tolist() == [
-        n % 2 for n in range(40)
-    ]
+    assert data.rows["test"].tolist() == list(range(30, 40))
+    assert data.labels.tolist() == [n % 2 for n in range(40)]
     found = photographs("cifar10")
     assert all(
         np.array_equal(Image.open(file.path), image)

@@ -65,9 +65,8 @@ def test_a_phone_photo_is_upright():
 
 def test_a_large_picture_is_scaled_with_a_note():
     found = read_picture(file(Image.new("RGB", (300, 200))), most_side=100)
-    assert found.image.shape == (3, 67, 100) and found.notes == (
-        "It is scaled from 300 x 200 to 100 x 67 pixels.",
-    )
+    assert found.image.shape == (3, 67, 100)
+    assert found.notes == ("It is scaled from 300 x 200 to 100 x 67 pixels.",)
 
 
 JPEG = file(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
@@ -143,10 +142,8 @@ def test_every_pass_has_a_size_that_networks_take():
     in_tiles(
         lambda x: seen.append(x.shape) or x, torch.rand(1, 1, 333, 77), tile=128, overlap=32, batch=2
     )
-    assert (
-        all(shape[-1] % pictures.STRIDE == 0 and shape[-2] % pictures.STRIDE == 0 for shape in seen)
-        and len(seen) > 1
-    )
+    assert all(shape[-1] % pictures.STRIDE == 0 and shape[-2] % pictures.STRIDE == 0 for shape in seen)
+    assert len(seen) > 1
 
 
 def test_tiles_of_a_local_network_equal_the_whole():

@@ -33,9 +33,8 @@ def equal(a, b) -> None:
 
 def test_networks_fit_the_target_and_differ(tmp_path):
     found = run(tmp_path)
-    assert (found.epochs["argmax_ms"] <= MIDDLE).all() and (
-        found.epochs["argmax_ms"] > 0.9 * MIDDLE
-    ).all()
+    assert (found.epochs["argmax_ms"] <= MIDDLE).all()
+    assert (found.epochs["argmax_ms"] > 0.9 * MIDDLE).all()
     assert (
         predicted_ms(TABLE, found.architecture)
         == found.epochs["argmax_ms"][found.epochs["accuracy"].idxmax()]
@@ -64,9 +63,8 @@ def test_after_a_deadline_and_a_kill_it_ends_with_the_same(tmp_path):
 
     with patch.object(Trainer, "step", dies), pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b")
-    assert (tmp_path / "b" / "network-0" / "row.json").exists() and not (
-        tmp_path / "b" / "network-1" / "row.json"
-    ).exists()
+    assert (tmp_path / "b" / "network-0" / "row.json").exists()
+    assert not (tmp_path / "b" / "network-1" / "row.json").exists()
     with patch.object(Trainer, "step", lambda self, batch: calls.append(2) or real(self, batch)):
         equal(run(tmp_path / "b"), undisturbed)
     assert calls.count(2) <= 6  # what was finished is not trained again

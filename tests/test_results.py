@@ -60,9 +60,8 @@ def test_a_statistic_sees_the_means_of_all_draws():
     statistic = bootstrap(
         {0: IMAGES, 1: IMAGES}, lambda means: shapes.append(means.shape) or means.max(1)
     )
-    assert sorted(shapes) == [(2, 11), (2, 11, DRAWS)] and statistic.mean == pytest.approx(
-        IMAGES.mean(1).max()
-    )
+    assert sorted(shapes) == [(2, 11), (2, 11, DRAWS)]
+    assert statistic.mean == pytest.approx(IMAGES.mean(1).max())
 
 
 def test_equal_scores_share_their_ranks():
@@ -83,13 +82,10 @@ def test_latencies_beside_the_papers(tmp_path, monkeypatch):
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "section3-board.csv", index=False)
     table = beside_the_paper(theirs, "Conv-L")
-    assert table["batch 32 (ms)"].tolist()[:2] == [3.2, 4.8] and table["batch 1 (ms)"].tolist()[:2] == [
-        0.1,
-        0.15,
-    ]
-    assert (
-        table["batch 32 (relative)"].tolist()[:2] == [1, 1.5] and table["batch 32 (ms)"].isna()["MB1-S"]
-    )
+    assert table["batch 32 (ms)"].tolist()[:2] == [3.2, 4.8]
+    assert table["batch 1 (ms)"].tolist()[:2] == [0.1, 0.15]
+    assert table["batch 32 (relative)"].tolist()[:2] == [1, 1.5]
+    assert table["batch 32 (ms)"].isna()["MB1-S"]
     assert table["paper, batch 32 (relative)"].tolist() == [1, 1.14, 0.89]
     assert table["device"].tolist()[:2] == ["a board"] * 2
 

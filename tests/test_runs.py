@@ -143,10 +143,8 @@ def test_the_record_of_a_run(task):
     assert names == RECORD | ({"samples.safetensors"} if task != "classify" else set())
     assert json.loads((folder_of(run) / "run.json").read_text())["run"]["label"] == "tiny"
     record = json.loads((folder_of(run) / "provenance.json").read_text())
-    assert (
-        record["parameters"] == sum(p.numel() for p in load_model(run).parameters())
-        and record["train_s"] >= 0
-    )
+    assert record["parameters"] == sum(p.numel() for p in load_model(run).parameters())
+    assert record["train_s"] >= 0
     torch.manual_seed(run.seed)
     fresh, trained = (
         runs.network_of(run).state_dict(),
@@ -238,10 +236,8 @@ def test_same_seed_same_bits_and_other_seed_other_bits(tmp_path, undisturbed):
 
 def test_an_epoch_takes_every_image_once():
     rows = torch.cat([batch_rows(3, step, 5, 20) for step in range(8)])
-    assert (
-        sorted(rows[:20].tolist()) == sorted(rows[20:].tolist()) == [*range(20)]
-        and rows[:20].tolist() != rows[20:].tolist()
-    )
+    assert sorted(rows[:20].tolist()) == sorted(rows[20:].tolist()) == [*range(20)]
+    assert rows[:20].tolist() != rows[20:].tolist()
     over = torch.cat([batch_rows(3, step, 6, 20) for step in range(10)])  # a batch may span two epochs
     assert torch.equal(over[:20], rows[:20]) and len(over) == 60
 
@@ -249,9 +245,8 @@ def test_an_epoch_takes_every_image_once():
 def test_batches_depend_on_seed_and_step_alone():
     draw, _ = Digits(SHORT, CPU).draws()
     first, again, other = draw(5), Digits(SHORT, CPU).draws()[0](5), draw(6)
-    assert all(torch.equal(a, b) for a, b in zip(first, again)) and not torch.equal(
-        first.noisy, other.noisy
-    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not torch.equal(first.noisy, other.noisy)
     assert first.clean.shape == (4, 1, 96, 96) and first.boxes.shape == (4, 2, 4)
     assert 0 <= first.clean.min() <= first.clean.max() <= 1
 
@@ -265,11 +260,9 @@ def test_squares():
     assert (patches == batch.clean[0, 0]).flatten(1).all(1).any()  # a part of the very image
     # both digits of each image, as images of their own
     digit = Digits(QUICK["classify"], CPU).draws()[0](0)
-    assert (
-        digit.clean.shape == (8, 1, 32, 32)
-        and digit.labels.shape == (8, 1)
-        and digit.boxes.tolist()[0] == [[0, 0, 32, 32]]
-    )
+    assert digit.clean.shape == (8, 1, 32, 32)
+    assert digit.labels.shape == (8, 1)
+    assert digit.boxes.tolist()[0] == [[0, 0, 32, 32]]
 
 
 @pytest.mark.parametrize(
@@ -414,9 +407,8 @@ def test_each_process_has_its_share_of_a_batch(monkeypatch):
     for rank in range(2):
         monkeypatch.setattr(parallel.dist, "get_rank", lambda rank=rank: rank)
         shares.append(parallel.share(batch))
-    assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]] and shares[
-        1
-    ].labels.tolist() == [21, 23, 25]
+    assert [part.clean.tolist() for part in shares] == [[0, 2, 4], [1, 3, 5]]
+    assert shares[1].labels.tolist() == [21, 23, 25]
     assert shares[0].boxes is None
 
 

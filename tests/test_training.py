@@ -396,9 +396,8 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tmp_path, {"step": 3})
-    assert checkpoint.load(tmp_path)["step"] == 2 and [p.name for p in tmp_path.iterdir()] == [
-        checkpoint.NAME
-    ]
+    assert checkpoint.load(tmp_path)["step"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
     checkpoint.remove(tmp_path)
     assert checkpoint.load(tmp_path) is None
 

@@ -1,10 +1,14 @@
-"""A made-up look-up table, as measuring one would take longer than the tests, and made-up architectures
-and pictures.
+"""A made-up look-up table, as measuring one would take longer than the tests, made-up architectures and
+pictures, and interruptions.
 """
 
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -59,12 +63,32 @@ def grains(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
+def noisy_picture(path: Path, level: int, seed: int = 0, size: tuple[int, int] = (64, 64)) -> Path:
+    """A grainy colour picture of that brightness (0 to 255) and (height, width)."""
+    rng = np.random.default_rng([level, seed])
+    pixels = np.clip(level + rng.integers(-30, 30, (*size, 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
 def two_classes(folder: Path) -> Path:
     """Twelve grainy pictures of each of two classes, dark and bright."""
-    rng = np.random.default_rng(0)
     for name, level in (("dark", 40), ("bright", 200)):
-        (folder / name).mkdir(parents=True)
         for n in range(12):
-            pixels = np.clip(level + rng.integers(-30, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{n}.png")
+            noisy_picture(folder / name / f"{n}.png", level, n)
     return folder
+
+
+@contextmanager
+def interrupted(owner: type, method: str, call: int):
+    """Ctrl-C at the `call`-th call of a method, from 1."""
+    real, calls = getattr(owner, method), count(1)
+
+    def dies(*arguments, **options):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with patch.object(owner, method, dies), pytest.raises(KeyboardInterrupt):
+        yield

@@ -128,16 +128,10 @@ def lab(tmp_path_factory):
         path = place / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    options = [
-        "--ip=127.0.0.1",
-        "--allow-root",
-        "--IdentityProvider.token=",
-        "--LabApp.expose_app_in_browser=True",
-    ]
-    options += [f"--ServerApp.root_dir={place}", "--ServerApp.disable_check_xsrf=True"]
-    folders = {
-        f"JUPYTERLAB_{name.upper()}_DIR": str(place / name) for name in ("settings", "workspaces")
-    }
+    options = ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
+    options += ["--LabApp.expose_app_in_browser=True", "--ServerApp.disable_check_xsrf=True"]
+    options.append(f"--ServerApp.root_dir={place}")
+    folders = {f"JUPYTERLAB_{n.upper()}_DIR": str(place / n) for n in ("settings", "workspaces")}
     with served(["jupyterlab", *options], place, "/api/status", **folders) as url:
         yield url
 

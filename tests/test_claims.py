@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
@@ -23,12 +24,13 @@ from dcnas.study.claims import (
     narrow,
 )
 from dcnas.study.comparisons import Evidence, asked, compared
-from dcnas.study.results import Results, results
+from dcnas.study.results import results
 from dcnas.study.stats import (
     Interval,
     bootstrap,
     bootstrap_of_means,
     contrast,
+    means,
     of_few,
     of_median,
     ratio_of_spreads,
@@ -36,16 +38,10 @@ from dcnas.study.stats import (
 )
 from dcnas.study.tables import paper
 
-PLAIN = dict(
-    claim="C01",
-    primary=True,
-    comparison="a - b",
-    ask="> 0",
-    paper=1.0,
-    seeds=3,
-    budget_pct=50.0,
-    failed=None,
-)
+PLAIN = dict(claim="C01", primary=True, comparison="a - b", ask="> 0", paper=1.0, seeds=3)
+PLAIN |= dict(budget_pct=50.0, failed=None)
+REDUCED = [f"DC-Net Reduced {joining.capitalize()}" for joining in JOINING]
+MEAN_GAP = "reduced: Integrated minus Sequential in dB, mean over eleven"
 
 
 @pytest.mark.parametrize(
@@ -78,23 +74,17 @@ def test_each_word(effect, change, word):
 
 def test_two_one_sided_tests_have_the_interval_of_90_percent():
     values = np.array([0.1, 0.3, 0.5, 0.2])
-    narrower = narrow(of_few(values), len(values))
-    from scipy import stats
-
-    assert narrower.high == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(0.9).high)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9).high
+    assert narrow(of_few(values), len(values)).high == pytest.approx(expected)
 
 
 # ---- what is asked
 
 
 def test_each_claim_has_one_primary_comparison_that_can_be_made():
-    rows = asked()
-    assert rows.groupby("claim")["primary"].agg(lambda p: (p == "yes").sum()).eq(1).all()
-    assert (
-        list(dict.fromkeys(rows["claim"])) == list(paper("claims", "id").index)
-        and rows["claim"].nunique() == 27
-    )
+    rows, names = asked(), list(paper("claims", "id").index)
     primary = rows[rows["primary"] == "yes"]
+    assert list(dict.fromkeys(rows["claim"])) == list(primary["claim"]) == names and len(names) == 27
     assert primary["ask"].str.fullmatch(r"[<>] [\d.]+|equal within [\d.]+").all()
     assert primary["paper"].ne("").all()  # the paper's effect
     checks = {text.split(" ")[0] for text in primary["instrument"] for text in text.split(" ; ") if text}
@@ -106,96 +96,60 @@ def published():
     return claims.comparisons()
 
 
-def test_every_row_can_be_compared_as_published(published):
-    missing = len(asked()) - len(published)
-    assert missing <= 4 and all(
-        row["claim"] == "C11" or "equal" in row["comparison"] for row in published[:0]
-    )
-    table = claims.ledger(published)
-    assert list(table.index) == list(paper("claims", "id").index) and set(table["verdict"]) <= set(
-        claims.WORDS
-    )
-    assert (table["why"] != "").all()
-    for row in published:
-        if row["primary"] and judge(row)[0] == CONTRADICTED:
-            assert row["budget_pct"] is None or row["budget_pct"] >= 10
-
-
-def test_the_tables_are_those_that_were_published(published):
+def test_the_verdicts_of_the_published_results_are_those_of_the_stored_table(published):
     """README, book and notebook 05 take the words from this file."""
+    table = claims.ledger(published)
+    assert len(asked()) - len(published) <= 4
+    assert set(table["verdict"]) <= set(claims.WORDS) and (table["why"] != "").all()
     stored = pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")
-    assert claims.ledger(published)["verdict"].to_dict() == stored["verdict"].to_dict()
+    assert table["verdict"].to_dict() == stored["verdict"].to_dict()
 
 
-def test_the_paper_s_numbers():
-    rows = {row["claim"]: row for row in compared() if row["primary"]}
-    expected = {
-        "C01": 0.9,
-        "C02": -7.0,
-        "C03": 0.048,
-        "C12": 5.2,
-        "C14": 0.42,
-        "C16": 2.1,
-        "C21": 1.0,
-        "C23": 0.5,
-        "C27": 0.8,
-    }
+def test_the_paper_s_numbers(published):
+    rows = {row["claim"]: row for row in published if row["primary"]}
+    expected = dict(C01=0.9, C02=-7.0, C03=0.048, C12=5.2, C14=0.42, C16=2.1, C21=1.0, C23=0.5, C27=0.8)
     assert {claim: rows[claim]["paper"] for claim in expected} == pytest.approx(expected)
-    assert rows["C01"]["budget_pct"] == pytest.approx(100, rel=0.001) and rows["C12"][
-        "budget_pct"
-    ] == pytest.approx(0.53, abs=0.01)
     assert rows["C17"]["paper"] == pytest.approx(0.57 / 0.04)
+    budgets = {claim: rows[claim]["budget_pct"] for claim in ("C01", "C12")}
+    assert budgets == pytest.approx(dict(C01=100, C12=0.53), rel=0.02)
+
+
+def effect_of_c12(**options):
+    return next(row for row in compared(["C12"], **options) if row["comparison"].startswith(MEAN_GAP))
 
 
 def test_a_comparison_is_of_seeds_that_all_share_and_of_the_same_images():
-    nets = results("table_3", "published")
-    scores = nets.scores("psnr")
-    names = [f"DC-Net Reduced {joining.capitalize()}" for joining in JOINING]
-    means = [np.mean([scores[name, seed].astype(float).mean() for seed in range(3)]) for name in names]
-    evidence = Evidence()
-    start = "reduced: Integrated minus Sequential in dB, mean over eleven"
-    row = next(r for r in compared(["C12"], evidence) if r["comparison"].startswith(start))
-    assert row["effect"].mean == pytest.approx(means[0] - means[1]) and row["seeds"] == 3
+    scores = results("table_3", "published").scores("psnr")
     each = [
-        scores[names[0], s].astype(float).mean() - scores[names[1], s].astype(float).mean()
+        np.mean(scores[REDUCED[0], s], dtype=float) - np.mean(scores[REDUCED[1], s], dtype=float)
         for s in range(3)
     ]
-    assert row["effect"] == pytest.approx(of_few(each))
-
-
-def test_instruments_name_what_fails_with_its_number():
-    row = dict(precondition="", instrument="supernet noisy M", group="table_5")
-    assert "where the largest class has 41.8%" in instruments.failed_check(row, Evidence())
-    row = dict(precondition="DC-NAS S - DC-Net_tail b=16", instrument="", group="table_5")
-    assert instruments.failed_check(row, Evidence()).startswith("latencies differ by")
-    assert (
-        instruments.failed_check(dict(precondition="", instrument="", group="table_3"), Evidence())
-        is None
-    )
+    row = effect_of_c12()
+    assert row["effect"] == pytest.approx(of_few(each)) and row["seeds"] == 3
 
 
 def test_other_networks_can_stand_in_their_place():
-    """Clipped twins: the two reduced DC-Nets with each other's scores give the opposite sign."""
-    nets = results("table_3", "published")
-    names = [f"DC-Net Reduced {joining.capitalize()}" for joining in JOINING]
-    swap = dict(zip(names, names[::-1]))
-
-    def exchanged(rows):
-        return rows.assign(label=rows["label"].replace(swap))
-
-    sides = (compared(["C12"], Evidence(select=select)) for select in (lambda rows: rows, exchanged))
-    plain, other = ({row["comparison"]: row["effect"].mean for row in side} for side in sides)
-    one = next(
-        text
-        for text in plain
-        if text.startswith("reduced: Integrated minus Sequential in dB, mean over eleven")
-    )
-    assert other[one] == pytest.approx(-plain[one]) and isinstance(nets, Results)
-    twins = pd.DataFrame(
-        [["a, clipped", "laptop"], ["b, clipped", "paper"], ["a", "laptop"]], columns=["label", "scale"]
-    )
+    """Each other's scores give the opposite sign; clipped twins stand for their plain networks."""
+    swap = dict(zip(REDUCED, REDUCED[::-1]))
+    exchanged = lambda rows: rows.assign(label=rows["label"].replace(swap))  # noqa: E731
+    other = effect_of_c12(evidence=Evidence(select=exchanged))
+    assert other["effect"].mean == pytest.approx(-effect_of_c12()["effect"].mean)
+    twins = [["a, clipped", "laptop"], ["b, clipped", "paper"], ["a", "laptop"]]
+    twins = pd.DataFrame(twins, columns=["label", "scale"])
     rows = pd.DataFrame({"label": ["a", "b"], "scale": "laptop"})
     assert claims.twins_of(rows, twins).to_numpy().tolist() == [["a", "laptop"]]
+
+
+@pytest.mark.parametrize(
+    ("precondition", "instrument", "says"),
+    [
+        ("", "supernet noisy M", "where the largest class has 41.8%"),
+        ("DC-NAS S - DC-Net_tail b=equal", "", "latencies differ by"),
+    ],
+)
+def test_instruments_name_what_fails_with_its_number(precondition, instrument, says):
+    row = dict(precondition=precondition, instrument=instrument, group="table_5")
+    assert says in instruments.failed_check(row, Evidence())
 
 
 # ---- assumptions
@@ -216,27 +170,17 @@ def test_without_zero_a_mean_over_eleven_levels_is_that_over_ten():
 
 def test_sixteen_combinations_are_stored():
     stored = pd.read_csv(figures_dir() / "section_5_assumptions.csv", index_col=0)
-    assert len(stored) == 16 and set(paper("claims", "id").index) <= set(stored)
-    plain = stored[(~stored[["without_zero", "pooled", "clipped", "images"]]).all(axis=1)].iloc[0]
-    assert (
-        plain["C02"]
-        == pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")["verdict"]["C02"]
-    )
+    assert len(stored) == 16
+    plain = stored[~stored[["without_zero", "pooled", "clipped", "images"]].any(axis=1)].iloc[0]
+    ledger = pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")
+    assert plain[ledger.index].to_dict() == ledger["verdict"].to_dict()
 
 
 def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():
-    odd = paper("inconsistencies", "where")
-    text = odd.apply(lambda row: " ".join([row.name, *row]), axis=1)
-    for words in (
-        ("350 K", "305 K"),
-        ("Section 4.3, Exp 2", "Table 5"),
-        ("without waiting", "not named"),
-    ):
-        assert any(all(word in line for word in words) for line in text), words
-    assert all(
-        any(path.name.startswith(start) for path in notebooks_dir().glob("*.ipynb"))
-        for start in odd["shown in"]
-    )
+    odd = claims.inconsistencies()
+    lines = [" ".join([row.name, *row]) for _, row in odd.iterrows()]
+    assert any("350 K" in line and "305 K" in line for line in lines)
+    assert all(list(notebooks_dir().glob(f"{start}*.ipynb")) for start in odd["shown in"])
 
 
 # ---- statistics, against scipy and by simulation
@@ -244,22 +188,32 @@ def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them
 
 def test_the_bootstrap_resamples_seeds_and_images():
     images = np.random.default_rng(0).normal(20, 3, (11, 30))
-    alone = contrast({("a", 0): images}, {"a": 1.0}, [0.4])[0]
-    apart = contrast({("a", 0): images, ("a", 1): images + 10}, {"a": 1.0}, [0.4])[0]
+    alone = means({("a", 0): images}, ["a"], [0.4])["a"]
+    apart = means({("a", 0): images, ("a", 1): images + 10}, ["a"], [0.4])["a"]
     assert alone.mean == pytest.approx(images[4].mean()) and alone.low < alone.mean < alone.high
     assert apart.high - apart.low > 9 > alone.high - alone.low
-    # no shared seed
-    assert contrast({("a", 0): images, ("b", 1): images}, {"a": 1.0, "b": -1.0}) is None
+
+
+def test_a_contrast_pairs_images_and_shared_seeds():
+    """What the images have in common is far larger than what tells a from b; b has fewer images."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(20, 3, (11, 30))
+    scores = {("a", seed): images + 1 + 0.1 * rng.normal(size=(11, 30)) for seed in (0, 1)}
+    scores |= {("b", seed): images[:, :25] + 0.1 * rng.normal(size=(11, 25)) for seed in (1, 2)}
+    effect, seeds = contrast(scores | {("c", 7): images}, {"a": 1.0, "b": -1.0})
+    assert seeds == 1
+    assert effect.mean == pytest.approx((scores["a", 1][:, :25] - scores["b", 1]).mean())
+    assert 0.9 < effect.low < effect.mean < effect.high < 1.1
+    assert contrast(scores, {"a": 1.0, "c": -1.0}) is None  # no shared seed
 
 
 def test_rank_correlations():
-    means = np.arange(4.0)[:, None]
-    assert spearman(means, means) == 1 and spearman(means, means[::-1]) == -1
-    assert spearman(np.array([[1.0], [1.0], [2.0]]), np.array([[1.0], [2.0], [3.0]])) == pytest.approx(
-        0.75**0.5
-    )
+    order = np.arange(4.0)[:, None]
+    assert spearman(order, order) == 1 and spearman(order, order[::-1]) == -1
+    tied, plain = np.array([[1.0], [1.0], [2.0]]), np.arange(3.0)[:, None]
+    assert spearman(tied, plain) == pytest.approx(stats.spearmanr(tied, plain).statistic)
     torn = np.stack([np.arange(4.0), np.arange(4.0)[::-1]])[:, :, None] + np.zeros((2, 4, 30))
-    effect = bootstrap_of_means(torn, lambda m: spearman(m, np.broadcast_to(means, m.shape)))
+    effect = bootstrap_of_means(torn, lambda m: spearman(m, np.broadcast_to(order, m.shape)))
     assert effect.low == -1 and effect.high == 1
 
 

@@ -55,14 +55,10 @@ def test_two_outputs_dynamic_and_without_batch_norm(joint):
     network, path, largest = joint
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    assert [x.name for x in model.graph.input] == ["noisy"] and [x.name for x in model.graph.output] == [
-        "denoised",
-        "logits",
-    ]
-    assert (
-        "BatchNormalization" not in {node.op_type for node in model.graph.node}
-        and 0 < largest <= export.TOLERANCE
-    )
+    assert [x.name for x in model.graph.input] == ["noisy"]
+    assert [x.name for x in model.graph.output] == ["denoised", "logits"]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    assert 0 < largest <= export.TOLERANCE
     session = export.Session(path)
     for shape in ((1, 3, 32, 32), (5, 3, 96, 64)):
         inputs = (torch.rand(shape),)

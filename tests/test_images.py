@@ -41,11 +41,9 @@ def load(folder, **options):
 
 def test_a_folder_of_class_folders_becomes_a_set(folder):
     data = load(folder)
-    assert (
-        data.classes == ("bright", "dark")
-        and data.images.shape == (24, 3, 64, 64)
-        and data.images.dtype == np.uint8
-    )
+    assert data.classes == ("bright", "dark")
+    assert data.images.shape == (24, 3, 64, 64)
+    assert data.images.dtype == np.uint8
     for row, label in enumerate(data.labels.tolist()):
         assert (data.images[row].mean() > 128) == (data.classes[label] == "bright")
     assert "24 colour images of 2 classes" in data.describe()
@@ -85,11 +83,8 @@ def test_unreadable_files_are_named_counted_and_skipped(folder):
     (folder / "bright" / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match="3 unreadable files, the first is bright/cut.png"):
         data = load(folder)
-    assert len(data.labels) == 24 and set(data.skipped) == {
-        "dark/text.png",
-        "dark/empty.jpg",
-        "bright/cut.png",
-    }
+    assert len(data.labels) == 24
+    assert set(data.skipped) == {"dark/text.png", "dark/empty.jpg", "bright/cut.png"}
     assert len(data.images) == 24 and "3 unreadable files were skipped" in data.describe()
     for row, label in enumerate(data.labels.tolist()):  # images and labels stay together
         assert (data.images[row].mean() > 128) == (data.classes[label] == "bright")

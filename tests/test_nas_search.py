@@ -4,16 +4,25 @@ network for a target."""
 import itertools
 from dataclasses import replace
 from functools import lru_cache
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import linear_table, start_architecture
+import torch.nn.functional as F
+from made_up import interrupted, linear_table, start_architecture
+from torch import nn
 
 from dcnas.errors import InputError
 from dcnas.nas import derive
+from dcnas.nas.alphas import (
+    GRADIENT,
+    agreement,
+    alpha_optimiser,
+    alpha_update,
+    noise_null,
+    random_alphas,
+)
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.recorder import healthy, judge_search
 from dcnas.nas.search import Searcher, SearchSettings, check_target, run_search
@@ -33,9 +42,8 @@ MIDDLE = (LOW + HIGH) / 2
 
 def settings(**changes) -> SearchSettings:
     target_ms = MIDDLE + (TABLE.part_ms("decoder conv") if changes.get("loss") == "both" else 0.0)
-    return SearchSettings(
-        **dict(target_ms=target_ms, steps_per_epoch=2, epochs=3, weight_epochs=1) | changes
-    )
+    few = dict(target_ms=target_ms, steps_per_epoch=2, epochs=3, weight_epochs=1)
+    return SearchSettings(**few | changes)
 
 
 def draw(part: str, batch: int = 4):
@@ -44,43 +52,41 @@ def draw(part: str, batch: int = 4):
     def at(step: int) -> Batch:
         stream = generator(part, step)
         labels = torch.randint(3, (batch,), generator=stream)
-        clean = (
-            labels.view(-1, 1, 1, 1) / 3 + 0.2 * torch.rand(batch, 3, 32, 32, generator=stream)
-        ).clamp(0, 1)
+        grain = 0.2 * torch.rand(batch, 3, 32, 32, generator=stream)
+        clean = (labels.view(-1, 1, 1, 1) / 3 + grain).clamp(0, 1)
         return Batch(clean, clean + 0.1 * torch.randn(clean.shape, generator=stream), None, labels)
 
     return at
 
 
 def search(folder, *, checkpoint_s=60.0, deadline=None, **changes):
-    draws, options = (
-        (draw("weights"), draw("alphas")),
-        dict(checkpoint_s=checkpoint_s, deadline=deadline),
+    options = dict(checkpoint_s=checkpoint_s, deadline=deadline, progress=False)
+    return run_search(
+        TINY, TABLE, settings(**changes), draw("weights"), draw("alphas"), folder, **options
     )
-    return run_search(TINY, TABLE, settings(**changes), *draws, folder, progress=False, **options)
 
 
-@lru_cache
-def supernet(operators: int = 8) -> Supernet:
-    torch.manual_seed(0)
-    return Supernet(replace(TINY, operators=operators)).to(memory_format=torch.channels_last)
+def predict(architecture) -> float:
+    return predicted_ms(TABLE, architecture)
 
 
 # ---- the supernet
 
 
-@pytest.mark.parametrize("indices", [None, [6, 1], [0], [2, 3, 5]], ids=str)
+@lru_cache
+def supernet() -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(replace(TINY, operators=8)).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("indices", [None, [6, 1]], ids=str)
 def test_the_mixture_is_the_weighted_sum_of_its_operators(indices):
-    x = torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last)
-    x = supernet().run_stem(x)
+    x = supernet().run_stem(torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last))
     for layer in supernet().layers:
-        weights = torch.rand(8 if indices is None else len(indices)).softmax(0)
-        plain = sum(
-            w * layer.one(x, i)
-            for w, i in zip(weights, range(8) if indices is None else indices, strict=True)
-        )
-        mixed = layer.mixed(x, weights, indices)
-        torch.testing.assert_close(mixed, plain, atol=2e-5, rtol=1e-4)
+        chosen = range(8) if indices is None else indices
+        weights = torch.rand(len(chosen)).softmax(0)
+        plain = sum(w * layer.one(x, i) for w, i in zip(weights, chosen, strict=True))
+        torch.testing.assert_close(layer.mixed(x, weights, indices), plain, atol=2e-5, rtol=1e-4)
         x = plain.detach()
 
 
@@ -90,86 +96,65 @@ def test_expected_latency_at_certain_alphas_is_the_table_s():
     with torch.no_grad():
         for layer, pick in zip(searcher.supernet.layers, picks, strict=True):
             layer.alphas.copy_(torch.full((4,), -60.0)).view(-1)[pick] = 0.0
-    assert searcher.expected_ms() == pytest.approx(
-        predicted_ms(TABLE, start_architecture(TINY, picks)), rel=1e-5
-    )
     assert searcher.argmax() == start_architecture(TINY, picks)
+    assert searcher.expected_ms() == pytest.approx(predict(searcher.argmax()), rel=1e-5)
 
 
 # ---- steps
 
 
-def snapshot(parameters):
-    return [p.detach().clone() for p in parameters]
-
-
-def moved(parameters, before):
+def moved(parameters, before) -> list[bool]:
     return [not torch.equal(p, q) for p, q in zip(parameters, before, strict=True)]
 
 
 def test_a_weight_step_trains_the_sampled_paths_and_no_alpha():
-    searcher = Searcher(TINY, TABLE, settings(learn_beta=True))
-    alphas = snapshot(searcher.architecture)
-    blocks = {
-        (n, i): b for n, layer in enumerate(searcher.supernet.layers) for i, b in enumerate(layer.blocks)
+    searcher = Searcher(TINY, TABLE, settings())
+    alphas = [p.detach().clone() for p in searcher.architecture]
+    weights = {
+        (i, n): block.depthwise[0].weight
+        for i, layer in enumerate(searcher.supernet.layers)
+        for n, block in enumerate(layer.blocks)
     }
-    before = {key: b.depthwise[0].weight.detach().clone() for key, b in blocks.items()}
+    before = {key: weight.detach().clone() for key, weight in weights.items()}
     paths = searcher.sample_paths(5, both=True)
     searcher.weight_step(5, draw("weights")(5))
     assert not any(moved(searcher.architecture, alphas))
-    sampled = {(n, path[n]) for path in paths for n in range(18)}
-    assert {
-        key for key, b in blocks.items() if not torch.equal(b.depthwise[0].weight, before[key])
-    } == sampled
+    changed = {key for key, weight in weights.items() if not torch.equal(weight, before[key])}
+    assert changed == {(n, path[n]) for path in paths for n in range(18)}
 
 
 @pytest.mark.parametrize("gradient", ["all", "two"])
 def test_an_alpha_step_trains_all_alphas_and_no_weight(gradient):
     searcher = Searcher(TINY, TABLE, settings(alpha_gradient=gradient))
-    weights, alphas = snapshot(searcher.weights), snapshot(searcher.architecture)
+    weights, alphas = (
+        [p.detach().clone() for p in some] for some in (searcher.weights, searcher.architecture)
+    )
     searcher.alpha_step(5, draw("alphas")(5), 5.0)
-    assert not any(moved(searcher.weights, weights)) and all(moved(searcher.architecture, alphas))
+    assert not any(moved(searcher.weights, weights))
+    assert all(moved(searcher.architecture, alphas))
     for parameter in searcher.architecture:
         assert parameter.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_second_path_never_takes_the_first_s_operator_and_both_reach_all():
     searcher = Searcher(TINY, TABLE, settings())
-    seen = np.zeros((2, 4), int)
-    for step in range(60):
-        first, second = searcher.sample_paths(step, both=True)
-        assert all(a != b for a, b in zip(first, second, strict=True))
-        for n, path in enumerate((first, second)):
-            seen[n] += np.bincount(path, minlength=4)
-    assert (abs(seen / seen.sum(1, keepdims=True) - 0.25) < 0.05).all()  # equal alphas: uniform
+    paths = np.array([searcher.sample_paths(step, both=True) for step in range(60)])
+    assert (paths[:, 0] != paths[:, 1]).all()
+    for of_one in (paths[:, 0], paths[:, 1]):  # equal alphas: uniform
+        assert np.bincount(of_one.ravel()) / of_one.size == pytest.approx([0.25] * 4, abs=0.05)
     with torch.no_grad():
         for layer in searcher.supernet.layers:
             layer.alphas[2] += 3.0
-    assert np.mean([p == 2 for step in range(40) for p in searcher.sample_paths(step, False)[0]]) > 0.8
+    assert np.mean([np.equal(searcher.sample_paths(step, False)[0], 2) for step in range(40)]) > 0.8
 
 
-@pytest.mark.parametrize(("target", "cheap"), [("low", True), ("high", False)])
-def test_the_latency_penalty_pulls_towards_the_target(target, cheap):
-    """With a heavy penalty, operators of small expansion gain at a low target and lose at a high one."""
-    asked = settings(target_ms=LOW if target == "low" else HIGH, latency_weight=50.0, alpha_lr=0.1)
-    searcher = Searcher(TINY, TABLE, asked)
+@pytest.mark.parametrize(("target_ms", "cheap"), [(LOW, True), (HIGH, False)])
+def test_the_latency_penalty_pulls_towards_the_target(target_ms, cheap):
+    searcher = Searcher(TINY, TABLE, settings(target_ms=target_ms, latency_weight=50.0, alpha_lr=0.1))
     start = searcher.expected_ms()
     for step in range(6):
         searcher.alpha_step(step, draw("alphas")(step), 1.0)
     assert (searcher.expected_ms() < start) == cheap
-
-
-def test_elasticity_brings_the_argmax_to_the_target():
-    searcher = Searcher(TINY, TABLE, settings(target_ms=LOW + 0.3 * (HIGH - LOW)))
-    with torch.no_grad():
-        for layer in searcher.supernet.layers:
-            layer.alphas[1] += 1.0
-    assert searcher.latency_ms(searcher.argmax()) > searcher.settings.target_ms
-    searcher.scale_elastically()
-    found = searcher.latency_ms(searcher.argmax())
-    assert found <= searcher.settings.target_ms and found == pytest.approx(
-        searcher.settings.target_ms, rel=0.03
-    )
 
 
 # ---- whole searches
@@ -177,108 +162,72 @@ def test_elasticity_brings_the_argmax_to_the_target():
 
 def test_a_search_ends_with_an_architecture_within_the_target(tmp_path):
     found = search(tmp_path)
-    assert predicted_ms(TABLE, found.architecture) <= MIDDLE
-    assert list(found.epochs["epoch"]) == [0, 1, 2] and list(found.epochs["alphas_trained"]) == [
-        False,
-        True,
-        True,
-    ]
-    assert found.alphas.groupby(["epoch", "place"])["probability"].sum().round(6).eq(1).all()
+    assert predict(found.architecture) <= MIDDLE
+    assert found.epochs["alphas_trained"].tolist() == [False, True, True]
     assert len(found.alphas) == 3 * 18 * 4
-    first = found.alphas[found.alphas["epoch"] == 0]["probability"]
-    assert first.round(6).eq(0.25).all()  # the first epoch trains weights only
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        dict(learn_beta=True),
-        dict(alpha_gradient="two"),
-        dict(rebuild_optimisers=True),
-        dict(loss="both"),
-    ],
-    ids=str,
-)
-def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
-    undisturbed = search(tmp_path / "a", **changes)
-    real = Searcher.weight_step
-    kills = iter([3, 5])
-    stop = [next(kills)]
-
-    def dies(self, step, *args, **kwargs):
-        if step == stop[0]:
-            stop[0] = next(kills, -1)
-            raise KeyboardInterrupt
-        return real(self, step, *args, **kwargs)
-
-    (tmp_path / "b").mkdir()
-    with patch.object(Searcher, "weight_step", dies):
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                search(tmp_path / "b", checkpoint_s=0.0, **changes)
-        again = search(tmp_path / "b", **changes)
-    pd.testing.assert_frame_equal(undisturbed.alphas, again.alphas, check_exact=True)
-    pd.testing.assert_frame_equal(undisturbed.epochs, again.epochs, check_exact=True)
-    assert undisturbed.architecture == again.architecture
-    assert all(
-        np.array_equal(a, b) for a, b in zip(undisturbed.log_alphas, again.log_alphas, strict=True)
-    )
-
-
-# ---- what a supernet has learned
-
-
-class Answers:
-    """A supernet that always names the same class, as surely as `logit` says, and notes how it was
-    asked."""
-
-    def __init__(self, named: int, logit: float):
-        self.logits, self.asked = torch.eye(3)[named] * logit, []
-
-    def forward_paths(self, images, paths):
-        assert not torch.is_grad_enabled()
-        self.asked.append((len(images), paths))
-        return [(None, self.logits.expand(len(images), 3))]
-
-
-@pytest.mark.parametrize(
-    ("labels", "named", "accuracy", "balanced", "largest"),
-    [
-        ([0, 1, 2] * 2, 0, 100 / 3, 100 / 3, 100 / 3),
-        ([0, 0, 0, 0, 1, 2], 1, 100 / 6, 100 / 3, 400 / 6),
-        ([0, 0, 1], 0, 200 / 3, 50, 200 / 3),
-    ],
-)
-def test_a_look_at_held_out_images_says_what_was_learned(labels, named, accuracy, balanced, largest):
-    searcher = Searcher(TINY, TABLE, settings())
-    with torch.no_grad():
-        searcher.supernet.layers[3].alphas[2] += 1.0
-    searcher.supernet = Answers(named, 2.0)
-    searcher.probabilities = lambda: [np.eye(4)[2 if n == 3 else 1] for n in range(18)]
-    parts = [torch.tensor(labels[:2]), torch.tensor(labels[2:])]
-    found = searcher.held_out(
-        [Batch(None, torch.rand(len(part), 3, 32, 32), None, part) for part in parts]
-    )
-    loss = np.mean([np.log(np.exp(2) + 2) - 2 * (label == named) for label in labels])
-    assert list(found.values()) == pytest.approx([accuracy, balanced, loss, largest])
-    path = [1, 1, 1, 2, *[1] * 14]  # the most probable one
-    assert searcher.supernet.asked == [(2, [path]), (len(labels) - 2, [path])]
-
-
-def test_a_search_is_not_continued_with_other_settings(tmp_path):
+    assert found.alphas.groupby(["epoch", "place"])["probability"].sum().round(6).eq(1).all()
+    # the first epoch trains weights only
+    assert found.alphas.query("epoch == 0")["probability"].round(6).eq(0.25).all()
     assert search(tmp_path, deadline=0.0) is None
     with pytest.raises(InputError, match="has other settings"):
         search(tmp_path, seed=3)
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{}, dict(learn_beta=True, alpha_gradient="two"), dict(rebuild_optimisers=True, loss="both")],
+    ids=str,
+)
+def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
+    undisturbed = search(tmp_path / "a", **changes)
+    (tmp_path / "b").mkdir()
+    for call in (4, 3):  # in steps 3 and 5
+        with interrupted(Searcher, "weight_step", call):
+            search(tmp_path / "b", checkpoint_s=0.0, **changes)
+    again = search(tmp_path / "b", **changes)
+    pd.testing.assert_frame_equal(undisturbed.alphas, again.alphas, check_exact=True)
+    pd.testing.assert_frame_equal(undisturbed.epochs, again.epochs, check_exact=True)
+    assert undisturbed.architecture == again.architecture
+    assert np.array_equal(undisturbed.log_alphas, again.log_alphas)
+
+
+class Answers:
+    """A supernet that always names the same class, and notes which paths it was asked for."""
+
+    def __init__(self, named: int):
+        self.logits, self.paths = 2.0 * torch.eye(3)[named], []
+
+    def forward_paths(self, images, paths):
+        self.paths += paths
+        return [(None, self.logits.expand(len(images), 3))]
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "accuracy", "balanced", "largest"),
+    [([0, 0, 0, 0, 1, 2], 1, 100 / 6, 100 / 3, 400 / 6), ([0, 0, 1], 0, 200 / 3, 50, 200 / 3)],
+)
+def test_a_look_at_held_out_images_says_what_was_learned(labels, named, accuracy, balanced, largest):
+    searcher = Searcher(TINY, TABLE, settings())
+    with torch.no_grad():
+        searcher.supernet.layers[3].alphas[2] += 1.0
+    searcher.probabilities = lambda: [np.eye(4)[2 if n == 3 else 1] for n in range(18)]
+    searcher.supernet = Answers(named)
+    parts = [torch.tensor(labels[:2]), torch.tensor(labels[2:])]
+    batches = [Batch(None, torch.rand(len(part), 3, 32, 32), None, part) for part in parts]
+    loss = np.mean([np.log(np.exp(2) + 2) - 2 * (label == named) for label in labels])
+    assert list(searcher.held_out(batches).values()) == pytest.approx(
+        [accuracy, balanced, loss, largest]
+    )
+    assert searcher.supernet.paths == [[1, 1, 1, 2, *[1] * 14]] * 2  # the most probable one
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         (dict(target_ms=float("nan")), "target_ms: Input should be a finite number"),
-        (dict(epochs=0), "epochs: Input should be greater than 0"),
         (dict(loss="mse"), "loss: Input should be 'ce' or 'both'"),
-        (dict(lr=-1.0), "lr: Input should be greater than or equal to 0"),
+        (dict(target_ms=LOW * 0.9), f"reach {LOW:.2f} to {HIGH:.2f} ms"),
+        (dict(target_ms=HIGH * 1.1), f"reach {LOW:.2f} to {HIGH:.2f} ms"),
     ],
 )
 def test_bad_settings_get_one_sentence(changes, says):
@@ -286,10 +235,40 @@ def test_bad_settings_get_one_sentence(changes, says):
         check_target(TINY, TABLE, settings(**changes))
 
 
-@pytest.mark.parametrize("target", [LOW * 0.9, HIGH * 1.1])
-def test_a_target_out_of_reach_is_refused_with_the_range(target):
-    with pytest.raises(InputError, match=f"reach {LOW:.2f} to {HIGH:.2f} ms"):
-        check_target(TINY, TABLE, settings(target_ms=target))
+# ---- what the optimiser of the alphas makes of noise
+
+SHORT = dict(steps_per_epoch=24, epochs=8, weight_epochs=2, alpha_lr=0.07)
+
+
+@pytest.mark.parametrize("operators", [4, 8])
+def test_seeds_of_noise_agree_as_chance_does(operators):
+    null = noise_null(Space(operators, 32, 3, 0.25), settings(**SHORT))
+    assert null["epoch"].tolist() == [2, 3, 4, 5, 6, 7]
+    assert (null["agreement"] - 1 / operators).abs().max() < 0.04
+    assert null["agreement_95"].between(null["agreement"], 0.6, inclusive="neither").all()
+    assert null["flips"].iloc[-1] > 0.05  # noise flips, and sharpens, too
+    assert null["entropy"].is_monotonic_decreasing
+
+
+def test_searches_that_know_something_agree_beyond_noise():
+    best = torch.randint(4, (18,), generator=torch.Generator().manual_seed(0))
+    liked = -GRADIENT * F.one_hot(best, 4)
+    found = [random_alphas(TINY, settings(**SHORT), seed, liked)[-1] for seed in range(4)]
+    assert agreement(found).min() > noise_null(TINY, settings(**SHORT))["agreement_95"].iloc[-1]
+    assert np.mean(found[0].argmax(1) == best.numpy()) > 0.9
+
+
+def test_the_optimiser_is_that_of_the_search():
+    """The gradients of a real search, clipped, lead to its alphas; those of betas too."""
+    searcher = Searcher(TINY, TABLE, settings(learn_beta=True, alpha_lr=0.07))
+    copies = [nn.Parameter(p.detach().clone()) for p in searcher.architecture]
+    optimiser = alpha_optimiser(copies, searcher.settings)
+    for step in range(6):
+        searcher.alpha_step(step, draw("alphas")(step), 5.0)
+        for copy, parameter in zip(copies, searcher.architecture, strict=True):
+            copy.grad = parameter.grad.clone()
+        alpha_update(optimiser, searcher.settings)
+        torch.testing.assert_close(copies, list(searcher.architecture))
 
 
 # ---- derivation
@@ -298,30 +277,24 @@ def test_a_target_out_of_reach_is_refused_with_the_range(target):
 def test_the_knapsack_equals_trying_everything():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        costs = [rng.integers(0, 9, 4) for _ in range(5)]
-        values = [rng.normal(size=4) for _ in range(5)]
-        best, picks = derive.knapsack(costs, values)
+        costs, values = rng.integers(0, 9, (5, 4)), rng.normal(size=(5, 4))
+        best, _ = derive.knapsack(costs, values)
+        options = np.array(list(itertools.product(range(4), repeat=5)))
+        cost, value = (table[range(5), options].sum(1) for table in (costs, values))
         for budget in range(best.shape[1]):
-            sums = [
-                sum(v[n] for v, n in zip(values, option, strict=True))
-                for option in itertools.product(range(4), repeat=5)
-                if sum(c[n] for c, n in zip(costs, option, strict=True)) <= budget
-            ]
-            assert best[-1, budget] == pytest.approx(max(sums, default=-np.inf))
-        assert picks.shape == (5, best.shape[1])
+            assert best[-1, budget] == pytest.approx(max(value[cost <= budget], default=-np.inf))
 
 
 LOGS = [np.log(p / p.sum()) for p in np.random.default_rng(1).random((18, 4)) + 0.1]
 
 
-def value_of(architecture):
+def value_of(architecture) -> float:
     """The knapsack's value of an architecture."""
+    space = architecture.space
     return sum(
-        logs[architecture.space.candidates.index(choice.operator)]
+        logs[space.candidates.index(choice.operator)]
         + derive.WIDTH_VALUE * np.log2(choice.hidden / layer.in_channels)
-        for layer, choice, logs in zip(
-            architecture.space.layers, architecture.choices, LOGS, strict=True
-        )
+        for layer, choice, logs in zip(space.layers, architecture.choices, LOGS, strict=True)
     )
 
 
@@ -329,120 +302,95 @@ def value_of(architecture):
 def test_the_frontier_is_within_every_target_and_better_than_random(network):
     found, rng = derive.frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
     low, high = found.range_ms
-    values = []
+    values, others = [], [random_architecture(TINY, rng) for _ in range(100)]
     for target in np.linspace(low + 0.02 * (high - low), high, 9):
         best = found.best(target)
         assert found.latency_ms(best) <= target * (1 + 1e-9)
         values.append(value_of(best))
-        others = [random_architecture(TINY, rng) for _ in range(50)]
         assert all(value_of(o) <= values[-1] + 0.05 for o in others if found.latency_ms(o) <= target)
     assert values == sorted(values)
-    with pytest.raises(InputError, match=f"reach {low:.2f} to {high:.2f} ms"):
-        found.best(low * 0.5)
-    with pytest.raises(InputError, match=f"reach {low:.2f} to {high:.2f} ms"):
-        found.best(high * 1.01)
+    for target in (low * 0.5, high * 1.01):
+        with pytest.raises(InputError, match=f"reach {low:.2f} to {high:.2f} ms"):
+            found.best(target)
+
+
+def at_end(architecture, end: int):
+    """The architecture at the least (0) or largest (1) widths of its operators."""
+    pairs = zip(architecture.space.layers, architecture.choices, strict=True)
+    widths = (replace(c, hidden=layer.hidden_range(c.operator)[end]) for layer, c in pairs)
+    return replace(architecture, choices=tuple(widths))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
-def test_widths_are_fitted_from_below(share):
-    latency = lambda a: predicted_ms(TABLE, a)  # noqa: E731
-    for operator in (0, 3):
-        start = start_architecture(TINY, operator)
-        ends = [derive._moved(start, range(18), sign * 10**4) for sign in (-1, 1)]
-        low, high = map(latency, ends)
-        target = low + share * (high - low)
-        fitted = derive.fit_widths(start, target, latency)
-        assert latency(fitted) <= target
-        assert [c.operator for c in fitted.choices] == [c.operator for c in start.choices]
-        assert latency(fitted) > target - 0.1 * (high - low)
-
-
-STEPPED = replace(TINY, width_step=8)
+@pytest.mark.parametrize("operator", [0, 3])
+def test_widths_are_fitted_from_below(share, operator):
+    start = start_architecture(TINY, operator)
+    low, high = (predict(at_end(start, end)) for end in (0, 1))
+    target = low + share * (high - low)
+    fitted = derive.fit_widths(start, target, predict)
+    assert target - 0.1 * (high - low) < predict(fitted) <= target
+    assert [c.operator for c in fitted.choices] == [c.operator for c in start.choices]
 
 
 def test_all_ways_to_an_architecture_keep_to_the_steps():
     """Fitting, repair, the knapsack and a search's elasticity, in a space of steps of 8."""
-    table = linear_table(STEPPED)
+    stepped = replace(TINY, width_step=8)
+    table = linear_table(stepped)
     latency = lambda a: predicted_ms(table, a)  # noqa: E731
-    start = random_architecture(STEPPED, np.random.default_rng(3))
-    low, high = (latency(derive._moved(start, range(18), sign * 10**4)) for sign in (-1, 1))
+    start = random_architecture(stepped, np.random.default_rng(3))
+    low, high = (latency(at_end(start, end)) for end in (0, 1))
     target = low + 0.55 * (high - low)
     fitted = derive.fit_widths(start, target, latency)
-    step_ms = [  # no layer has room left for a step
-        latency(derive._moved(fitted, [i], 1)) - target
-        for i in range(18)
-        if derive._moved(fitted, [i], 1) != fitted
-    ]
-    assert latency(fitted) <= target < target + min(step_ms)
+    assert latency(fitted) <= target
     measured = lambda found: {name: (1.2 * latency(a), 0.0) for name, a in found.items()}  # noqa: E731
     repaired, _ = derive.repair({"a": fitted}, {"a": target}, {"a": latency}, measured)
-    assert abs(1.2 * latency(repaired["a"]) / target - 1) <= derive.TOLERANCE_PCT / 100
-    best = derive.frontier(STEPPED, table, LOGS, "C-NAS").best(target)
-    searcher = Searcher(STEPPED, table, SearchSettings(target_ms=target, steps_per_epoch=1))
+    assert 1.2 * latency(repaired["a"]) == pytest.approx(target, rel=derive.TOLERANCE_PCT / 100)
+    best = derive.frontier(stepped, table, LOGS, "C-NAS").best(target)
+    searcher = Searcher(stepped, table, settings(target_ms=target))
     searcher.scale_elastically()
     widths = [n for layer in searcher.supernet.layers for n in layer.hidden]
-    for architecture in (fitted, repaired["a"], best):
-        widths += [choice.hidden for choice in architecture.choices]
+    widths += [c.hidden for found in (fitted, repaired["a"], best) for c in found.choices]
     assert {n % 8 for n in widths} == {0}
+    off = tuple(replace(c, hidden=c.hidden + 4) for c in start.choices)
     with pytest.raises(InputError, match="in steps of 8, but [0-9]+ was asked for"):
-        predicted_ms(
-            table, replace(start, choices=tuple(replace(c, hidden=c.hidden + 4) for c in start.choices))
-        )
+        latency(replace(start, choices=off))
 
 
-def predict(architecture):
-    return predicted_ms(TABLE, architecture)
+def test_elasticity_brings_the_argmax_to_the_target():
+    searcher = Searcher(TINY, TABLE, settings(target_ms=LOW + 0.3 * (HIGH - LOW)))
+    with torch.no_grad():
+        for layer in searcher.supernet.layers:
+            layer.alphas[1] += 1.0
+    target_ms = searcher.settings.target_ms
+    assert searcher.latency_ms(searcher.argmax()) > target_ms
+    searcher.scale_elastically()
+    assert 0.97 * target_ms <= searcher.latency_ms(searcher.argmax()) <= target_ms
 
 
-@pytest.mark.parametrize("factor", [0.8, 1.25])
-def test_repair_brings_the_measurement_to_the_target(factor):
-    """A device that is faster or slower than its table says, by a factor; the second network needs no
-    repair there."""
-    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
+DEVICES = {
+    "faster": lambda ms: 0.8 * ms,
+    "slower": lambda ms: 1.25 * ms,
+    # takes a tenth more beyond a width: to and fro by ratios would never end
+    "a step": lambda ms: ms * (0.93 + 0.12 * np.clip((ms / MIDDLE - 1) / 0.04, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_repair_brings_the_measurement_to_the_target(device):
+    """On a device that is not what its table says; the second network needs no repair there."""
+    measure = lambda a: DEVICES[device](predict(a))  # noqa: E731
     fits = start_architecture(TINY, 0)
-
-    def measured(found):
-        return {name: (factor * predict(a), 0.0) for name, a in found.items()}
-
-    starts, targets = {"misses": start, "fits": fits}, {"misses": MIDDLE, "fits": factor * predict(fits)}
+    misses = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
+    starts, targets = {"misses": misses, "fits": fits}, {"misses": MIDDLE, "fits": measure(fits)}
+    measured = lambda found: {name: (measure(a), 0.0) for name, a in found.items()}  # noqa: E731
     repaired, rows = derive.repair(starts, targets, dict.fromkeys(starts, predict), measured)
-    assert abs(rows["misses"][0]["error_pct"]) > 10
-    assert abs(measured(repaired)["misses"][0] / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100
-    assert repaired["fits"] == fits and len(rows["fits"]) == len(
-        rows["misses"]
-    )  # all take turns, every time
-
-
-def test_repair_where_a_little_width_costs_a_lot():
-    """A device that takes a tenth more beyond a width: to and fro by ratios would never end."""
-    start = derive.fit_widths(start_architecture(TINY, 2), MIDDLE, predict)
-
-    def measured(a):
-        return predict(a) * (0.93 + 0.12 * np.clip((predict(a) / MIDDLE - 1) / 0.04, 0, 1))
-
-    repaired, rows = derive.repair(
-        {"a": start},
-        {"a": MIDDLE},
-        {"a": predict},
-        lambda found: {name: (measured(a), 0.0) for name, a in found.items()},
-    )
-    assert (
-        abs(measured(repaired["a"]) / MIDDLE - 1) <= derive.TOLERANCE_PCT / 100 and len(rows["a"]) <= 5
-    )
+    assert abs(rows["misses"][0]["error_pct"]) > derive.TOLERANCE_PCT
+    assert measure(repaired["misses"]) == pytest.approx(MIDDLE, rel=derive.TOLERANCE_PCT / 100)
+    assert repaired["fits"] == fits
+    assert len(rows["fits"]) == len(rows["misses"]) <= 5  # all take turns, every time
 
 
 # ---- the recorder
-
-
-def epochs(flips, argmax_ms, trained=None, margin=0.5):
-    return pd.DataFrame(
-        {
-            "flips": flips,
-            "argmax_ms": argmax_ms,
-            "alphas_trained": trained or [True] * len(flips),
-            "margin": margin,
-        }
-    )
 
 
 @pytest.mark.parametrize(
@@ -457,14 +405,12 @@ def epochs(flips, argmax_ms, trained=None, margin=0.5):
     ],
 )
 def test_the_verdict_on_a_search(flips, argmax_ms, cheapest, word):
-    found = judge_search(epochs(flips, argmax_ms), 18, 10.0, cheapest)
+    epochs = pd.DataFrame(dict(flips=flips, argmax_ms=argmax_ms, alphas_trained=True, margin=0.5))
+    found = judge_search(epochs, 18, 10.0, cheapest)
     assert found.word == word and found.reason
 
 
-@pytest.mark.parametrize(("accuracy", "word"), [(41.9, False), (46.9, True), (None, None)])
+@pytest.mark.parametrize(("accuracy", "word"), [(41.9, False), (46.9, True)])
 def test_a_healthy_supernet_is_above_the_largest_class_on_held_out_images(accuracy, word):
-    found = epochs([0] * 3, [10] * 3)
-    if accuracy is not None:
-        found = found.assign(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8)
-    verdict, reason = healthy(found)
-    assert verdict is word and ("never looked" in reason) == (word is None)
+    found = pd.DataFrame(dict(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8))
+    assert healthy(found)[0] is word and healthy(found[["largest_class"]])[0] is None

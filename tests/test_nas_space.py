@@ -1,6 +1,7 @@
 """The search space and its networks: what the paper's tables say, shapes, files, and errors in one
 sentence."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -26,10 +27,7 @@ from dcnas.nas.networks import (
 from dcnas.nas.space import (
     OPERATORS,
     STRIDES,
-    Architecture,
-    Choice,
     Space,
-    from_record,
     load_architecture,
     log_size,
     random_architecture,
@@ -58,15 +56,9 @@ def test_layers_are_tf_nas_s():
     assert len(layers) == 18
     assert [len(stage) for stage in Space().stages] == [2, 3, 4, 4, 4, 1]
     assert [layer.size // layer.stride for layer in layers] == [56] * 2 + [28] * 3 + [14] * 8 + [7] * 5
-    assert [(layers[i].in_channels, layers[i].out_channels) for i in (0, 1, 2, 5, 9, 13, 17)] == [
-        (16, 24),
-        (24, 24),
-        (24, 40),
-        (40, 80),
-        (80, 112),
-        (112, 192),
-        (192, 320),
-    ]
+    channels = [16, 24, 24, 40, 80, 112, 192]
+    assert [layers[i].in_channels for i in (0, 1, 2, 5, 9, 13, 17)] == channels
+    assert [layers[i].out_channels for i in (0, 1, 2, 5, 9, 13, 17)] == [24, 24, 40, 80, 112, 192, 320]
     assert [o.start_hidden(16) for o in OPERATORS[:2]] == [48, 96]
     assert [(o.least_hidden(16), o.most_hidden(16)) for o in OPERATORS[:2]] == [(32, 64), (64, 128)]
     assert [o.se_hidden(16) for o in OPERATORS] == [0] * 4 + [16, 32] * 2
@@ -147,10 +139,8 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     convolution aside."""
     levels = encoder_levels(space)
     found, dropped = shares(levels), dropped_level(levels)
-    assert (
-        sum(found) == pytest.approx(1)
-        and sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
-    )
+    assert sum(found) == pytest.approx(1)
+    assert sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
     decoder, maps = Decoder(levels, "mb").eval(), [torch.rand(1, 3, 64, 64)]
     for level in levels:
         side = maps[-1].shape[-1] // level.ratio
@@ -171,88 +161,60 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
 
 def test_an_architecture_survives_its_file(tmp_path):
     drawn = random_architecture(SMALL, np.random.default_rng(2))
-    path = spaces.save_architecture(drawn, tmp_path / "a.json")
-    assert spaces.load_architecture(path) == drawn
-    short = Architecture(
-        SMALL, (*drawn.choices[:1], None, *drawn.choices[2:])
-    )  # learned beta leaves out a block
-    assert from_record(json.loads(short.to_json())) == short
+    short = replace(drawn, choices=(drawn.choices[0], None, *drawn.choices[2:]))  # as learned beta does
+    for architecture in (drawn, short):
+        assert load_architecture(save_architecture(architecture, tmp_path / "a.json")) == architecture
     assert len(build_network("C-NAS", short).stages[0]) == 1
 
 
+def spoiled(record: dict, *path, **values) -> dict:
+    """The record with what lies at `path` updated, or removed."""
+    record = json.loads(json.dumps(record))
+    *way, last = path
+    place = functools.reduce(lambda inner, key: inner[key], way, record)
+    place[last] = place[last] | values if values else None
+    return record
+
+
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("path", "values", "says"),
     [
-        (lambda r: r["layers"].pop(), "17 layers, but its space has 18"),
-        (
-            lambda r: r["layers"][3].update(hidden=10**6),
-            "hidden width of stage2.block2 is 1000000, but 16 to 32",
-        ),
-        (
-            lambda r: r["layers"][0].update(operator="MB-k7-e3"),
-            "layers.0.operator: Input should be 'MB-k3-e3', ",
-        ),
-        (
-            lambda r: r["layers"].__setitem__(0, None),
-            "stage1.block2 is there, but the block before it is left out",
-        ),
-        (lambda r: r["layers"].__setitem__(-1, None), "stage6.block1 is left out"),
-        (lambda r: r["space"].update(operators=5), "space.operators: Input should be 4, 6 or 8"),
-        (lambda r: r["space"].update(resolution=100), "space: resolution is 100, but a multiple of 32"),
+        (("layers", 3), dict(hidden=10**6), "hidden width of stage2.block2 is 1000000, but 16 to 32"),
+        (("layers", 0), dict(operator="MB-k7-e3"), "layers.0.operator: Input should be 'MB-k3-e3', "),
+        (("layers", 0), {}, "stage1.block2 is there, but the block before it is left out"),
+        (("layers", -1), {}, "stage6.block1 is left out"),
+        (("space",), dict(operators=5), "space.operators: Input should be 4, 6 or 8"),
+        (("space",), dict(resolution=100), "space: resolution is 100, but a multiple of 32"),
     ],
 )
-def test_a_damaged_architecture_is_refused_in_one_sentence(edit, says, tmp_path):
+def test_a_damaged_architecture_is_refused_in_one_sentence(path, values, says, tmp_path):
     record = json.loads(start_architecture(SMALL).to_json())
-    edit(record)
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(record))
+    (tmp_path / "a.json").write_text(json.dumps(spoiled(record, *path, **values)))
     with pytest.raises(InputError, match=f"a.json: .*{says}"):
-        spaces.load_architecture(path)
+        load_architecture(tmp_path / "a.json")
 
 
 def test_a_choice_keeps_its_rate_when_the_space_is_widened():
     plain = start_architecture(Space(4, 64, 4), 1)
-    wide = spaces.widened(plain, 2.0)
-    assert [layer.out_channels for layer in wide.space.layers] == [
-        2 * layer.out_channels for layer in plain.space.layers
-    ]
-    assert all(
-        isinstance(c, Choice) and c.hidden == 2 * p.hidden
-        for c, p in zip(wide.choices, plain.choices, strict=True)
-    )
+    wide = widened(plain, 2.0)
+    for layer, wider in zip(plain.space.layers, wide.space.layers, strict=True):
+        assert wider.out_channels == 2 * layer.out_channels
+    assert [c.hidden for c in wide.choices] == [2 * c.hidden for c in plain.choices]
 
 
 def test_hidden_widths_are_multiples_of_the_step(tmp_path):
     plain, stepped = Space(8, 32, 3, 0.25), Space(8, 32, 3, 0.25, width_step=8)
     for layer, wide in zip(plain.layers, stepped.layers, strict=True):
         for o in OPERATORS:
-            assert layer.hidden_range(o) == (
-                o.least_hidden(layer.in_channels),
-                o.most_hidden(layer.in_channels),
-            )
-            low, high = wide.hidden_range(o)
-            assert (
-                low % 8 == high % 8 == 0
-                and 0 <= low - layer.hidden_range(o)[0] < 8
-                and 0 <= layer.hidden_range(o)[1] - high < 8
-            )
-            assert (
-                wide.stepped(o, 1) == low
-                and wide.stepped(o, 1e9) == high
-                and wide.stepped(o, low + 7) == low + 8
-            )
+            (least, most), (low, high) = layer.hidden_range(o), wide.hidden_range(o)
+            assert (least, most) == (o.least_hidden(layer.in_channels), o.most_hidden(layer.in_channels))
+            assert low % 8 == high % 8 == 0 and 0 <= low - least < 8 and 0 <= most - high < 8
+            assert [wide.stepped(o, n) for n in (1, low + 7, 1e9)] == [low, low + 8, high]
     drawn = random_architecture(stepped, np.random.default_rng(0))
-    assert {choice.hidden % 8 for choice in drawn.choices} == {0}
-    path = save_architecture(drawn, tmp_path / "a.json")
-    assert load_architecture(path) == drawn and widened(drawn, 1.0).space.width_step == 8
-    assert all(choice.hidden % 8 == 0 for choice in widened(drawn, 0.3).choices)
-    path.write_text(
-        path.read_text().replace(
-            f'"hidden": {drawn.choices[4].hidden}', f'"hidden": {drawn.choices[4].hidden + 1}'
-        )
-    )
+    assert load_architecture(save_architecture(drawn, tmp_path / "a.json")) == drawn
+    assert {choice.hidden % 8 for a in (drawn, widened(drawn, 0.3)) for choice in a.choices} == {0}
+    off = replace(drawn.choices[4], hidden=drawn.choices[4].hidden + 1)
+    choices = (*drawn.choices[:4], off, *drawn.choices[5:])
     with pytest.raises(InputError, match="but [0-9]+ to [0-9]+ in steps of 8 were expected"):
-        load_architecture(path)
-    # files stay as they were
-    assert "width_step" not in random_architecture(plain, np.random.default_rng(0)).to_json()
+        load_architecture(save_architecture(replace(drawn, choices=choices), tmp_path / "b.json"))
     assert log_size(plain) - log_size(stepped) == pytest.approx(18 * np.log10(8), rel=0.2)

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import linear_table, two_classes
-from PIL import Image
+from made_up import linear_table, noisy_picture, two_classes
 from safetensors.torch import load_file
 
 from dcnas import cli
@@ -23,13 +22,12 @@ from dcnas.study import derivation, own, runs
 from dcnas.study.presets import searches
 
 
-def own_table(tmp_path, error_pct=1.0, **changes):
+def own_table(tmp_path, name="own.json", **changes):
     """A table of the made-up device, validated."""
-    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
-    table = replace(table, conditions=replace(table.conditions, **changes))
-    return table.with_correction(replace(table.correction, error_pct=error_pct)).save(
-        tmp_path / "own.json"
-    )
+    table = linear_table(Space(8, 32, 2, 0.25, width_step=changes.get("width_step", 1)), batch=4)
+    correction = replace(table.correction, error_pct=1.0)
+    conditions = replace(table.conditions, **changes)
+    return replace(table, conditions=conditions).with_correction(correction).save(tmp_path / name)
 
 
 class Measured:
@@ -42,12 +40,9 @@ class Measured:
 
 
 @pytest.fixture
-def way(tmp_path, monkeypatch, capsys, request):
+def way(tmp_path, monkeypatch, capsys, request, run_store, downloads):
     """`call(command, ...)`: its exit status, output and errors; with what every search needs: a table,
-    images, few steps.
-    """
-    monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
+    images, few steps."""
     two_classes(tmp_path / "set")
     table = linear_table(Space(8, 32, 2, 0.25), batch=4)
     target_ms = round(sum(latency_range_ms(Space(4, 32, 2, 0.25), table)) / 2, 2)
@@ -55,29 +50,9 @@ def way(tmp_path, monkeypatch, capsys, request):
     monkeypatch.setattr(derivation, "latencies_by_table", device)
     if "real_report" not in request.keywords:  # which takes ten seconds
         monkeypatch.setattr(own, "write_report", lambda folder: folder / own.REPORT)
-    few = {
-        "search": [
-            "--lut",
-            own_table(tmp_path),
-            "--target-ms",
-            target_ms,
-            "--data",
-            tmp_path / "set",
-            "--epochs",
-            2,
-            "--steps-per-epoch",
-            1,
-            "--batch",
-            4,
-            "--loss",
-            "ce",
-            "--train-steps",
-            2,
-            "--threads",
-            1,
-        ],
-        "train": ["--steps", 2, "--batch", 4, "--threads", 1],
-    }
+    search = f"--lut {own_table(tmp_path)} --target-ms {target_ms} --data {tmp_path / 'set'} --loss ce"
+    search += " --epochs 2 --steps-per-epoch 1 --batch 4 --train-steps 2 --threads 1"
+    few = {"search": search.split(), "train": "--steps 2 --batch 4 --threads 1".split()}
 
     def call(command: str, *arguments) -> tuple[int, str, str]:
         words = [command, *few.get(command, ()), *arguments]
@@ -90,13 +65,6 @@ def way(tmp_path, monkeypatch, capsys, request):
         return status, *capsys.readouterr()
 
     return call
-
-
-def pictures(folder, count: int, shade: int = 50) -> None:
-    for name in ("bright", "dark"):
-        (folder / name).mkdir(parents=True)
-        for n in range(count):
-            Image.new("RGB", (40, 40), (shade, 30 * n, 9)).save(folder / name / f"{n}.png")
 
 
 @pytest.mark.slow
@@ -112,18 +80,14 @@ def test_the_whole_way(way, tmp_path):
     status, text, _ = way("train", out, "--network", "DC-NAS", "--decoder", "mb")
     page, card = (out / "report.html").read_text(), json.loads((out / "weights.card.json").read_text())
     assert status == 0 and "accuracy" in text and "noisy_psnr" in text
-    assert (
-        "DC-NAS, decoder mb" in page
-        and f"{card['parameters']:,}" in page
-        and "Not trained yet" not in page
-    )
-    assert (
-        "neither predicted nor measured" in page
-        and f"Searched: C-NAS for {record.target_ms:g} ms" in page
-    )
-    assert (
-        page.count("data:image/png;base64,") == 4 and "<script" not in page and 'src="http' not in page
-    )
+    assert "DC-NAS, decoder mb" in page
+    assert f"{card['parameters']:,}" in page
+    assert "Not trained yet" not in page
+    assert "neither predicted nor measured" in page
+    assert f"Searched: C-NAS for {record.target_ms:g} ms" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "<script" not in page
+    assert 'src="http' not in page
     row = pd.read_csv(out / "metrics.csv").iloc[3]
     assert f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})" in page
     assert "import pandas" not in page  # no code
@@ -134,16 +98,13 @@ def test_weights_card_and_metrics_belong_together(way, tmp_path):
     assert way("search", "--out", out)[0] == 0
     record, metrics = own.read_record(out), pd.read_csv(out / "metrics.csv")
     card = json.loads((out / "weights.card.json").read_text())
-    assert (
-        record.conditions.device
-        and record.flops == card["flops"]
-        and record.parameters == card["parameters"]
-    )
+    assert record.conditions.device
+    assert record.flops == card["flops"]
+    assert record.parameters == card["parameters"]
     # the run's own
     assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)
-    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all() and (
-        metrics["accuracy"] <= metrics["accuracy_high"]
-    ).all()
+    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all()
+    assert (metrics["accuracy"] <= metrics["accuracy_high"]).all()
     assert np.isinf(metrics["noisy_psnr"][0]) and metrics["noisy_psnr"][1:].is_monotonic_decreasing
     model = build_network("C-NAS", load_architecture(out / "architecture.json"))
     model.load_state_dict(load_file(out / "weights.safetensors"))
@@ -187,63 +148,41 @@ def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypat
 def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
     out = tmp_path / "mine"
     way("search", "--out", out)
-    for n, place in enumerate(("x", "y")):  # two folders of one name
-        pictures(tmp_path / place / "test", 3, shade=40 + 200 * n)
+    for place, level in (("x", 40), ("y", 200)):  # two folders of one name
+        for name in ("bright", "dark"):
+            for n in range(3):
+                noisy_picture(tmp_path / place / "test" / name / f"{n}.png", level, n)
         assert way("evaluate", out, "--data", tmp_path / place / "test")[0] == 0
     files = sorted(out.glob("metrics-test-*.csv"))
     assert len(files) == 2 and files[0].read_bytes() != files[1].read_bytes()
-    assert (
-        pd.read_csv(files[0])["images"].tolist() == [6] * 11
-        and pd.read_csv(out / "metrics.csv")["images"][0] < 6
-    )
+    assert pd.read_csv(files[0])["images"].tolist() == [6] * 11
     (tmp_path / "x" / "test" / "dark").rename(tmp_path / "x" / "test" / "dim")
     status, _, err = way("evaluate", out, "--data", tmp_path / "x" / "test")
     assert status == 2 and "has the classes bright, dim, but the network knows bright, dark" in err
 
 
-def test_bad_input_is_one_sentence_and_writes_nothing(way, tmp_path):
-    out = tmp_path / "mine"
-    search = ("search", "--out", out)
-
-    def unvalidated():
-        linear_table(Space(8, 32, 2, 0.25)).save(tmp_path / "own.json")
-
-    for arguments, says, prepare in (
-        (
-            (*search, "--data", "nowhere"),
-            "data is 'nowhere', but a folder of class folders or one of solar",
-            None,
-        ),
-        ((*search, "--loss", "both", "--no-noisy"), "without noise (--no-noisy) there is none", None),
-        ((*search, "--target-ms", 1000), "target_ms is 1000, but this space and table reach ", None),
-        (
-            (*search, "--table-limit-pct", 0.5),
-            "median error is 1.0%, but at most 0.5% was expected",
-            None,
-        ),
-        ((*search, "--lut", tmp_path / "no.json"), "No such file or directory: ", None),
-        (("train", out), "No such file or directory: ", None),
-        (("evaluate", out), "No such file or directory: ", None),
-        (
-            search,
-            "the look-up table is for another one, but this",
-            lambda: own_table(tmp_path, device="another one"),
-        ),
-        (search, "the look-up table was never validated", unvalidated),
-    ):
-        if prepare is not None:
-            prepare()
-        status, text, err = way(*arguments)
-        assert (
-            (status, text) == (2, "")
-            and err.startswith("dcnas: ")
-            and err.count("\n") == 1
-            and says in err
-        )
-        assert not out.exists()
-    own_table(tmp_path)
-    out.write_text("mine")
-    assert "exists" in way(*search)[2] and out.read_text() == "mine"
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("search --data nowhere", "data is 'nowhere', but a folder of class folders or one of solar"),
+        ("search --loss both --no-noisy", "without noise (--no-noisy) there is none"),
+        ("search --target-ms 1000", "target_ms is 1000, but this space and table reach "),
+        ("search --table-limit-pct 0.5", "median error is 1.0%, but at most 0.5% was expected"),
+        ("search --lut no.json", "No such file or directory: "),
+        ("search --lut other.json", "the look-up table is for another one, but this"),
+        ("search --lut unvalidated.json", "the look-up table was never validated"),
+        ("train", "No such file or directory: "),
+        ("evaluate", "No such file or directory: "),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(way, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    own_table(tmp_path, "other.json", device="another one")
+    linear_table(Space(8, 32, 2, 0.25)).save(tmp_path / "unvalidated.json")
+    command, *options = arguments.split()
+    status, text, err = way(command, *(["--out", "mine"] if command == "search" else ["mine"]), *options)
+    assert (status, text) == (2, "") and err.startswith("dcnas: ") and err.count("\n") == 1
+    assert says in err and not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize(
@@ -264,29 +203,18 @@ def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
     """A table in steps of 8 gives a network in steps of 8; another step is another search, by the
     table's digest.
     """
-    table = linear_table(Space(8, 32, 2, 0.25, width_step=8), batch=4)
-    conditions = replace(table.conditions, runtime="onnxruntime", memory_format="contiguous")
-    table = replace(table, conditions=conditions)
-    path = table.with_correction(replace(table.correction, error_pct=1.0)).save(
-        tmp_path / "stepped.json"
-    )
+    changes = dict(width_step=8, runtime="onnxruntime", memory_format="contiguous")
+    path = own_table(tmp_path, "stepped.json", **changes)
     out = tmp_path / "stepped"
     assert way("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
     found = load_architecture(out / "architecture.json")
-    assert found.space.width_step == 8 and {choice.hidden % 8 for choice in found.choices if choice} == {
-        0
-    }
+    assert found.space.width_step == 8
+    assert {choice.hidden % 8 for choice in found.choices if choice} == {0}
     assert own.read_record(out).conditions.runtime == "onnxruntime"
     status, _, error = way("search", "--out", out, "--train-steps", 0)
     assert status == 2 and "stepped holds another search" in error
     monkeypatch.setattr(runs, "table_of", lambda run: load_table(path))
     # of the study
+    options = dict(progress=False, deadline=None, checkpoint_s=1)
     with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):
-        runs._search(
-            searches("beta_searches", "smoke")[0],
-            tmp_path,
-            "cpu",
-            progress=False,
-            deadline=None,
-            checkpoint_s=1,
-        )
+        runs._search(searches("beta_searches", "smoke")[0], tmp_path, "cpu", **options)

@@ -2,15 +2,14 @@
 small.
 """
 
-import json
+import shutil
 from dataclasses import replace
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import linear_table, two_classes
+from made_up import interrupted, linear_table, two_classes
 
 from dcnas.errors import InputError
 from dcnas.latency.measure import Latency, device_name
@@ -66,12 +65,9 @@ class Device:
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch, run_store, downloads):
     """Scale smoke on twelve made-up pictures of each of two classes, with a made-up table and a device
-    that agrees with it.
-    """
-    monkeypatch.setenv("DCNAS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
+    that agrees with it."""
     photos = dict(data=f"folder:{two_classes(tmp_path / 'set')}", resolution=32, limit=None)
     train = replace(scales.SCALE["smoke"].train, steps=3)
     sizes = replace(scales.SCALE["smoke"], photos=photos, search_batch=4, train=train, photos_eval=2)
@@ -102,9 +98,7 @@ def test_a_search_leaves_all_that_the_notebooks_show(small):
     assert row["verdict"] in ("decided", "oscillating", "collapsed", "undecided")
     assert row["predicted_ms"] <= row["target_ms"] == target_ms(search)
     assert len(pd.read_csv(folder_of(search) / "epochs.csv")) == 3
-    # a hundred megabytes that nobody needs any more
-    assert not list(folder_of(search).glob("checkpoint*"))
-    assert json.loads((folder_of(search) / "run.json").read_text())["run"]["label"] == "test"
+    assert not list(folder_of(search).glob("checkpoint*"))  # a hundred megabytes
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -116,15 +110,10 @@ def test_every_network_trains_and_is_evaluated(small, kind):
     per_image = read_tensors(folder_of(run) / "per_image.safetensors")
     set_seed(0)
     fresh, trained = network_of(run).state_dict(), read_tensors(folder_of(run) / "weights.safetensors")
-    still = [
-        key for key in fresh if torch.equal(fresh[key], trained[key]) and fresh[key].is_floating_point()
-    ]
-    assert not [key for key in still if "weight" in key]
-    denoises, classifies = (
-        kind not in ("C-NAS", *ALL[-2:]),
-        kind not in ("UNet", "DnCNN", "DnCNN, residual", "D-NAS"),
-    )
-    assert ("psnr" in per_image) == denoises and ("correct" in per_image) == classifies
+    assert not [key for key in fresh if "weight" in key and torch.equal(fresh[key], trained[key])]
+    denoises = kind not in ("C-NAS", "ResNet-18", "MobileNetV2")
+    classifies = kind not in ("UNet", "DnCNN", "DnCNN, residual", "D-NAS")
+    assert ("psnr" in per_image, "correct" in per_image) == (denoises, classifies)
     assert {tuple(t.shape[:2]) for t in per_image.values()} == {(11, 2)}
     assert (folder_of(run) / "samples.safetensors").exists() == denoises
 
@@ -136,29 +125,18 @@ def test_a_killed_training_goes_on_to_the_same_bits(small, kind):
     weights = read_tensors(folder_of(run) / "weights.safetensors")
     for path in folder_of(run).iterdir():
         path.unlink()
-    real, calls = Trainer.step, []
-
-    def dies(self, batch):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(self, batch)
-
-    with patch.object(Trainer, "step", dies), pytest.raises(KeyboardInterrupt):
+    with interrupted(Trainer, "step", 2):
         obtain(run, progress=False, checkpoint_s=0.0)
     assert obtain(run, progress=False)
     again = read_tensors(folder_of(run) / "weights.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
-def test_an_upscaled_network_is_wider_and_a_large_unet_deeper(small):
+def test_an_upscaled_network_is_wider(small):
     plain, wide = a_run("D-NAS"), a_run("D-NAS", upscaled=2.0)
     obtain(plain.source, progress=False)
-    assert network_of(wide).classifier.stem["first"] is not None
     parameters = [sum(p.numel() for p in network_of(run).parameters()) for run in (plain, wide)]
     assert parameters[1] > 2 * parameters[0]
-    large = next(run for run in presets.runs("table_4", "paper") if run.label == "UNet b=64 d=5 m=2")
-    assert large.unet == dict(b=64, d=5, m=2, c=2)
 
 
 def test_targets(small):
@@ -166,31 +144,27 @@ def test_targets(small):
         a_search(),
         a_search(target="M + decoder", settings=a_search().settings | dict(loss="both")),
     )
-    assert target_ms(both) - target_ms(one) == pytest.approx(
-        obtain_table("smoke").part_ms("decoder conv"), abs=0.011
-    )
-    assert (
-        target_ms(Derivation(both, target="M")) == target_ms(one)
-        and target_ms(a_search(target=5.25)) == 5.25
-    )
+    table = obtain_table("smoke")
+    decoder_ms = table.part_ms("decoder conv")
+    assert target_ms(both) - target_ms(one) == pytest.approx(decoder_ms, abs=0.011)
+    assert target_ms(Derivation(both, target="M")) == target_ms(one)
+    assert target_ms(a_search(target=5.25)) == 5.25
     for seed in (0, 1):
         chance = Derivation(one, random_seed=seed, rounds=1)
         obtain(chance, progress=False)
         found = load_architecture(folder_of(chance) / "architecture.json")
-        assert predicted_ms(obtain_table("smoke"), found) == pytest.approx(target_ms(one), rel=0.02)
+        assert predicted_ms(table, found) == pytest.approx(target_ms(one), rel=0.02)
 
 
-# a machine that is slower today than on the day of the table
-@pytest.mark.parametrize("slowdown", [1.0, 3.0])
+@pytest.mark.parametrize("slowdown", [1.0, 3.0])  # the machine may be slower than on the table's day
 @pytest.mark.parametrize("network", ["C-NAS", "DC-NAS_seq"])
 @pytest.mark.filterwarnings("ignore:.*times as long as on the day")
 def test_a_derivation_measures_and_repairs(small, network, slowdown):
     source = a_search(target="S")
     obtain(source, progress=False)
     before = load_architecture(folder_of(source) / "architecture.json")
-    found = Derivation(
-        source, network, 1.1 * predicted_ms(obtain_table("smoke"), before, network), rounds=1
-    )
+    target = 1.1 * predicted_ms(obtain_table("smoke"), before, network)
+    found = Derivation(source, network, target, rounds=1)
     small.slower, small.slowdown = 1.1, slowdown
     obtain(found, progress=False)
     rows = pd.read_csv(folder_of(found) / "derivation.csv")
@@ -199,9 +173,8 @@ def test_a_derivation_measures_and_repairs(small, network, slowdown):
     assert load_architecture(folder_of(source) / "architecture.json") == before
     end = records.derivation_row(found)
     assert len(small.measured) == len(rows) + 1  # the network is measured anew
-    assert end["repairs"] == len(rows) - 1 and end["measured_ms"] == pytest.approx(
-        rows["measured_ms"].iloc[-1]
-    )
+    assert end["repairs"] == len(rows) - 1
+    assert end["measured_ms"] == pytest.approx(rows["measured_ms"].iloc[-1])
 
 
 def test_derivations_are_measured_side_by_side(small):
@@ -209,9 +182,8 @@ def test_derivations_are_measured_side_by_side(small):
     obtain(source, progress=False)
     both = [Derivation(source, rounds=1), Derivation(source, random_seed=0, rounds=1)]
     derive([*both, both[0]], progress=False)
-    assert all(map(is_complete, both)) and all(
-        len(names) == 2 + derivation.REFERENCES for names in small.measured
-    )
+    assert all(map(is_complete, both))
+    assert all(len(names) == 2 + derivation.REFERENCES for names in small.measured)
     count = len(small.measured)
     derive(both, progress=False)  # complete: nothing is measured again
     assert len(small.measured) == count
@@ -247,16 +219,10 @@ def laptop(small, tmp_path, monkeypatch):
     unet = replace(a_run("UNet"), label="UNet Reduced", scale="laptop")
     listed = {"table_4": [joint, unet], "section4": [search, joint.source, joint, unet], "section3": []}
     real = presets.runs
-    short = {"section4": [], "section3": []}
 
     def runs(group, scale):
-        return (
-            listed.get(group, [])
-            if scale == "laptop"
-            else short.get(group)
-            if group in short
-            else real(group, scale)
-        )
+        of_other_scale = [] if group in ("section3", "section4") else real(group, scale)
+        return listed.get(group, []) if scale == "laptop" else of_other_scale
 
     for module in (presets, publish, latencies):
         monkeypatch.setattr(module, "runs", runs)
@@ -291,10 +257,8 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
     for metric in ("psnr", "accuracy"):
         one, two = here.scores(metric), there.scores(metric)
         assert one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
-    assert (
-        there.samples["DC-NAS S"].shape == (5, 4, 3, 32, 32) or there.samples["DC-NAS S"].shape[0] == 5
-    )
-    published = results.searches("searches", "published")
+    assert there.samples["DC-NAS S"].shape[0] == 5
+    published = searches("searches", "published")
     assert published.architectures == searched.architectures
     pd.testing.assert_frame_equal(published.alphas, searched.alphas, atol=1e-4, check_exact=False)
     pd.testing.assert_frame_equal(there.history, here.history, check_dtype=False, rtol=1e-4)
@@ -309,8 +273,7 @@ def test_a_training_takes_a_published_architecture_where_no_run_is(laptop):
     obtain(laptop[0].source, progress=False)
     publish.collect()
     for run in (laptop[0].source, laptop[0].source.search):
-        for file in folder_of(run).iterdir():
-            file.unlink()
+        shutil.rmtree(folder_of(run))
     assert needs(laptop[0]) is None and obtain(laptop[0], progress=False)
 
 
@@ -321,9 +284,8 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     path = latencies.measure_section4("laptop")
     assert latencies.measure_section4("laptop") == path and len(small.measured) == 1
     rows = latencies.section_4("laptop").set_index("label")
-    assert (
-        set(rows.index) == {"DC-NAS S", "UNet Reduced"} and rows.loc["UNet Reduced", "median_ms"] == 14
-    )
+    assert set(rows.index) == {"DC-NAS S", "UNet Reduced"}
+    assert rows.loc["UNet Reduced", "median_ms"] == 14
     path.write_text(pd.read_csv(path).assign(device="another one").to_csv(index=False))
     latencies.measure_section4("laptop")  # nothing of another device may stay beside it
     assert len(small.measured) == 2 and set(latencies.section_4("laptop")["device"]) != {"another one"}

@@ -72,23 +72,18 @@ def test_budgets():
         1e-3,
         3_000_000,
     )
-    assert (
-        runs("table_5", "paper")[0].net["dropout"] == 0.2
-        and "dropout" not in runs("table_5", "laptop")[0].net
-    )
+    assert runs("table_5", "paper")[0].net["dropout"] == 0.2
+    assert "dropout" not in runs("table_5", "laptop")[0].net
 
 
 def test_wide_unets_train_in_bfloat16_where_that_is_faster():
     how = {
         run.label: run.train for run in runs("figure_3", "laptop") + runs("figure_3_mbconv", "laptop")
     }
-    assert (
-        how["UNet b=16 d=4 m=2 c=2"].precision == "bf16"
-        and how["UNet b=8 d=4 m=2 c=2"].precision == "fp32"
-    )
-    assert how["MB-UNet b=16 d=4 m=2 c=2"].precision == "fp32" and all(
-        t.channels_last for t in how.values()
-    )
+    assert how["UNet b=16 d=4 m=2 c=2"].precision == "bf16"
+    assert how["UNet b=8 d=4 m=2 c=2"].precision == "fp32"
+    assert how["MB-UNet b=16 d=4 m=2 c=2"].precision == "fp32"
+    assert all(t.channels_last for t in how.values())
 
 
 @pytest.mark.parametrize("scale", ["smoke", *PUBLISHED_SCALES])
@@ -131,9 +126,7 @@ def test_runs_come_in_the_order_of_their_groups_and_what_is_needed_before():
 
 
 def test_what_a_scale_does_otherwise_is_said():
-    assert "Adam instead of SGD" in scales.differs(
-        "laptop"
-    ) and "learn with 0.1 instead of 0.02" in scales.differs("laptop")
-    assert "grey images in three channels" in scales.differs("short") and "SGD" not in scales.differs(
-        "paper"
-    )
+    assert "Adam instead of SGD" in scales.differs("laptop")
+    assert "learn with 0.1 instead of 0.02" in scales.differs("laptop")
+    assert "grey images in three channels" in scales.differs("short")
+    assert "SGD" not in scales.differs("paper")

@@ -41,9 +41,8 @@ def test_two_workers_and_then_nothing_is_left(capfd):
 def test_ray_does_the_same():
     pytest.importorskip("ray")
     listed = runs("normalisation_check", "smoke")
-    assert queue.run_queue(listed, jobs=2, engine="ray", progress=False) == 0 and all(
-        map(is_complete, listed)
-    )
+    assert queue.run_queue(listed, jobs=2, engine="ray", progress=False) == 0
+    assert all(map(is_complete, listed))
 
 
 def test_published_results_are_not_made_again():

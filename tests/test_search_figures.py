@@ -33,9 +33,9 @@ def test_a_drawing_shows_every_block_s_width(network):
         for layer, choice in zip(SPACE.layers, drawn.choices, strict=True)
         if network != "D-NAS" or layer.stage < 4
     ]
-    assert (
-        all(str(hidden) in found for hidden in shown) and "title" in found and "ms by the table" in found
-    )
+    assert all(str(hidden) in found for hidden in shown)
+    assert "title" in found
+    assert "ms by the table" in found
 
 
 def test_a_drawing_is_of_the_decoder_that_is_named():

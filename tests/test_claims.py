@@ -144,7 +144,7 @@ def test_other_networks_can_stand_in_their_place():
     ("precondition", "instrument", "says"),
     [
         ("", "supernet noisy M", "where the largest class has 41.8%"),
-        ("DC-NAS S - DC-Net_tail b=equal", "", "latencies differ by"),
+        ("DC-NAS S - DC-Net_tail b=16", "", "latencies differ by"),
     ],
 )
 def test_instruments_name_what_fails_with_its_number(precondition, instrument, says):
@@ -177,7 +177,7 @@ def test_sixteen_combinations_are_stored():
 
 
 def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():
-    odd = claims.inconsistencies()
+    odd = paper("inconsistencies", "where")
     lines = [" ".join([row.name, *row]) for _, row in odd.iterrows()]
     assert any("350 K" in line and "305 K" in line for line in lines)
     assert all(list(notebooks_dir().glob(f"{start}*.ipynb")) for start in odd["shown in"])

@@ -31,6 +31,7 @@ from dcnas.study import (
 )
 from dcnas.study.derivation import derive, obtain_table, table_path, target_ms
 from dcnas.study.kinds import Derivation, Run, Search
+from dcnas.study.results import searches
 from dcnas.study.runs import needs, network_of, obtain
 from dcnas.study.store import folder_of, is_complete, is_published, read_tensors
 from dcnas.training import Trainer

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from dcnas.errors import InputError
-from dcnas.study import latencies, records
-from dcnas.study.records import of_best_scale
-from dcnas.study.results import Results, results
+from dcnas.study import latencies
+from dcnas.study import results as reading
+from dcnas.study.results import Results, best_scale, results
 from dcnas.study.tables import beside_the_paper
 
 
@@ -39,14 +39,14 @@ def test_latencies_beside_the_papers(tmp_path, monkeypatch):
 )
 def test_the_best_scale(labels, seeds, scales, best):
     rows = pd.DataFrame({"label": [*labels], "seed": seeds, "scale": scales})
-    assert set(of_best_scale(rows)["scale"]) == {best}
+    assert best_scale(rows) == best
 
 
 def test_groups_are_gathered_at_the_scale_of_the_first(monkeypatch):
     classifier, joint, unet = "MB2.5-M", "DC-Net Reduced Integrated", "UNet b=32 d=4 m=2 c=2"
     runs = [(joint, "laptop"), (classifier, "laptop"), (classifier, "gpu"), (unet, "gpu")]
     rows = pd.DataFrame(runs, columns=["label", "scale"]).assign(run=[*"0123"], seed=0, sigma=0.0)
-    monkeypatch.setattr(records, "read_published", lambda *_: rows)
+    monkeypatch.setattr(reading, "read_published", lambda *_: rows)
 
     def names(*groups):
         return results(groups, "published").rows["run"].tolist()

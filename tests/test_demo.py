@@ -66,7 +66,7 @@ def test_what_is_said_is_what_the_command_line_says(shown):
 
 def test_a_network_says_nothing_of_pictures_that_it_does_not_know(shown):
     text = move(shown, kind="solar cells")
-    assert "without a label" in text and "It says" not in text
+    assert "No label" in text and "It says" not in text
     assert "It says" in move(shown, network="dc-nas-s-solar")
 
 
@@ -81,13 +81,13 @@ EXIF[0x0112] = 6
         (b"", "own.png is not a picture that can be read"),
         (b"plain text", "own.png is not a picture that can be read"),
         (file(PHOTO, "JPEG")[:700], "own.png is damaged or cut short"),
-        (file(Image.new("L", (1, 1), 9)), "without a label"),
+        (file(Image.new("L", (1, 1), 9)), "No label"),
         (file(Image.new("L", (4000, 3000), 9)), "It is scaled from 4000 x 3000 to 256 x 192 pixels."),
         (
             file(PHOTO, "GIF", save_all=True, append_images=[PHOTO.rotate(90)]),
             "The first of 2 frames is taken.",
         ),
-        (file(PHOTO.convert("CMYK"), "JPEG"), "without a label"),
+        (file(PHOTO.convert("CMYK"), "JPEG"), "No label"),
         (
             file(Image.fromarray(np.arange(5400, dtype=np.uint16).reshape(60, 90) * 12)),
             "More than 8 bits",
@@ -112,4 +112,4 @@ def test_an_own_picture_is_waited_for_and_shown_again(shown):
     upload(shown, file(PHOTO), "twice.png")
     move(shown, kind=demo.DIGITS)
     assert "half.png is not a picture" in upload(shown, b"", "half.png")  # what came before is forgotten
-    assert "without a label" in upload(shown, file(PHOTO), "twice.png") and shown.error is None
+    assert "No label" in upload(shown, file(PHOTO), "twice.png") and shown.error is None

@@ -234,7 +234,7 @@
       paint(clean, picture, picture.pixels);
       paint(noisy, picture, input);
       paint(denoised, picture, output);
-      const known = network.set === picture.set, [before, after] = [input, output].map(x => psnr(x, picture.pixels));
+      const known = network.set === picture.set && picture.labels.length > 0, [before, after] = [input, output].map(x => psnr(x, picture.pixels));
       for (const canvas of known && picture.boxes.length ? [clean, denoised] : []) mark(canvas, picture, network, probabilities);
       const right = sigma ? `, ${before.toFixed(1)} dB` : "", left = sigma ? `, ${after.toFixed(1)} dB` : "";
       words[0].textContent = picture.set === "own" ? picture.title : `clean: ${picture.title}`;

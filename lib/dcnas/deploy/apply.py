@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import skimage.data
 import torch
 from torch import Tensor
 
 from ..data.images import evaluation_images, load_images
 from ..data.noise import NoiseBank
 from ..data.photographs import SUFFIXES, pictures_in
-from ..data.pictures import as_float, in_tiles, read_picture
+from ..data.pictures import as_float, in_tiles, read_picture, square_of
 from ..data.two_digits import cached
 from ..errors import InputError
 from ..models.crops import crop_boxes
@@ -25,8 +26,10 @@ from ..paths import write_atomic
 from ..training.metrics import quality
 from .weights import DIGITS, Network
 
-SETS = ("digits", "solar")  # of test images that can be named instead of a file
+SETS = ("digits", "solar", "photographs")  # of images that can be named instead of a file
 COUNT = 16  # of test images that the demo offers
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # of scikit-image: free of rights, or nearly
+PHOTOGRAPH_SIDE = 256
 SOLAR_SIDE = 64  # of the solar cells that the shipped network knows
 
 
@@ -69,7 +72,15 @@ class Outcome:
 
 
 def study_scene(name: str, index: int) -> Scene:
-    """A test image of the study: "digits", 96 x 96 with two of them, or "solar", a cell of 64 x 64."""
+    """A test image of the study: "digits", 96 x 96 with two of them, or "solar", a cell of 64 x 64; or
+    one of four "photographs" of 256 x 256, which no network was trained on.
+    """
+    if name == "photographs":
+        index %= len(PHOTOGRAPHS)
+        photograph = torch.from_numpy(getattr(skimage.data, PHOTOGRAPHS[index])()).permute(2, 0, 1)
+        labels = ("espresso",) if PHOTOGRAPHS[index] == "coffee" else ()  # of no class the others
+        square = square_of(photograph, PHOTOGRAPH_SIDE)
+        return Scene(PHOTOGRAPHS[index], square, labels=labels, noise_id=index)
     if name == "digits":
         data = cached("test", COUNT)
         labels = tuple(map(str, data.labels[index].tolist()))
@@ -91,7 +102,8 @@ def file_scene(name: str, source: Path | bytes, most_side: int | None = None) ->
 def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
     """Name to a maker of the scene: of a picture, of a folder's, or of the test images of `SETS`."""
     if source in SETS:
-        return {f"{source}-{n}": partial(study_scene, source, n) for n in range(COUNT)}
+        count = len(PHOTOGRAPHS) if source == "photographs" else COUNT
+        return {f"{source}-{n}": partial(study_scene, source, n) for n in range(count)}
     place = Path(source)
     if not place.exists():
         expected = f"a picture, a folder or one of {', '.join(SETS)} was expected"

@@ -26,7 +26,7 @@ from .tasks import bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
-KINDS = DIGITS, SOLAR, OWN = "two digits", "solar cells", "own picture"
+KINDS = DIGITS, SOLAR, PHOTOGRAPHS, OWN = "two digits", "solar cells", "photographs", "own picture"
 RIGHT = COLOURS["green"]
 
 
@@ -116,7 +116,7 @@ class Drop(anywidget.AnyWidget):
 def scene_of(kind: str, index: int, upload: tuple) -> Scene:
     """A test image of a set, or the own picture."""
     if kind != OWN:
-        return study_scene("digits" if kind == DIGITS else "solar", index)
+        return study_scene({DIGITS: "digits", SOLAR: "solar"}.get(kind, kind), index)
     if not upload:
         raise InputError("There is no picture yet: drop one here, or choose one.")
     return file_scene(*upload[1:], MOST_SIDE)
@@ -130,16 +130,19 @@ def quality(title: str, db: float | None, similarity: float | None) -> str:
 
 
 def knows(network: Network, scene: Scene) -> bool:
-    """Whether the picture is of the kind that the network was trained on."""
-    return bool(scene.labels) and network.of_digits == (scene.boxes is not None)
+    """Whether the picture is of the kind whose classes the network was taught."""
+    return bool(scene.labels) and set(scene.labels) <= set(network.classes)
 
 
 def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
     """The status line: what the network says, and how far it is to be believed."""
-    seen = "two digits on grey" if network.of_digits else "solar cells"
+    seen = {"solar": "solar cells", "tiny-imagenet": "small photographs of 18 things"}
     text = f"{network.label} took {outcome.ms:.0f} ms. "
-    if not knows(network, scene):
-        text += f"It knows {seen} alone: this is what it makes of another picture, without a label. "
+    if network.classes and not knows(network, scene):
+        known = seen.get(
+            network.card.get("data"), "two digits on grey" if network.of_digits else "others"
+        )
+        text += f"No label: this is unlike anything it was trained on ({known}). "
     elif outcome.own is not None:
         text += f"It says {words(network, outcome.own)}; the truth is {', '.join(scene.labels)}. "
         if network.kind == "sequential":
@@ -159,6 +162,9 @@ def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence
     """Class probabilities of each object, the true class green; nothing where there are none."""
     axes.clear()
     axes.set_visible(len(probabilities) > 0)
+    if len(classes) > 10 and len(probabilities):  # the most probable ones
+        first = np.sum(probabilities, 0).argsort()[:-7:-1]
+        classes, probabilities = [classes[i] for i in first], probabilities[:, first]
     for k, (row, truth) in enumerate(zip(probabilities, truths)):
         y, high = np.arange(len(classes)) + 0.4 * k - 0.2 * (len(truths) - 1), 0.8 / len(truths)
         look = dict(color=[RIGHT if name == truth else COLOURS["orange"] for name in classes])
@@ -205,12 +211,13 @@ def demo(*networks: str, kinds: Sequence[str] = KINDS, index: int = 3, sigma: fl
     )
     kind, number, network, _, *upload = panel.controls.values()
 
-    def arrived(_) -> None:
-        """Show the own picture, by a network that sees colours if there is one."""
-        network.value = min(networks, key=lambda name: load_network(name).of_digits)
-        kind.value = OWN
+    def chosen(change: dict) -> None:
+        """Photographs and own pictures by a network of photographs, if there is one."""
+        number.disabled = change["new"] == OWN
+        if change["new"] in (PHOTOGRAPHS, OWN):
+            network.value = min(networks, key=lambda name: not name.endswith("tiny-imagenet"))
 
-    kind.observe(lambda change: number.set_trait("disabled", change["new"] == OWN), names="value")
+    kind.observe(chosen, names="value")
     for field in upload:
-        field.observe(arrived, names="value")
+        field.observe(lambda _: kind.set_trait("value", OWN), names="value")
     return panel

@@ -182,7 +182,7 @@ def test_an_assumption_of_the_conclusion_answers(browser, lab):
     with opened(browser, lab, "05_conclusion") as page:
         status = page.locator(".dcnas-status")
         box = page.locator(".dcnas-panel input[type=checkbox]")
-        for ticked, says in ((True, "ten noise levels above 0"), (False, "eleven noise levels")):
+        for ticked, says in ((True, "Assumed: means without σ = 0."), (False, "Assumed: as above.")):
             box.first.set_checked(ticked)
             expect(status).to_contain_text(says, timeout=120_000)
         page.locator(".dcnas-panel").screenshot(path=SHOTS / "05_conclusion_0.png")

@@ -45,7 +45,7 @@ def kernels_of(project: Path) -> list[int]:
 def study(tmp_path: Path, place: str) -> tuple[Path, list[str], dict]:
     project = tmp_path / place
     (project / "data").mkdir(parents=True)
-    for part in ("paper", "published", "latency", "weights"):
+    for part in ("paper", "published", "latency", "weights", "scales.toml"):
         (project / "data" / part).symlink_to(REAL / "data" / part)
     (project / "notebooks").mkdir()
     shutil.copy(REAL / "notebooks" / f"{NAME}.ipynb", project / "notebooks")

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from dcnas.data import two_digits
-from dcnas.data.mnist import load_mnist
 from dcnas.data.two_digits import SPLITS, generate
-from dcnas.errors import InputError
 
 FIELDS = ("images", "boxes", "labels", "digits")
 SHA256 = {  # of the first 16 images of each split with their boxes, labels and digits
@@ -17,14 +15,6 @@ SHA256 = {  # of the first 16 images of each split with their boxes, labels and 
     "validation": "72e5a28a96ef3057bc9d50c4ab766b781ccce7fc1b9c1fde2a2652c51f8c53a4",
     "test": "4da391aa8e7133b5fc27f26b28a731044e0011c32b4273f4ebe4a4bba32c65d8",
 }
-
-
-@pytest.fixture(scope="module")
-def mnist():
-    try:
-        return load_mnist()
-    except (InputError, OSError) as error:
-        pytest.skip(f"needs MNIST: {error}")
 
 
 @pytest.fixture(scope="module", params=SPLITS)
@@ -81,20 +71,6 @@ def test_images_are_what_boxes_and_digits_say(sample, mnist):
         assert 26 <= grey <= 76
         assert np.abs(grey * (1 - ink) + 255 * ink - image).max() <= 0.5 + 1e-9
         assert image.max() > 200
-
-
-def test_labels_are_those_of_the_digits(sample, mnist):
-    split, data = sample
-    labels = mnist.test_labels if split == "test" else mnist.train_labels
-    assert torch.equal(data.labels, torch.from_numpy(labels.astype(np.int64))[data.digits])
-    assert torch.bincount(data.labels.flatten(), minlength=10).min() > 300  # of 4,000; "5" is the rarest
-
-
-def test_no_digit_is_in_two_splits(sample):
-    split, data = sample
-    low, high = {"train": (0, 50_000), "validation": (50_000, 60_000), "test": (0, 10_000)}[split]
-    assert low <= data.digits.min() and data.digits.max() < high
-    assert data.digits.max() - data.digits.min() > 0.99 * (high - low)  # and all of its part is used
 
 
 def test_when_no_pair_of_places_fits():

@@ -142,14 +142,6 @@ def test_an_error_ends_in_the_status_line_and_goes_away():
         widgets.Panel(draw, sigma=W.FloatSlider(value=0.8, max=1.0))
 
 
-def test_where_there_is_no_kernel_the_first_picture_stands():
-    bundle = widgets.replay(ALPHAS, EPOCHS, 12.0)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert "VBox" not in "".join(map(str, bundle.values()))
-    assert 'src="data:image/png;base64,' in bundle["text/html"]
-    assert 'alt="Epoch 3: ' in bundle["text/html"]
-
-
 def test_moves_from_another_thread_end_in_the_last_state():
     """JupyterLab calls back in a thread of its own, and torch's inference mode is of a thread."""
     panel = widgets.replay(ALPHAS, EPOCHS, 12.0)

@@ -236,7 +236,7 @@ def test_own_pictures_are_shown_or_answered_in_words(page, tmp_path):
     grain = np.tile(np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8), (5, 6, 1))
     files = {
         "broken.png": (b"no picture", "broken.png is not a picture that can be read"),
-        "own.png": (file(shade), "another picture"),
+        "own.png": (file(shade), "No label"),
         "camera.jpg": (file(grain, "JPEG"), "scaled from 6000 x 5000 to 256 x 213"),
     }
     assert len(files["camera.jpg"][0]) > 10 * 2**20

@@ -1,58 +1,31 @@
 """Where the images of Section 4 come from: sets as class folders, one sentence for what is none."""
 
-import io
 import shutil
 import zipfile
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from made_up import noisy_picture
 
 from dcnas.data import photographs as sets
 from dcnas.data.photographs import identity_of, photographs, set_named
 from dcnas.errors import InputError
-from dcnas.paths import paper_dir
 
+pytestmark = pytest.mark.usefixtures("downloads")
 CLASSES = ["n03", "n01", "n02"]  # in the order of the study's list, not of the alphabet
-
-
-def picture(level: int, seed: int = 0, side: int = 64, kind: str = "JPEG") -> bytes:
-    rng = np.random.default_rng(seed)
-    buffer = io.BytesIO()
-    Image.fromarray((level + rng.integers(-30, 30, (side, side, 3))).clip(0, 255).astype(np.uint8)).save(
-        buffer, kind
-    )
-    return buffer.getvalue()
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def downloads(tmp_path, monkeypatch):
-    monkeypatch.setenv("DCNAS_DOWNLOADS", str(tmp_path / "downloads"))
-    for name in ("DCNAS_TINY_IMAGENET", "DCNAS_IMAGENET"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "downloads"
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A made-up Tiny ImageNet as its zip unpacks: three classes of 15 + 5 images, dark to bright."""
     monkeypatch.setattr(sets, "tiny_classes", lambda: CLASSES)
-    files, lines = {}, []
+    root, lines = tmp_path / "tiny", []
     for c, name in enumerate(sorted(CLASSES)):
-        files |= {
-            f"train/{name}/images/{name}_{n}.JPEG": picture(50 + 80 * c, 100 * c + n) for n in range(15)
-        }
-        files |= {f"val/images/val_{3 * n + c}.JPEG": picture(50 + 80 * c, 1_000 + n) for n in range(5)}
-        lines += [f"val_{3 * n + c}.JPEG\t{name}\t0\t0\t62\t62\n" for n in range(5)]
-    root = write(tmp_path / "tiny", files | {"val/val_annotations.txt": "".join(lines).encode()})
+        for n in range(15):
+            noisy_picture(root / "train" / name / "images" / f"{name}_{n}.JPEG", 50 + 80 * c, n)
+        for n in range(3 * 5)[c::3]:
+            noisy_picture(root / "val" / "images" / f"val_{n}.JPEG", 50 + 80 * c, 100 + n)
+            lines.append(f"val_{n}.JPEG\t{name}\t0\t0\t62\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
     monkeypatch.setenv("DCNAS_TINY_IMAGENET", str(root))
     return root
 
@@ -81,23 +54,14 @@ def test_tiny_imagenet_with_class_folders_is_the_same_set(tiny, tmp_path, monkey
 
 
 def test_options_of_tiny_imagenet_choose_classes(tiny):
-    assert (
-        photographs("tiny-imagenet:50").classes
-        == photographs("tiny-imagenet:18").classes
-        == tuple(CLASSES)
-    )
+    for name in ("tiny-imagenet:50", "tiny-imagenet:18"):
+        assert photographs(name).classes == tuple(CLASSES)
     assert photographs("tiny-imagenet:200").classes == tuple(sorted(CLASSES))  # all that the folder has
     assert photographs("tiny-imagenet:n02,n01").classes == ("n02", "n01")
-    assert (
-        set_named("tiny-imagenet:n01,n02")
-        == identity_of("tiny-imagenet:n01,n02")
-        == "tiny-imagenet:n01,n02"
-    )
 
 
-def test_the_studys_list_has_18_of_the_papers_classes_first():
-    theirs = (paper_dir() / "imagenet100_synsets.txt").read_text().split()
-    assert [name in theirs for name in sets.tiny_classes()] == [True] * 18 + [False] * 32
+def enlarge(folder):
+    noisy_picture(folder / "train/n01/images/n01_0.JPEG", 9, size=(80, 80))
 
 
 @pytest.mark.parametrize(
@@ -105,18 +69,10 @@ def test_the_studys_list_has_18_of_the_papers_classes_first():
     [
         (lambda f: shutil.rmtree(f), "tiny-imagenet", "train is not a folder"),
         (lambda f: shutil.rmtree(f / "train" / "n02"), "tiny-imagenet", "n02 lacks .JPEG images"),
-        (
-            lambda f: (f / "val" / "val_annotations.txt").unlink(),
-            "tiny-imagenet",
-            "n03 lacks .JPEG images",
-        ),
+        (lambda f: (f / "val/val_annotations.txt").unlink(), "tiny-imagenet", "n03 lacks .JPEG images"),
         (lambda f: None, "tiny-imagenet:7", "7 lacks .JPEG images"),
         (lambda f: None, "tiny-imagenet:n01", "has 1 classes with images, but a folder for each"),
-        (
-            lambda f: (f / "train/n01/images/n01_0.JPEG").write_bytes(picture(9, side=80)),
-            "tiny-imagenet",
-            "n01_0.JPEG has 80 x 80 pixels instead of 64 x 64",
-        ),
+        (enlarge, "tiny-imagenet", "n01_0.JPEG has 80 x 80 pixels instead of 64 x 64"),
     ],
 )
 def test_what_is_not_tiny_imagenet_gets_one_sentence(tiny, spoil, name, says):
@@ -126,35 +82,28 @@ def test_what_is_not_tiny_imagenet_gets_one_sentence(tiny, spoil, name, says):
 
 
 def test_solar_cells_are_unpacked_once_and_keep_their_order(downloads, monkeypatch):
-    lines = [
-        (
-            n,
-            ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")[n % 4],
-            ("mono", "poly")[n % 3 == 0],
-        )
-        for n in range(16)
-    ]
+    probabilities = ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")
+    lines = [(n, probabilities[n % 4], ("mono", "poly")[n % 3 == 0]) for n in range(16)]
 
     def fetch(requirement, sha256, folder):
         with zipfile.ZipFile(folder / "elpv.whl", "w") as archive:
             rows = [f"images/cell{n:04}.png {probability}   {kind}" for n, probability, kind in lines]
             archive.writestr("elpv_dataset/data/labels.csv", "\n".join(rows))
             for n, *_ in lines:
-                archive.writestr(f"elpv_dataset/data/images/cell{n:04}.png", picture(n * 9, kind="PNG"))
+                archive.writestr(
+                    f"elpv_dataset/data/images/cell{n:04}.png",
+                    noisy_picture(folder / "cell.png", 9 * n).read_bytes(),
+                )
         return folder / "elpv.whl"
 
     monkeypatch.setattr(sets, "fetch_wheel", fetch)
     data = photographs("solar")
     assert [file.path.name for file in data.files] == [f"cell{n:04}.png" for n in range(16)]
-    assert [file.label for file in data.files] == [
-        2 * (kind == "poly") + (p in ("0.6666666666666666", "1.0")) for _, p, kind in lines
-    ]
-    assert all(
-        file.path.parent.name == data.classes[file.label] and file.test is None for file in data.files
-    )
+    for file, (_, probability, kind) in zip(data.files, lines, strict=True):
+        assert file.label == 2 * (kind == "poly") + (probability in ("0.6666666666666666", "1.0"))
+        assert file.path.parent.name == data.classes[file.label] and file.test is None
     monkeypatch.setattr(sets, "fetch_wheel", None)  # not asked again
     assert photographs("solar") == data
-    assert {path.name for path in downloads.iterdir()} == {"solar", "solar.lock"}
 
 
 def test_a_set_that_cannot_be_had_gets_one_sentence(monkeypatch):
@@ -171,13 +120,14 @@ def test_a_set_that_cannot_be_had_gets_one_sentence(monkeypatch):
 
 
 def test_own_folders_are_named_by_their_paths(tmp_path, monkeypatch):
-    files = {f"{name}/{n}.png": picture(99, n, kind="PNG") for name in "ab" for n in range(3)}
-    root = write(tmp_path / "own", files)
+    root = tmp_path / "own"
+    for n in range(6):
+        noisy_picture(root / "ab"[n % 2] / f"{n}.png", 99, n)
     (root / "nothing").mkdir()
     with pytest.warns(UserWarning, match="folders without images are left out as classes: nothing"):
         assert photographs(f"folder:{root}").classes == ("a", "b")
         before = identity_of(f"folder:{root}")
-        (root / "a" / "new.png").write_bytes(picture(9, kind="PNG"))
+        noisy_picture(root / "a" / "new.png", 9)
         assert identity_of(f"folder:{root}") != before
     monkeypatch.chdir(tmp_path)
     assert set_named("own") == set_named("folder:./own") == f"folder:{root}"

@@ -38,13 +38,7 @@ GREY = Image.fromarray(RAMP)
         (file(GREY.convert("LA")), 1, "shown on white"),
         (file(GREY.convert("CMYK"), "JPEG", quality=95), 3, None),
         (file(Image.fromarray(RAMP.astype(np.uint16) * 257)), 1, "scaled to 8"),
-        (
-            file(
-                GREY, "GIF", save_all=True, append_images=[Image.new("L", GREY.size, v) for v in (9, 99)]
-            ),
-            3,
-            "first of 3 frames",
-        ),
+        (file(GREY, "GIF", save_all=True, append_images=[GREY.rotate(90)]), 3, "first of 2 frames"),
         (file(GREY.convert("RGB"), "WEBP", lossless=True), 3, None),
     ],
     ids=["grey", "bits", "JPEG", "palette", "alpha", "grey alpha", "CMYK", "16 bit", "animated", "WebP"],
@@ -56,35 +50,20 @@ def test_every_mode_is_read(data, channels, note):
     assert (note is None and not notes) or any(note in text for text in notes)
 
 
-def test_a_phone_photo_is_upright():
+def test_a_picture_is_turned_and_scaled_with_a_note():
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = 6
     pixels, notes = read_picture(file(GREY, "JPEG", exif=exif, quality=95))
     assert pixels.shape == (1, 40, 20) and notes == ("It is turned as its camera says.",)
-
-
-def test_a_large_picture_is_scaled_with_a_note():
     pixels, notes = read_picture(file(Image.new("RGB", (300, 200))), most_side=100)
     assert pixels.shape == (3, 67, 100)
     assert notes == ("It is scaled from 300 x 200 to 100 x 67 pixels.",)
 
 
-JPEG = file(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
-
-
-@pytest.mark.parametrize("data", [b"", b"This is no picture."])
-def test_what_is_no_picture_gets_a_sentence(data):
-    with pytest.raises(InputError, match="is not a picture that can be read"):
-        read_picture(data)
-
-
 @pytest.mark.parametrize("tenth", (0, 3, 6, 9))
-@pytest.mark.parametrize(
-    "whole",
-    [JPEG, file(GREY), file(GREY, "GIF"), file(GREY, "TIFF")],
-    ids=["JPEG", "PNG", "GIF", "TIFF"],
-)
-def test_files_cut_anywhere_are_read_or_answered(whole, tenth):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF"])
+def test_files_cut_anywhere_are_read_or_answered(kind, tenth):
+    whole = file(GREY, kind)
     try:
         assert read_picture(whole[: len(whole) * tenth // 10])[0].ndim == 3
     except InputError as error:
@@ -97,54 +76,33 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
         read_picture(file(GREY))
 
 
-def test_png_is_what_was_written():
-    image = torch.from_numpy(RAMP)[None] / 255
-    assert torch.equal(as_float(read_picture(png_of(image))[0]), image)
-
-
-def test_channels():
-    grey = torch.rand(2, 1, 4, 4)
-    assert torch.allclose(with_channels(with_channels(grey, 3), 1), grey, atol=1e-6)
+def test_grey_and_png_keep_every_level():
+    grey = torch.from_numpy(RAMP)[None] / 255
+    assert torch.equal(as_float(read_picture(png_of(grey))[0]), grey)
+    assert torch.allclose(with_channels(with_channels(grey[None], 3), 1), grey[None], atol=1e-6)
     assert square_of(torch.rand(3, 20, 40), 8).shape == (3, 8, 8)
-    image = torch.rand(3, 16, 16)
-    assert torch.equal(square_of(image, 16), image)  # an image of the right size stays as it is
 
 
 # tiles
 
 
-SIZES = [(1, 1), (5, 300), (64, 64), (100, 37), (256, 256), (257, 256), (500, 700)]
-
-
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(1, 1), (5, 300), (64, 64), (257, 256), (500, 700)])
 def test_tiles_put_together_are_the_image(size):
-    """What is written over is not read again, though tiles overlap and go through in batches."""
-    image = torch.rand(2, 3, *size)
-    tiled = in_tiles(lambda x: x, image.clone(), tile=128, overlap=40, batch=3)
+    """Every pass has a size that networks take; what is written over is not read again."""
+    image, seen = torch.rand(2, 3, *size), []
+    options = dict(tile=128, overlap=40, batch=3)
+    tiled = in_tiles(lambda x: seen.append(x.shape[2:]) or x, image.clone(), **options)
     assert torch.allclose(tiled, image, atol=1e-6)
-
-
-def test_every_pass_has_a_size_that_networks_take():
-    seen = []
-    in_tiles(
-        lambda x: seen.append(x.shape) or x, torch.rand(1, 1, 333, 77), tile=128, overlap=32, batch=2
-    )
-    assert (
-        all(shape[-1] % pictures.STRIDE == 0 and shape[-2] % pictures.STRIDE == 0 for shape in seen)
-        and len(seen) > 1
-    )
+    assert not any(side % pictures.STRIDE for shape in seen for side in shape)
 
 
 def test_tiles_of_a_local_network_equal_the_whole():
     torch.manual_seed(0)
-    local = nn.Sequential(
-        nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 1, 5, padding=2)
-    ).requires_grad_(False)
-    image = torch.rand(1, 1, 320, 320)
+    local = nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 1, 5, padding=2))
+    local, image = local.requires_grad_(False), torch.rand(1, 1, 320, 320)
     whole, tiled = local(image), in_tiles(local, image, tile=128, overlap=48)
-    inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
-    # only each tile's own border sees mirrored edges
-    assert (tiled - whole)[inner].abs().mean() < 0.02 * whole.std()
+    inside = (tiled - whole)[..., 8:-8, 8:-8]  # only each tile's own border sees mirrored edges
+    assert inside.abs().mean() < 0.02 * whole.std()
 
 
 def test_no_seam_shows_with_norms_that_see_a_whole_tile():
@@ -154,10 +112,5 @@ def test_no_seam_shows_with_norms_that_see_a_whole_tile():
     torch.manual_seed(0)
     unet = UNet(b=8, d=4, m=1.5, c=2).requires_grad_(False).eval()
     image = torch.linspace(0, 1, 384).expand(1, 1, 384, 384) + 0.05 * torch.randn(1, 1, 384, 384)
-    starts = pictures.starts(384, 128, 32)
-    found = in_tiles(unet, image, tile=128, overlap=32)[0, 0]
-    steps = found.diff(dim=1).abs().mean(0)
-    borders = [edge for start in starts[1:] for edge in (start - 1, start)] + [
-        start + 127 for start in starts[:-1]
-    ]
-    assert steps[borders].max() < 1.5 * steps.quantile(0.95)
+    steps = in_tiles(unet, image, tile=128, overlap=32)[0, 0].diff(dim=1).abs().mean(0)
+    assert steps[8:-8].max() < 1.5 * steps.quantile(0.95)

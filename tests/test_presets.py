@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dcnas.errors import InputError
-from dcnas.study import presets, scales
+from dcnas.study import presets
 from dcnas.study.kinds import Derivation, Run, Search
 from dcnas.study.presets import GROUPS, SECTION_4, runs
 from dcnas.study.scales import PUBLISHED_SCALES, SCALE
@@ -76,16 +76,6 @@ def test_budgets():
     assert "dropout" not in runs("table_5", "laptop")[0].net
 
 
-def test_wide_unets_train_in_bfloat16_where_that_is_faster():
-    how = {
-        run.label: run.train for run in runs("figure_3", "laptop") + runs("figure_3_mbconv", "laptop")
-    }
-    assert how["UNet b=16 d=4 m=2 c=2"].precision == "bf16"
-    assert how["UNet b=8 d=4 m=2 c=2"].precision == "fp32"
-    assert how["MB-UNet b=16 d=4 m=2 c=2"].precision == "fp32"
-    assert all(t.channels_last for t in how.values())
-
-
 @pytest.mark.parametrize("scale", ["smoke", *PUBLISHED_SCALES])
 @pytest.mark.parametrize("group", ["clipping_check", "precision_check", "normalisation_check"])
 def test_a_variant_differs_in_what_is_checked_alone(group, scale):
@@ -122,11 +112,4 @@ def test_runs_come_in_the_order_of_their_groups_and_what_is_needed_before():
     trainings = [r.label for r in runs("section4", "laptop") if isinstance(r, Run)]
     assert {"UNet Reduced", "UNet b=16", "D-NAS S"} <= set(trainings[:5])
     kinds = [type(r) for r in runs("section4", "laptop")]
-    assert kinds == sorted(kinds, key=[Search, Derivation, Run].index)
-
-
-def test_what_a_scale_does_otherwise_is_said():
-    assert "Adam instead of SGD" in scales.differs("laptop")
-    assert "learn with 0.1 instead of 0.02" in scales.differs("laptop")
-    assert "grey images in three channels" in scales.differs("short")
-    assert "SGD" not in scales.differs("paper")
+    assert kinds == sorted(kinds, key=[Search, Derivation, Run].index)  # what is needed comes before

@@ -135,7 +135,10 @@ def test_set():
     clean = torch.randint(0, 256, (7, 1, 40, 48), generator=stream, dtype=torch.uint8)
     corners = torch.randint(0, 9, (7, 2, 2), generator=stream)
     noise = torch.randn(clean.shape, generator=stream)
-    noisy = lambda ids, s: clean[ids.start : ids.stop] / 255 + s * noise[ids.start : ids.stop]  # noqa: E731
+
+    def noisy(ids: range, sigma: float):
+        return clean[ids.start : ids.stop] / 255 + sigma * noise[ids.start : ids.stop]
+
     labels = torch.randint(0, 10, (7, 2), generator=stream)
     return clean, torch.cat([corners, corners + 32], -1), labels, noisy
 

@@ -69,7 +69,10 @@ def stock(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     sets, networks = [], []
     for name in SETS:
-        scenes = [make() for make in scenes_of(name).values()]
+        try:
+            scenes = [make() for make in scenes_of(name).values()]
+        except (InputError, OSError):  # not here, and no network to fetch it
+            continue
         sprite(scenes).save(folder / f"{name}.png", optimize=True)
         boxes = [scene.boxes[0].tolist() for scene in scenes if scene.boxes is not None]
         facts = {"name": name, "title": TITLES[name], "side": scenes[0].pixels.shape[-1], "boxes": boxes}

@@ -50,7 +50,8 @@ browser = test_browser.browser
 @pytest.fixture(scope="module")
 def built() -> str:
     """What `make book` says, by the environment that runs the tests."""
-    study_scene("solar", 0)  # with a progress bar of its own where the set is new
+    for name in ("digits", "solar"):  # with words of their own where a set is new
+        study_scene(name, 0)
     command = ["make", "--no-print-directory", "-o", ".venv/.installed", "book"]
     command.append(f"BIN={Path(sys.executable).parent}")
     options = dict(capture_output=True, text=True, env=os.environ | {"MAKEFLAGS": ""})

@@ -4,6 +4,7 @@ traceback."""
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 from made_up import linear_table, noisy_picture
 from PIL import Image
 
-from dcnas import cli
+from dcnas import cli, options
 from dcnas.data.mnist import FILES
 from dcnas.errors import InputError
 from dcnas.paths import weights_dir
@@ -136,6 +137,88 @@ def test_denoising_a_folder_names_what_cannot_be_read(shipped, tmp_path):
     assert Image.open(tmp_path / "out" / "deep" / "colour.jpg.png").size == (50, 70)
     assert shipped("classify", "own/grey.png", "--out", "found.csv")[0] == 0
     assert pd.read_csv(tmp_path / "found.csv")["class"].iloc[0] in range(10)
+
+
+UNET = ("--weights", "unet-b8-d4-m1.5-c2")
+
+
+def test_a_file_that_may_not_be_read_is_left_out(shipped, tmp_path, monkeypatch):
+    for name in "012":
+        noisy_picture(tmp_path / "own" / f"{name}.png", 90)
+    (tmp_path / "own" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    status, out, err = shipped("denoise", "own", "out", *UNET)
+    assert status == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("0.png.png", "2.png.png", "results.csv")
+    ]
+    assert "Left out: 1.png cannot be read (Permission denied)." in err
+    assert "Left out: gone.png cannot be read (No such file or directory)." in err
+
+
+@pytest.mark.parametrize("out", ["own/out", "own/deep/out", "link/out"])
+def test_what_was_written_is_not_denoised_again(shipped, tmp_path, out):
+    noisy_picture(tmp_path / "own" / "1.png", 90)
+    noisy_picture(tmp_path / "own" / "deep" / "2.png", 90)
+    (tmp_path / "link").symlink_to("own")
+    for _ in range(2):
+        assert shipped("denoise", "own", out, *UNET)[0] == 0
+        assert len(list((tmp_path / "own").rglob("*.png"))) == 4
+    for same in ("own", "own/deep/..", "link"):
+        assert "the folder of the pictures, but another" in refused(shipped("denoise", "own", same, *UNET))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "says"),
+    [
+        ("25", "sigma is 25, but 0 to 1 was expected: the pixels' range is 1, not 255; of 8-bit pixels 25"),
+        ("1e38", "sigma is 1e38, but 0 to 1 was expected"),
+        ("nan", "sigma is nan, but 0 to 1 was expected"),
+        ("1/0", "sigma is 1/0, but 0 to 1 was expected"),
+        ("-0.1", "sigma is -0.1, but 0 to 1 was expected"),
+    ],
+)
+@pytest.mark.parametrize("command", ["denoise digits out", "classify digits"])
+def test_what_is_no_noise_level_is_refused_in_words(dcnas, command, sigma, says):
+    status, out, err = dcnas(*command.split(), "--sigma", sigma)
+    words = " ".join(err.replace("\u2502", " ").split())
+    assert (status, out) == (2, "") and says in words and "Traceback" not in err
+
+
+def test_noise_levels_are_of_pixels_from_0_to_1(shipped, tmp_path):
+    noisy_picture(tmp_path / "1.png", 90)
+    for sigma in ("1e-10", "25/255", "1"):
+        assert shipped("denoise", "1.png", "out", *UNET, "--sigma", sigma)[0] == 0
+        row = pd.read_csv(tmp_path / "out" / "results.csv").iloc[0]
+        assert row["sigma"] == pytest.approx(options.sigma_of(sigma)) and row["psnr"] > 5
+    text = " ".join(shipped("denoise", "--help")[1].replace("\u2502", " ").split())
+    assert "pixels range from 0 to 1" in text and "25/255" in text
+
+
+def test_notes_are_in_the_output_and_in_the_table(shipped, tmp_path):
+    pages = [Image.new("L", (40, 40), level) for level in (50, 100, 150)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    for command in (["denoise", "pages.tif", "out", *UNET], ["classify", "pages.tif", "--out", "out/results.csv"]):
+        status, out, _ = shipped(*command)
+        assert status == 0 and "pages.tif: The first of 3 frames is taken." in out
+        row = pd.read_csv(tmp_path / "out" / "results.csv").iloc[0]
+        assert row["notes"] == "The first of 3 frames is taken."
+
+
+def test_a_picture_that_is_made_worse_is_named(shipped, tmp_path):
+    noisy_picture(tmp_path / "own" / "colour.png", 128, size=(200, 200))
+    for sigma, worse in (("0.02", True), ("0.8", False), ("0", False)):
+        status, out, _ = shipped("denoise", "own", "out", *UNET, "--sigma", sigma)
+        row = pd.read_csv(tmp_path / "out" / "results.csv").iloc[0]
+        assert status == 0 and worse == (sigma != "0" and row["psnr"] < row["noisy_psnr"])
+        assert worse == ("colour.png: The denoised picture is worse than the noisy one." in out)
+        assert worse == ("1 of 1 are worse than with the noise: unet-b8-d4-m1.5-c2 knows generated" in out)
 
 
 def test_the_shipped_networks_are_listed(shipped):

@@ -2,6 +2,10 @@
 are fvcore's.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -96,3 +100,25 @@ def test_no_text_is_cut_off_or_covers_a_text_or_a_box(b, d, joining):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
         others = {other: place for other, place in (boxes | levels).items() if other != name}
         assert not [other for other, place in others.items() if box.overlaps(place)], name
+
+
+FIGURE = """
+import hashlib
+import numpy as np
+from dcnas.study.figures import new_figure, picture, png_bytes
+figure, (left, right) = new_figure(6, 3, 1, 2)
+picture(left, np.repeat([[1.0], [0.0]], 2, 1), "white above black")
+right.plot([0, 1], label="line")
+right.legend()
+print(hashlib.sha256(png_bytes(figure)).hexdigest())
+"""
+
+
+def test_a_reader_s_matplotlibrc_changes_no_figure(tmp_path):
+    own = tmp_path / "matplotlibrc"
+    own.write_text("image.origin: lower\nlegend.loc: center\nxtick.direction: in\nfont.family: serif\n")
+    hashes = []
+    for more in ({}, {"MATPLOTLIBRC": str(own)}):
+        command, env = [sys.executable, "-c", FIGURE], os.environ | more
+        hashes.append(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+    assert hashes[0] == hashes[1]

@@ -1,5 +1,7 @@
 """The images of Section 4 as a network sees them: decoding of every kind, fixed parts, batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,21 @@ def test_unreadable_files_are_named_counted_and_skipped(folder):
     assert len(data.labels) == len(data.images) == 24
     assert "2 unreadable files were skipped" in data.describe()
     assert_labels_fit(data)  # images and labels stay together
+
+
+def test_files_that_may_not_be_read_and_links_to_nothing_are_skipped(folder, monkeypatch):
+    (folder / "dark" / "gone.png").symlink_to(folder / "nowhere.png")
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path.parts[-2:] == ("bright", "0.png"):  # the first, which is also looked at for its colours
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.warns(UserWarning, match="2 unreadable files"):
+        data = load(folder)
+    assert set(data.skipped) == {"dark/gone.png", "bright/0.png"} and len(data.labels) == 23
 
 
 def test_batches_depend_on_seed_and_step_alone(folder):

@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from made_up import noisy_picture
@@ -138,3 +139,47 @@ def test_own_folders_are_named_by_their_paths(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has 0 classes with images"):
         photographs("folder:empty")
+
+
+def test_what_no_person_means_is_no_class_and_no_picture(tmp_path):
+    root = tmp_path / "own"
+    litter = ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", ".thumbnails")
+    for place in ("cat", "dog", *(f"{name}/cat" for name in litter), *(f"cat/{name}" for name in litter)):
+        noisy_picture(root / place / "1.png", 99)
+    (root / "dog" / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(120))  # as macOS packs beside each file
+    data = photographs(f"folder:{root}")
+    assert data.classes == ("cat", "dog") and names(data) == [("1.png", 0, None), ("1.png", 1, None)]
+
+
+def test_pictures_of_other_kinds_are_counted_and_named(tmp_path):
+    for name in ("a.jfif", "b.JPG", "c.avif"):
+        noisy_picture(tmp_path / "x.png", 9).rename(tmp_path / name)
+    for name in ("d.heic", "e.CR2", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.warns(UserWarning, match="2 of kinds that are not read are left out: d.heic, e.CR2[.]"):
+        assert [path.name for path in sets.pictures_in(tmp_path)] == ["a.jfif", "b.JPG", "c.avif"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    noisy_picture(tmp_path / "elsewhere" / "far.png", 9)
+    noisy_picture(tmp_path / "own" / "near.png", 9)
+    for name, target in (("more", "elsewhere"), ("back", "own")):
+        (tmp_path / "own" / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere" / "home").symlink_to(tmp_path / "own")
+    found = [str(path.relative_to(tmp_path / "own")) for path in sets.pictures_in(tmp_path / "own")]
+    assert found == ["more/far.png", "near.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    noisy_picture(tmp_path / "open" / "1.png", 9)
+    noisy_picture(tmp_path / "closed" / "2.png", 9)
+    real = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "closed":  # a right that root, who may run this, has anyway
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.warns(UserWarning, match="closed is left out: Permission denied"):
+        assert [path.name for path in sets.pictures_in(tmp_path)] == ["1.png"]

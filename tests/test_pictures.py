@@ -2,15 +2,20 @@
 seams.
 """
 
+import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import nn
 
 from dcnas.data import pictures
+from dcnas.data.images import decode
+from dcnas.data.photographs import SUFFIXES
 from dcnas.data.pictures import as_float, in_tiles, png_of, read_picture, square_of, with_channels
 from dcnas.errors import InputError
 from dcnas.models import UNet
@@ -58,6 +63,58 @@ def test_a_picture_is_turned_and_scaled_with_a_note():
     pixels, notes = read_picture(file(Image.new("RGB", (300, 200))), most_side=100)
     assert pixels.shape == (3, 67, 100)
     assert notes == ("It is scaled from 300 x 200 to 100 x 67 pixels.",)
+
+
+LINEAR = zlib.decompress(  # an ICC profile of sRGB's colours with a gamma of 1
+    base64.b64decode(
+        "eNpjYGC8wgAETA4MDLl5JUVB7k4KEZFRCuyvGBiBEAwSk4sLGPCCb9cgai/rMpAOOFNSi5OB9AcgTkkuKCphYGAMAbJ5yksK"
+        "QOwEIFukCOgoILsExE6HsDtA7CQIew5YTUiQM5C9AaQ3HcLeA2InQdgnQGyoXSDAnpOZl5pYxEB1UJJaAXInA8giUFiihxFC"
+        "LH8eA4PFNwYG5n6EWNI0Bobt7QwMEncQYiqLGBj4mxkYtp1PLi0qg9mDiw0AsLc6Gg=="
+    )
+)
+WITH_GAMMA = PngImagePlugin.PngInfo()
+WITH_GAMMA.add(b"gAMA", struct.pack(">I", 100_000))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize(
+    ("described", "level", "note"),
+    [
+        ({}, 55, None),
+        ({"icc_profile": LINEAR}, 128, "taken to sRGB from its own profile"),
+        ({"pnginfo": WITH_GAMMA}, 128, "Its gamma of 1 is taken to sRGB's."),
+        ({"icc_profile": LINEAR[:200]}, 55, "Its colour profile cannot be used."),
+    ],
+    ids=["plain", "profile", "gamma", "broken"],
+)
+def test_colours_are_those_that_the_file_describes(mode, described, level, note):
+    data = file(Image.new("RGB", (32, 32), (55, 55, 55)).convert(mode), **described)
+    pixels, notes = read_picture(data)
+    assert (pixels.float() - level).abs().max() <= 2
+    assert (note or "") in "".join(notes) and bool(note) == any("white" not in text for text in notes)
+    assert abs(decode(data, 32, False).mean() - level) <= 2  # in a set too
+
+
+@pytest.mark.parametrize("bytes_cut", [1, 2])
+@pytest.mark.parametrize("look", [{}, {"progressive": True}, {"restart_marker_blocks": 2}], ids=str)
+def test_a_jpeg_without_its_end_marker_is_read_with_a_note(look, bytes_cut):
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    whole = file(photograph, "JPEG", **look)
+    assert whole.endswith(pictures.END_OF_JPEG)
+    pixels, notes = read_picture(whole[:-bytes_cut])
+    assert torch.equal(pixels, read_picture(whole)[0]) and notes == ("Its end marker is missing.",)
+    assert (decode(whole[:-bytes_cut], 32, False) == decode(whole, 32, False)).all()
+    for cut in (8, 40, len(whole) // 2):  # some of the picture is missing too
+        with pytest.raises(InputError, match="damaged or cut short"):
+            read_picture(whole[:-cut])
+
+
+def test_what_pillow_reads_of_these_formats_is_read_by_any_of_their_suffixes():
+    registered = Image.registered_extensions()
+    assert {suffix for suffix, kind in registered.items() if kind in pictures.FORMATS} <= set(SUFFIXES)
+    for kind in ("AVIF", "JPEG2000"):
+        if kind in Image.SAVE:  # of Pillow 11.3 on
+            assert read_picture(file(GREY.convert("RGB"), kind))[0].shape == (3, 20, 40)
 
 
 @pytest.mark.parametrize("tenth", (0, 3, 6, 9))

@@ -184,6 +184,15 @@ def test_own_pictures_meet_the_same_noise_every_time():
     assert (apply.with_noise(scene, 0.3) - scene.image).std().item() == pytest.approx(0.3, rel=0.1)
 
 
+def test_no_two_own_pictures_share_a_pattern_of_noise(tmp_path):
+    for name, level in (("a", 100), ("b", 120), ("again", 100)):
+        Image.new("L", (48, 48), level).save(tmp_path / f"{name}.png")
+    scenes = {name: make() for name, make in apply.scenes_of(str(tmp_path)).items()}
+    patterns = [(apply.with_noise(scene, 0.2) - scene.image).flatten() for scene in scenes.values()]
+    assert torch.corrcoef(torch.stack(patterns[::2]))[0, 1].abs() < 0.1
+    assert torch.equal(patterns[0], patterns[1])  # one content, one pattern, wherever it lies
+
+
 def test_sources_are_named(tmp_path):
     with pytest.raises(
         InputError, match="IN is 'nowhere', but a picture, a folder or one of digits, solar"

@@ -81,7 +81,7 @@
   }
 
   // The same noise at every call: Mulberry32 and the Box-Muller transform.
-  function noiseLike(pixels, seed = 1) {
+  function noiseLike(pixels, seed) {
     const noise = new Float32Array(pixels.length);
     const uniform = () => {
       seed = (seed + 0x6d2b79f5) | 0;
@@ -94,8 +94,15 @@
     return noise;
   }
 
+  // By the content: no two pictures share a pattern.
+  function seedOf(pixels) {
+    let seed = 0x811c9dc5;  // FNV-1a
+    for (const value of pixels) seed = Math.imul(seed ^ Math.round(255 * value), 0x01000193);
+    return seed;
+  }
+
   function withNoise(picture, sigma) {
-    picture.noise ??= noiseLike(picture.pixels, 1 + picture.id.length + (parseInt(picture.id.split("-")[1]) || 0));
+    picture.noise ??= noiseLike(picture.pixels, seedOf(picture.pixels));
     return picture.pixels.map((value, n) => value + sigma * picture.noise[n]);
   }
 
@@ -126,7 +133,9 @@
     const digits = network.set === "digits", channels = digits ? 1 : 3, planes = digits ? picture.channels : 1;
     const denoised = new Float32Array(noisy.length);
     let probabilities = [];
-    const begun = performance.now();
+    const begun = performance.now(), side = network.resolution;
+    const square = network.classes.length && !digits && (width !== side || height !== side);  // is what is classified
+    const { probabilities: ofSquare } = square ? await pass(network, ...middle(picture, noisy, side)) : {};
     for (let plane = 0; plane < planes; plane++) {  // a network of grey images takes colours one by one
       const input = new Float32Array(channels * rows * columns);
       for (let channel = 0; channel < channels; channel++)
@@ -147,7 +156,32 @@
               results.denoised.data[(channel * rows + y) * columns + x];
       if (results.logits) probabilities = softmax(results.logits.data, network.classes.length);
     }
-    return { denoised, probabilities, ms: performance.now() - begun };
+    return { denoised, probabilities: ofSquare ?? probabilities, ms: performance.now() - begun };
+  }
+
+  // The middle square of a picture and its pixels, averaged to `side` as by PyTorch's antialiased `interpolate`.
+  function middle({ width, height, channels }, pixels, side) {
+    const size = Math.min(width, height), scale = size / side, support = Math.max(1, scale);
+    const filters = Array.from({ length: side }, (_, n) => {
+      const centre = scale * (n + 0.5), from = Math.max(0, Math.floor(centre - support + 0.5));
+      const count = Math.min(size, Math.floor(centre + support + 0.5)) - from;
+      const weights = Array.from({ length: count }, (_, k) => Math.max(0, 1 - Math.abs(from + k + 0.5 - centre) / support));
+      const sum = weights.reduce((a, b) => a + b);
+      return { from, weights: weights.map(weight => weight / sum) };
+    });
+    const apply = ({ from, weights }, at) => weights.reduce((sum, weight, k) => sum + weight * at(from + k), 0);
+    const top = (height - size) >> 1, left = (width - size) >> 1;
+    const rows = new Float32Array(channels * size * side), square = new Float32Array(channels * side * side);
+    for (let channel = 0; channel < channels; channel++) {
+      for (let y = 0; y < size; y++)
+        for (let x = 0; x < side; x++)
+          rows[(channel * size + y) * side + x] =
+            apply(filters[x], n => pixels[(channel * height + top + y) * width + left + n]);
+      for (let y = 0; y < side; y++)
+        for (let x = 0; x < side; x++)
+          square[(channel * side + y) * side + x] = apply(filters[y], n => rows[(channel * size + n) * side + x]);
+    }
+    return [{ width: side, height: side, channels, boxes: [] }, square];
   }
 
   function softmax(logits, classes) {

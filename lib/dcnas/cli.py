@@ -5,6 +5,7 @@ Every error that a user can cause ends in one sentence and exit status 2; `--deb
 
 import ast
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -198,6 +199,7 @@ for network_command in (cli_own.weights, cli_own.denoise, cli_own.classify):
 
 def main() -> None:
     """Entry point: errors of users and of the machine in one sentence, exit status 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"dcnas: {message}\n"  # not where in the code
     try:
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:

@@ -233,15 +233,14 @@ def denoise(
     if not network.denoises:
         raise InputError(f"weights is {weights!r}, which only classifies; `dcnas weights` lists others.")
     rows = []
-    for scene, outcome in _outcomes(source, network, sigma):
+    for scene, outcome in _outcomes(source, network, sigma, out):
         write_atomic(out / f"{scene.name}.png", pictures.png_of(outcome.denoised))
         rows.append(apply.row_of(scene, network, sigma, outcome))
     apply.write_rows(rows, out / "results.csv")
     print(f"Wrote {len(rows)} picture{'s' * (len(rows) != 1)} and {shown(out / 'results.csv')}")
-    if worse := sum(row.get("psnr", 0.0) < row.get("noisy_psnr", 0.0) for row in rows):
-        print(
-            f"{worse} are worse than with noise: {network.name} knows {network.card['training']} alone."
-        )
+    if worse := sum(apply.WORSE in row["notes"] for row in rows):
+        knows = f"{network.name} knows {network.card['training']} alone"
+        print(f"{worse} of {len(rows)} are worse than with the noise: {knows}.")
 
 
 def classify(
@@ -260,9 +259,9 @@ def classify(
         print(f"Wrote {shown(out)}")
 
 
-def _outcomes(source: str, network, sigma: float) -> Iterator[tuple]:
+def _outcomes(source: str, network, sigma: float, out: Path | None = None) -> Iterator[tuple]:
     """Scene and outcome of every picture of a source; unreadable ones are named on stderr."""
-    scenes, skipped = apply.scenes_of(source), 0
+    scenes, skipped = apply.scenes_of(source, out), 0
     for make in scenes.values():
         try:
             scene = make()

@@ -7,7 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
+
+
+def sigma_of(text: str | float) -> float:
+    """A noise level from 0 to 1; "25/255" is one too."""
+    value, _, unit = str(text).partition("/")
+    try:
+        sigma = float(value) / float(unit or 1)
+    except (ValueError, ZeroDivisionError):
+        sigma = -1.0
+    if not 0 <= sigma <= 1:  # nor NaN
+        eight_bits = f"; of 8-bit pixels {value} is {value}/255" if 1 < sigma <= 255 else ""
+        expected = "0 to 1 was expected: the pixels' range is 1, not 255"
+        raise BadParameter(f"sigma is {text}, but {expected}{eight_bits}.")
+    return sigma
+
 
 Scale = Annotated[
     Literal["smoke", "laptop", "gpu", "paper"],
@@ -28,7 +43,14 @@ Folder = Annotated[Path, Argument(metavar="DIR", help="The folder that `dcnas se
 Batch = Annotated[int, Option(min=1, help="Images in a training step; fewer for a small set.")]
 Seed = Annotated[int, Option(min=0, help="Of weights, order and noise.")]
 Weights = Annotated[str, Option(help="A name that `dcnas weights` lists, or a .safetensors file.")]
-Sigma = Annotated[float, Option(min=0, max=10, help="Noise to add first; 0 for noisy pictures.")]
+Sigma = Annotated[
+    float,
+    Option(
+        parser=sigma_of,
+        metavar="0 to 1",
+        help="Noise to add first, where pixels range from 0 to 1, as 0.1 or 25/255; 0: none.",
+    ),
+]
 Source = Annotated[
     str, Argument(metavar="IN", help="A picture, a folder of them, or `digits` or `solar`: test images.")
 ]

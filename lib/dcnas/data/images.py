@@ -135,14 +135,13 @@ def _is_grey(file: Photograph) -> bool:
     try:
         with open_picture(file.path.read_bytes()) as image:
             return image.mode in ("L", "1", *DEEP_GREY)
-    except InputError:
+    except (InputError, OSError):
         return True
 
 
 def decode(data: bytes, side: int, grey: bool) -> np.ndarray:
     """The bytes of a picture as uint8 (1 or 3, side, side): upright, the middle square."""
-    with open_picture(data) as image:
-        square = ImageOps.fit(upright(image, grey)[0], (side, side), Resampling.BILINEAR)
+    square = ImageOps.fit(upright(data, grey)[0], (side, side), Resampling.BILINEAR)
     pixels = np.asarray(square, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,20 @@ from ..errors import InputError
 from ..paths import downloads_dir, paper_dir
 from .wheels import fetch_wheel
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs"),
+    *(".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+)
+OTHER_SUFFIXES = (  # of pictures that are not read, and so are named
+    *(".heic", ".heif", ".jxl", ".svg", ".psd", ".xcf", ".eps", ".tga", ".ico", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+)
+# what systems and programs leave behind, beside all that begins with a dot
+LITTER = {
+    *("__macosx", "lost+found", "$recycle.bin", "system volume information", "found.000"),
+    *("@eadir", "@recycle", "#recycle", "#snapshot", "thumbs.db", "__pycache__"),
+}
 SOLAR_WHEEL = "elpv-dataset==1.0.0.post1"  # 2,624 photographs, CC BY-NC-SA 4.0
 SOLAR_SHA256 = "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c"
 SOLAR_CLASSES = ("mono, functional", "mono, defective", "poly, functional", "poly, defective")
@@ -49,9 +62,16 @@ class Photographs(NamedTuple):
     @property
     def identity(self) -> str:
         """A text that changes with the files."""
-        states = ((path, path.stat()) for path, *_ in self.files)
-        text = "".join(f"{path} {state.st_size} {state.st_mtime_ns}\n" for path, state in states)
+        text = "".join(f"{path} {_state(path)}\n" for path, *_ in self.files)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError:  # a link to nothing: unreadable, as `load_images` will say
+        return "missing"
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def photographs(name: str) -> Photographs:
@@ -94,18 +114,46 @@ def identity_of(name: str) -> str:
 Pictures = dict[str, list[tuple[Path, bool | None]]]  # by class: files, and whether each is for testing
 
 
+def _is_litter(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in LITTER
+
+
 def _classes_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, but a folder of class folders was expected.")
-    places = (place for place in folder.iterdir() if place.is_dir())
-    return sorted(place.name for place in places if not place.name.startswith("."))
+    return sorted(place.name for place in folder.iterdir() if place.is_dir() and not _is_litter(place))
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures at any depth, in the order of their paths."""
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+def _files_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files at any depth, through links; without litter, and with a warning for a closed folder."""
+    here = folder.resolve()
+    if here in above:  # a link back
+        return
+    try:
+        entries = [path for path in folder.iterdir() if not _is_litter(path)]
+    except OSError as error:
+        warnings.warn(f"{folder} is left out: {error.strerror}.", stacklevel=3)
+        return
+    for path in entries:
+        if os.path.isdir(path):
+            yield from _files_in(path, (*above, here))
+        else:
+            yield path
+
+
+def pictures_in(folder: Path, besides: Path | None = None) -> list[Path]:
+    """The pictures at any depth, in the order of their paths; what lies in `besides` is left out.
+
+    Pictures of other kinds are counted and named in a warning.
+    """
+    files = sorted(_files_in(folder))
+    if besides is not None:
+        files = [path for path in files if besides.resolve() not in path.resolve().parents]
+    if others := [path.name for path in files if path.suffix.lower() in OTHER_SUFFIXES]:
+        some = ", ".join(others[:3]) + (" and so on" if len(others) > 3 else "")
+        text = f"{folder}: {len(others)} of kinds that are not read are left out: {some}."
+        warnings.warn(text, stacklevel=3)
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
 def _own_folder(path: str) -> Pictures:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -15,7 +15,9 @@ from ..errors import InputError
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of more than 8 bits
 ORIENTATION = 0x0112  # of EXIF
 # no other parser sees a file: Pillow's EPS starts Ghostscript
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+END_OF_JPEG, FILLING = b"\xff\xd9", b"\xaa" * 4096
+MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's, by the profile's colours
 MOST_PIXELS = 50_000_000  # decoding takes up to 24 bytes each
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own, lower limit
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
@@ -24,22 +26,34 @@ STRIP = 256  # rows of a picture that are converted at a time
 
 def open_picture(data: bytes) -> Image.Image:
     """The picture in the bytes of a file, not yet decoded; an `InputError` follows the file's name."""
+    Image.init()  # an older Pillow has no AVIF
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise InputError(f"is not a picture that can be read ({', '.join(FORMATS)} can).") from None
+        raise InputError(f"is not a picture that can be read ({', '.join(formats)} can).") from None
     if opened.width * opened.height > MOST_PIXELS:
         size = f"{opened.width} x {opened.height} pixels"
         raise InputError(f"has {size}, but at most {MOST_PIXELS / 1e6:.0f} million were expected.")
     return opened
 
 
-def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
-    """A picture turned as EXIF says, 8 bits, grey or in colour (None: as it is), and what was done."""
-    notes = []
+def upright(data: bytes, grey: bool | None = None) -> tuple[Image.Image, list[str]]:
+    """The picture of a file as it is meant to be seen, and what was done to it: the first frame, turned
+    as EXIF says, 8 bits of sRGB, grey or in colour (None: as it is).
+    """
+    image, notes = open_picture(data), []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"The first of {image.n_frames} frames is taken.")
         image.seek(0)
+    try:
+        image.load()
+    except OSError:
+        if image.format not in ("JPEG", "MPO"):
+            raise
+        image = _ended(data)
+        notes.append("Its end marker is missing.")
+    described = image.info
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
         notes.append("It is turned as its camera says.")
@@ -52,7 +66,43 @@ def upright(image: Image.Image, grey: bool | None = None) -> tuple[Image.Image, 
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         notes.append("What is transparent is shown on white.")
-    return image.convert("L" if grey else "RGB"), notes
+    image, note = _in_srgb(image, described)
+    return image.convert("L" if grey else "RGB"), [*notes, *note]
+
+
+def _ended(data: bytes) -> Image.Image:
+    """A JPEG that lacks its end marker alone, as network cameras send it; `OSError` where more is cut.
+
+    Missing blocks would be decoded from what follows: if two endings give one picture, none is missing.
+    """
+    body = data.rstrip(END_OF_JPEG[:1])
+    files = (io.BytesIO(body + filling + END_OF_JPEG) for filling in (b"", FILLING))
+    image, other = (Image.open(file, formats=["JPEG"]) for file in files)
+    if ImageChops.difference(image, other).getbbox():
+        raise OSError("image file is truncated")
+    return image
+
+
+def _in_srgb(image: Image.Image, described: dict) -> tuple[Image.Image, list[str]]:
+    """Colours as the file describes them, by an ICC profile or a PNG's gamma, in sRGB; with a note."""
+    if profile := described.get("icc_profile"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            name = ImageCms.getProfileDescription(source).strip()
+            if "sRGB" in name:
+                return image, []
+            image = image.convert(MODE_OF_PROFILE[source.profile.xcolor_space.strip()])
+            target = ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            return image, [f"Its colours are taken to sRGB from its own profile ({name})."]
+        except (OSError, KeyError, ImageCms.PyCMSError):
+            return image, ["Its colour profile cannot be used."]
+    gamma = described.get("gamma") or 1 / 2.2
+    if "srgb" in described or not 0.05 < abs(2.2 * gamma - 1) < 10:
+        return image, []
+    levels = [round(255 * (level / 255) ** (1 / (2.2 * gamma))) for level in range(256)]
+    image = image.convert("L" if image.mode in ("L", "1") else "RGB")
+    return image.point(levels * len(image.getbands())), [f"Its gamma of {gamma:g} is taken to sRGB's."]
 
 
 def read_picture(data: bytes, *, most_side: int | None = None) -> tuple[Tensor, tuple[str, ...]]:
@@ -61,8 +111,7 @@ def read_picture(data: bytes, *, most_side: int | None = None) -> tuple[Tensor, 
     `InputError`, to be put after the file's name, for what is no picture, cut short or too large.
     """
     try:
-        with open_picture(data) as opened:
-            image, notes = upright(opened)
+        image, notes = upright(data)
     except InputError:
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them stumble over

@@ -3,6 +3,7 @@
 Test images of the study meet the very noise of its evaluation.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ..data.two_digits import cached
 from ..errors import InputError
 from ..models.crops import crop_boxes
 from ..paths import write_atomic
+from ..seed import derive
 from ..training.metrics import quality
 from .weights import DIGITS, Network
 
@@ -31,6 +33,7 @@ COUNT = 16  # of test images that the demo offers
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # of scikit-image: free of rights, or nearly
 PHOTOGRAPH_SIDE = 256
 SOLAR_SIDE = 64  # of the solar cells that the shipped network knows
+WORSE = "The denoised picture is worse than the noisy one."
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Outcome:
         """What the network was given, made anew at each call."""
         return with_noise(self.scene, self.sigma)
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether the network made the picture worse than the noise did."""
+        return self.psnr is not None and self.psnr < self.noisy_psnr
+
 
 def study_scene(name: str, index: int) -> Scene:
     """A test image of the study: "digits", 96 x 96 with two of them, or "solar", a cell of 64 x 64; or
@@ -91,16 +99,24 @@ def study_scene(name: str, index: int) -> Scene:
 
 
 def file_scene(name: str, source: Path | bytes, most_side: int | None = None) -> Scene:
-    """A picture of a user's file, or of its bytes; `InputError` if it cannot be read."""
-    data = source if isinstance(source, bytes) else source.read_bytes()
+    """A picture of a user's file, or of its bytes, with noise of its own; `InputError` if it cannot be
+    read.
+    """
     try:
-        return Scene(name, *read_picture(data, most_side=most_side))
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        pixels, notes = read_picture(data, most_side=most_side)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}).") from None
     except InputError as error:
         raise InputError(f"{name} {error}") from None
+    return Scene(name, pixels, notes, noise_id=derive("own picture", hashlib.sha256(data).hexdigest()))
 
 
-def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
-    """Name to a maker of the scene: of a picture, of a folder's, or of the test images of `SETS`."""
+def scenes_of(source: str, besides: Path | None = None) -> dict[str, Callable[[], Scene]]:
+    """Name to a maker of the scene: of a picture, of a folder's, or of the test images of `SETS`.
+
+    Results go to `besides`: what lies there is no input, and it may not be the folder itself.
+    """
     if source in SETS:
         count = len(PHOTOGRAPHS) if source == "photographs" else COUNT
         return {f"{source}-{n}": partial(study_scene, source, n) for n in range(count)}
@@ -110,7 +126,9 @@ def scenes_of(source: str) -> dict[str, Callable[[], Scene]]:
         raise InputError(f"IN is {source!r}, but {expected}.")
     if not place.is_dir():
         return {place.name: partial(file_scene, place.name, place)}
-    names = {str(path.relative_to(place)): path for path in pictures_in(place)}
+    if besides is not None and besides.resolve() == place.resolve():
+        raise InputError(f"OUT is {str(besides)!r}, the folder of the pictures, but another was expected.")
+    names = {str(path.relative_to(place)): path for path in pictures_in(place, besides)}
     if not names:
         raise InputError(f"{source} holds no pictures ({', '.join(SUFFIXES)} were expected).")
     return {name: partial(file_scene, name, path) for name, path in names.items()}
@@ -179,12 +197,14 @@ def row_of(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> di
         row |= {"class": " ".join(names), "probability": " ".join(f"{p:.3f}" for p in probabilities)}
     if scene.labels and (not network.of_digits or network.classes == DIGITS):
         row |= {"true": " ".join(scene.labels)}
-    return row | {"ms": round(outcome.ms, 1)}
+    notes = [*scene.notes, *([WORSE] if outcome.is_worse else [])]
+    return row | {"ms": round(outcome.ms, 1), "notes": " ".join(notes)}
 
 
 def write_rows(rows: list[dict], path: Path | None) -> None:
-    """Print rows as a table, and write them as CSV where a path is given."""
+    """Print rows as a table, and below it the notes; write them as CSV where a path is given."""
     frame = pd.DataFrame(rows)
-    print(frame.drop(columns=["width", "height", "weights"]).to_string(index=False))
+    print(frame.drop(columns=["width", "height", "weights", "notes"]).to_string(index=False))
+    print("".join(f"{row['name']}: {row['notes']}\n" for row in rows if row["notes"]), end="")
     if path is not None:
         write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.images import evaluation_images
-from ..deploy.apply import COUNT, Outcome, Scene, apply, best_classes, file_scene, study_scene
+from ..deploy.apply import COUNT, WORSE, Outcome, Scene, apply, best_classes, file_scene, study_scene
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, Pictures
@@ -147,9 +147,7 @@ def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
         text += f"It says {words(network, outcome.own)}; the truth is {', '.join(scene.labels)}. "
         if network.kind == "sequential":
             text += f"Without its denoiser its classifier says {words(network, outcome.before)}. "
-    if outcome.psnr is not None and outcome.psnr < outcome.noisy_psnr:
-        text += "It makes this picture worse than the noise does. "
-    return (text + " ".join(scene.notes)).strip()
+    return (text + " ".join([WORSE] * outcome.is_worse + [*scene.notes])).strip()
 
 
 def words(network: Network, probabilities: Tensor) -> str:

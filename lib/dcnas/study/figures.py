@@ -61,7 +61,8 @@ STYLE = {
 }
 
 
-# lines, legends and markers look their style up when drawn
+# lines, legends and markers look their style up when drawn; a reader's own matplotlibrc has no say
+matplotlib.rcdefaults()
 matplotlib.rcParams.update(sns.axes_style("whitegrid") | STYLE)
 pd.options.display.max_colwidth = None  # tables show claims and comparisons whole
 pd.options.display.max_rows = 100

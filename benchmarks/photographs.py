@@ -1,8 +1,8 @@
 """What the shipped networks for colour photographs make of photographs, at several noise levels.
 
 200 test photographs of Tiny ImageNet at their own size: the gain over the noisy picture, its least, and
-top-1. Twelve larger ones of scikit-image's package, their middle 512 pixels at most: beside BM3D, and how
-much of the colours is left. Writes data/photographs.csv; needs the package bm3d and Tiny ImageNet.
+top-1. Twelve larger ones of scikit-image's package, their middle 512 pixels at most: beside BM3D, and
+how much of the colours is left. Writes data/photographs.csv; needs the package bm3d and Tiny ImageNet.
 
     DCNAS_TINY_IMAGENET=FOLDER python benchmarks/photographs.py
 """

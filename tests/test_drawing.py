@@ -119,6 +119,6 @@ def test_a_reader_s_matplotlibrc_changes_no_figure(tmp_path):
     own.write_text("image.origin: lower\nlegend.loc: center\nxtick.direction: in\nfont.family: serif\n")
     hashes = []
     for more in ({}, {"MATPLOTLIBRC": str(own)}):
-        command, env = [sys.executable, "-c", FIGURE], os.environ | more
-        hashes.append(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+        options = dict(env=os.environ | more, capture_output=True, text=True, check=True)
+        hashes.append(subprocess.run([sys.executable, "-c", FIGURE], **options).stdout)
     assert hashes[0] == hashes[1]

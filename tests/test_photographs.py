@@ -144,9 +144,10 @@ def test_own_folders_are_named_by_their_paths(tmp_path, monkeypatch):
 def test_what_no_person_means_is_no_class_and_no_picture(tmp_path):
     root = tmp_path / "own"
     litter = ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", ".thumbnails")
-    for place in ("cat", "dog", *(f"{name}/cat" for name in litter), *(f"cat/{name}" for name in litter)):
+    inside = [f"{name}/cat" for name in litter] + [f"cat/{name}" for name in litter]
+    for place in ("cat", "dog", *inside):
         noisy_picture(root / place / "1.png", 99)
-    (root / "dog" / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(120))  # as macOS packs beside each file
+    (root / "dog" / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(120))  # as macOS packs
     data = photographs(f"folder:{root}")
     assert data.classes == ("cat", "dog") and names(data) == [("1.png", 0, None), ("1.png", 1, None)]
 

@@ -127,7 +127,8 @@ def scenes_of(source: str, besides: Path | None = None) -> dict[str, Callable[[]
     if not place.is_dir():
         return {place.name: partial(file_scene, place.name, place)}
     if besides is not None and besides.resolve() == place.resolve():
-        raise InputError(f"OUT is {str(besides)!r}, the folder of the pictures, but another was expected.")
+        expected = "the folder of the pictures, but another was expected"
+        raise InputError(f"OUT is {str(besides)!r}, {expected}.")
     names = {str(path.relative_to(place)): path for path in pictures_in(place, besides)}
     if not names:
         raise InputError(f"{source} holds no pictures ({', '.join(SUFFIXES)} were expected).")

@@ -166,7 +166,7 @@ def test_whole_networks_run_in_the_runtime_of_the_table(monkeypatch):
         conditions = replace(plain.conditions, runtime=name, memory_format=layout)
         with pytest.raises(StopIteration):
             lut.validate_table(replace(plain, conditions=conditions), TINY, networks=1)
-        model, (image,) = seen["models"]["network 0"]
+        model, (image,) = seen["models"][0]
         assert isinstance(model, kind) and isinstance(model, runtime.Session) == (name == "onnxruntime")
         assert seen["channels_last"] == (name == "pytorch") and model(image)[1].shape == (32, 2)
 
@@ -256,11 +256,9 @@ def test_a_quiet_board_gives_the_times_that_it_has(pack, tmp_path, capsys):
         InputError, match="the look-up table is for my board, but this machine has .*--no-measure"
     ):
         device_named(c.device)
-    predicted = [
-        lut.predicted_ms(plain, random_architecture(TINY, rng))
-        for rng in [np.random.default_rng(0)]
-        for _ in range(6)
-    ]
+    drawn = lut.networks_over_the_range(TINY, 6, np.random.default_rng(0))
+    predicted = [lut.predicted_ms(plain, a, kind) for kind, a in drawn]
+    assert [kind for kind, _ in drawn] == ["C-NAS"] * 2 + ["DC-NAS"] * 2 + ["C-NAS"] * 2
     assert frame["predicted_ms"].tolist() == pytest.approx(predicted, rel=1e-4)
     assert table.correction.scale == pytest.approx(
         1.3, rel=0.01

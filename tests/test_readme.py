@@ -62,3 +62,9 @@ def test_the_lengths_of_training_that_the_readme_names_are_those_of_the_ledger()
     assert (budgets["C06":"C13"].round(1) == 0.5).all() and (
         budgets[["C01", "C02", "C04", "C05"]] == 100
     ).all()
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(((?!https?:|#)[^)]+)\)", README)
+    missing = [link for link in links if not (root() / link.split("#")[0]).exists()]
+    assert len(links) > 20 and not missing

@@ -29,9 +29,17 @@ from ..errors import InputError, in_file
 from ..latency.table import Conditions, Milliseconds, Table
 from ..lazy import Lazy
 from ..paths import shown, write_atomic
-from .lut import VALIDATION_NETWORKS, curves_of, design, fit_correction, keys_of_parts, parts
+from .lut import (
+    VALIDATION_NETWORKS,
+    curves_of,
+    design,
+    fit_correction,
+    keys_of_parts,
+    networks_over_the_range,
+    parts,
+)
 from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network
-from .space import Space, random_architecture
+from .space import Space
 
 try:  # of the extra `export`
     from ..latency import board
@@ -112,10 +120,9 @@ def pack_table(
         keys |= {"denoised": keys["/model/decoder/"], "logits": keys["/model/head/"]}
         files.append(_File(file=f"blocks-{n:02}.onnx", profile=True, parts=keys))
         build[files[-1].file] = partial(Joint, architecture, decoder)
-    for n in range(networks):
-        architecture = random_architecture(space, rng)
-        files.append(_File(file=f"network-{n:02}.onnx", profile=False, parts=parts(architecture)))
-        build[files[-1].file] = partial(build_network, "C-NAS", architecture)
+    for n, (kind, a) in enumerate(networks_over_the_range(space, networks, rng)):
+        files.append(_File(file=f"network-{n:02}.onnx", profile=False, parts=parts(a, kind)))
+        build[files[-1].file] = partial(build_network, kind, a)
     sizes = dict(space=asdict(space), rounds=rounds, torch_version=str(torch.__version__))
     listed = [file.model_dump() for file in files]
     begin_pack(folder, "table", batch, space.resolution, threads, files=listed, **sizes)

@@ -27,6 +27,7 @@ SMALL = 64
 MOST_CLASSES = 2**15
 COUNTS = (4, 6, 8)  # how many operators a space may have
 MOST_STEP = 16  # so that each operator has a width: the smallest range is 16 to 32
+NEAR = 0.15  # of a range of hidden widths, to either side
 LEAST_WIDTH = 8  # channels that no multiplier goes below
 MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
 
@@ -213,13 +214,22 @@ class Architecture:
         return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
 
 
-def random_architecture(space: Space, rng) -> Architecture:
-    """Operators and hidden widths drawn uniformly, from a `numpy` generator."""
+def random_architecture(space: Space, rng, around: float | None = None) -> Architecture:
+    """Operators and hidden widths drawn uniformly, from a `numpy` generator.
+
+    With `around`, 0 for the narrowest to 1 for the widest, hidden widths lie near that place of their
+    ranges: uniform ones average out over the layers, so that all such networks take about as long.
+    """
     choices = []
     for layer in space.layers:
         operator = space.candidates[rng.integers(space.operators)]
         low, high = (hidden // space.width_step for hidden in layer.hidden_range(operator))
-        choices.append(Choice(operator, space.width_step * int(rng.integers(low, high + 1))))
+        if around is None:
+            hidden = int(rng.integers(low, high + 1))
+        else:
+            place = min(max(around + rng.uniform(-NEAR, NEAR), 0), 1)
+            hidden = low + round(place * (high - low))
+        choices.append(Choice(operator, space.width_step * hidden))
     return Architecture(space, tuple(choices))
 
 

@@ -1,8 +1,9 @@
-"""A made-up look-up table, as measuring one would take longer than the tests, made-up architectures and
-pictures, and interruptions.
-"""
+"""What tests make up: a look-up table (measuring one would take longer), architectures, pictures,
+commands and interruptions."""
 
-from contextlib import contextmanager
+import io
+import sys
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
@@ -12,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from dcnas import cli
 from dcnas.latency.measure import device_name
 from dcnas.latency.table import Conditions, Curve, Table
 from dcnas.nas.lut import key_of, variants
 from dcnas.nas.networks import DECODERS
 from dcnas.nas.space import OPERATORS, Architecture, Choice, Space
 
+SHOTS = Path(__file__).resolve().parents[1] / "out" / "browser"  # screenshots
 BLOCK_MS, MAC_MS = 0.02, 2e-7  # of a block, and of each multiply-accumulate in it
 
 
@@ -58,6 +61,13 @@ def start_architecture(space: Space, operators: int | list[int] = 0) -> Architec
     )
 
 
+def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """The bytes of a picture's file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def grains(*shape: int) -> torch.Tensor:
     """Pixels of a picture, uint8 of that shape."""
     return torch.randint(0, 256, shape, dtype=torch.uint8)
@@ -80,8 +90,21 @@ def two_classes(folder: Path) -> Path:
     return folder
 
 
+def dcnas(*words) -> tuple[int, str, str]:
+    """`dcnas WORDS` in this process: exit status, output, errors."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = patch.object(sys, "argv", ["dcnas", *map(str, words)])
+    with redirect_stdout(out), redirect_stderr(err), argv:
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+    return status, out.getvalue(), err.getvalue()
+
+
 @contextmanager
-def interrupted(owner: type, method: str, call: int):
+def interrupted(owner, method: str, call: int):
     """Ctrl-C at the `call`-th call of a method, from 1."""
     real, calls = getattr(owner, method), count(1)
 

@@ -2,28 +2,21 @@
 comparisons.csv.
 """
 
+import json
 import math
+import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
-from dcnas.paths import figures_dir, notebooks_dir
+from dcnas.paths import notebooks_dir, root
 from dcnas.study import claims, instruments
-from dcnas.study.claims import (
-    CONTRADICTED,
-    DIRECTION,
-    INCONCLUSIVE,
-    NOT_TESTABLE,
-    REPRODUCED,
-    above_zero,
-    judge,
-    narrow,
-)
+from dcnas.study.claims import WORDS, above_zero, counts, judge, narrow
 from dcnas.study.comparisons import Evidence, asked, compared
+from dcnas.study.readme import answer_markdown, read_ledger, summary_markdown
 from dcnas.study.results import results
 from dcnas.study.stats import (
     Interval,
@@ -38,6 +31,7 @@ from dcnas.study.stats import (
 )
 from dcnas.study.tables import paper
 
+REPRODUCED, DIRECTION, INCONCLUSIVE, CONTRADICTED, NOT_TESTABLE = WORDS
 PLAIN = dict(claim="C01", primary=True, comparison="a - b", ask="> 0", paper=1.0, seeds=3)
 PLAIN |= dict(budget_pct=50.0, failed=None)
 REDUCED = [f"DC-Net Reduced {joining.capitalize()}" for joining in JOINING]
@@ -78,9 +72,6 @@ def test_two_one_sided_tests_have_the_interval_of_90_percent():
     assert narrow(of_few(values), len(values)).high == pytest.approx(expected)
 
 
-# ---- what is asked
-
-
 def test_each_claim_has_one_primary_comparison_that_can_be_made():
     rows, names = asked(), list(paper("claims", "id").index)
     primary = rows[rows["primary"] == "yes"]
@@ -94,15 +85,6 @@ def test_each_claim_has_one_primary_comparison_that_can_be_made():
 @pytest.fixture(scope="module")
 def published():
     return claims.comparisons()
-
-
-def test_the_verdicts_of_the_published_results_are_those_of_the_stored_table(published):
-    """README, book and notebook 05 take the words from this file."""
-    table = claims.ledger(published)
-    assert len(asked()) - len(published) <= 4
-    assert set(table["verdict"]) <= set(claims.WORDS) and (table["why"] != "").all()
-    stored = pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")
-    assert table["verdict"].to_dict() == stored["verdict"].to_dict()
 
 
 def test_the_paper_s_numbers(published):
@@ -120,39 +102,18 @@ def effect_of_c12(**options):
 
 def test_a_comparison_is_of_seeds_that_all_share_and_of_the_same_images():
     scores = results("table_3", "published").scores("psnr")
-    each = [
-        np.mean(scores[REDUCED[0], s], dtype=float) - np.mean(scores[REDUCED[1], s], dtype=float)
-        for s in range(3)
-    ]
+    a, b = ([np.mean(scores[label, s], dtype=float) for s in range(3)] for label in REDUCED)
     row = effect_of_c12()
-    assert row["effect"] == pytest.approx(of_few(each)) and row["seeds"] == 3
+    assert row["effect"] == pytest.approx(of_few(np.subtract(a, b))) and row["seeds"] == 3
 
 
-def test_other_networks_can_stand_in_their_place():
-    """Each other's scores give the opposite sign; clipped twins stand for their plain networks."""
-    swap = dict(zip(REDUCED, REDUCED[::-1]))
-    exchanged = lambda rows: rows.assign(label=rows["label"].replace(swap))  # noqa: E731
-    other = effect_of_c12(evidence=Evidence(select=exchanged))
-    assert other["effect"].mean == pytest.approx(-effect_of_c12()["effect"].mean)
-    twins = [["a, clipped", "laptop"], ["b, clipped", "paper"], ["a", "laptop"]]
-    twins = pd.DataFrame(twins, columns=["label", "scale"])
-    rows = pd.DataFrame({"label": ["a", "b"], "scale": "laptop"})
-    assert claims.twins_of(rows, twins).to_numpy().tolist() == [["a", "laptop"]]
-
-
-@pytest.mark.parametrize(
-    ("precondition", "instrument", "says"),
-    [
+def test_instruments_name_what_fails_with_its_number():
+    for precondition, instrument, says in (
         ("", "supernet noisy M", "where the largest class has 41.8%"),
         ("DC-NAS S - DC-Net_tail b=16", "", "latencies differ by"),
-    ],
-)
-def test_instruments_name_what_fails_with_its_number(precondition, instrument, says):
-    row = dict(precondition=precondition, instrument=instrument, group="table_5")
-    assert says in instruments.failed_check(row, Evidence())
-
-
-# ---- assumptions
+    ):
+        row = dict(precondition=precondition, instrument=instrument, group="table_5")
+        assert says in instruments.failed_check(row, Evidence())
 
 
 def test_pooling_has_the_pooled_psnr_as_its_mean():
@@ -166,24 +127,6 @@ def test_without_zero_a_mean_over_eleven_levels_is_that_over_ten():
     changed = above_zero(scores)
     ten = contrast(scores, {"a": 1.0}, SIGMAS[1:])[0].mean
     assert contrast(changed, {"a": 1.0, "b": -1.0})[0].mean == pytest.approx(ten)
-
-
-def test_sixteen_combinations_are_stored():
-    stored = pd.read_csv(figures_dir() / "section_5_assumptions.csv", index_col=0)
-    assert len(stored) == 16
-    plain = stored[~stored[["without_zero", "pooled", "clipped", "images"]].any(axis=1)].iloc[0]
-    ledger = pd.read_csv(figures_dir() / "section_5_ledger.csv", index_col="claim")
-    assert plain[ledger.index].to_dict() == ledger["verdict"].to_dict()
-
-
-def test_the_paper_s_inconsistencies_are_named_with_the_notebook_that_shows_them():
-    odd = paper("inconsistencies", "where")
-    lines = [" ".join([row.name, *row]) for _, row in odd.iterrows()]
-    assert any("350 K" in line and "305 K" in line for line in lines)
-    assert all(list(notebooks_dir().glob(f"{start}*.ipynb")) for start in odd["shown in"])
-
-
-# ---- statistics, against scipy and by simulation
 
 
 def test_the_bootstrap_resamples_seeds_and_images():
@@ -234,3 +177,43 @@ def test_student_s_interval_over_seeds_holds_the_truth_and_the_bootstrap_s_less_
         held.append([i.low < 0 < i.high for i in both])
     student, over_images = np.mean(held, 0)
     assert student > 0.92 and over_images < student
+
+
+# ---- README, book and conclusion say what the ledger holds
+
+README = (root() / "README.md").read_text()
+COUNTS = counts(read_ledger()["verdict"])
+
+
+def test_no_claim_is_contradicted_by_a_short_training():
+    table = read_ledger()
+    cheap = table["images (% of the paper's)"].astype(float) < 10
+    assert not (cheap & table["verdict"].str.startswith("contradicted")).any()
+
+
+def test_readme_begins_with_the_answer_of_the_ledger():
+    top = README.split("## Two commands")[0]
+    assert answer_markdown() in top and COUNTS in top and "figures/section_5_glance.png" in top
+    assert summary_markdown() in README
+
+
+def test_no_number_stands_in_the_readme_s_answer_that_the_ledger_lacks():
+    table = read_ledger()
+    own = set(re.findall(r"\d+\.\d+", answer_markdown()))
+    columns = ("paper", "ours", "images (% of the paper's)")
+    known = [abs(float(value)) for name in columns for value in table[name]]
+    assert own and all(any(abs(float(number) - value) < 0.051 for value in known) for number in own)
+
+
+def test_book_and_conclusion_have_the_same_counts():
+    index = (notebooks_dir() / "index.md").read_text()
+    assert "{include} ../README.md" in index and ':end-before: "## Two commands"' in index
+    cells = json.loads((notebooks_dir() / "05_conclusion.ipynb").read_text())["cells"]
+    outputs = [out.get("data", {}) for cell in cells for out in cell.get("outputs", ())]
+    assert COUNTS in "".join("".join(data.get("text/markdown", "")) for data in outputs)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(((?!https?:|#)[^)]+)\)", README)
+    missing = [link for link in links if not (root() / link.split("#")[0]).exists()]
+    assert len(links) > 20 and not missing

@@ -2,8 +2,10 @@
 network for a target."""
 
 import itertools
+import time
 from dataclasses import replace
-from functools import lru_cache
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -24,15 +26,15 @@ from dcnas.nas.alphas import (
     random_alphas,
 )
 from dcnas.nas.lut import predicted_ms
+from dcnas.nas.random_search import run_random_search
 from dcnas.nas.recorder import healthy, judge_search
-from dcnas.nas.search import Searcher, SearchSettings, check_target, run_search
+from dcnas.nas.search import Searcher, SearchSettings, run_search
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, random_architecture
 from dcnas.nas.supernet import Supernet
 from dcnas.seed import generator
+from dcnas.training import Trainer
 from dcnas.training.tasks import Batch
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = Space(operators=4, resolution=32, classes=3, width=0.25)
 TABLE = linear_table(TINY)
@@ -61,31 +63,22 @@ def draw(part: str, batch: int = 4):
 
 def search(folder, *, checkpoint_s=60.0, deadline=None, **changes):
     options = dict(checkpoint_s=checkpoint_s, deadline=deadline, progress=False)
-    return run_search(
-        TINY, TABLE, settings(**changes), draw("weights"), draw("alphas"), folder, **options
-    )
+    draws = draw("weights"), draw("alphas")
+    return run_search(TINY, TABLE, settings(**changes), *draws, folder, **options)
 
 
 def predict(architecture) -> float:
     return predicted_ms(TABLE, architecture)
 
 
-# ---- the supernet
-
-
-@lru_cache
-def supernet() -> Supernet:
-    torch.manual_seed(0)
-    return Supernet(replace(TINY, operators=8)).to(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize("indices", [None, [6, 1]], ids=str)
 def test_the_mixture_is_the_weighted_sum_of_its_operators(indices):
-    x = supernet().run_stem(torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last))
-    for layer in supernet().layers:
-        chosen = range(8) if indices is None else indices
-        weights = torch.rand(len(chosen)).softmax(0)
-        plain = sum(w * layer.one(x, i) for w, i in zip(weights, chosen, strict=True))
+    torch.manual_seed(0)
+    supernet = Supernet(replace(TINY, operators=8)).to(memory_format=torch.channels_last)
+    x = supernet.run_stem(torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last))
+    for layer in supernet.layers:
+        weights = torch.rand(8 if indices is None else 2).softmax(0)
+        plain = sum(w * layer.one(x, i) for w, i in zip(weights, indices or range(8), strict=True))
         torch.testing.assert_close(layer.mixed(x, weights, indices), plain, atol=2e-5, rtol=1e-4)
         x = plain.detach()
 
@@ -100,9 +93,6 @@ def test_expected_latency_at_certain_alphas_is_the_table_s():
     assert searcher.expected_ms() == pytest.approx(predict(searcher.argmax()), rel=1e-5)
 
 
-# ---- steps
-
-
 def moved(parameters, before) -> list[bool]:
     return [not torch.equal(p, q) for p, q in zip(parameters, before, strict=True)]
 
@@ -110,11 +100,9 @@ def moved(parameters, before) -> list[bool]:
 def test_a_weight_step_trains_the_sampled_paths_and_no_alpha():
     searcher = Searcher(TINY, TABLE, settings())
     alphas = [p.detach().clone() for p in searcher.architecture]
-    weights = {
-        (i, n): block.depthwise[0].weight
-        for i, layer in enumerate(searcher.supernet.layers)
-        for n, block in enumerate(layer.blocks)
-    }
+    layers = enumerate(searcher.supernet.layers)
+    blocks = {(i, n): block for i, layer in layers for n, block in enumerate(layer.blocks)}
+    weights = {key: block.depthwise[0].weight for key, block in blocks.items()}
     before = {key: weight.detach().clone() for key, weight in weights.items()}
     paths = searcher.sample_paths(5, both=True)
     searcher.weight_step(5, draw("weights")(5))
@@ -126,9 +114,8 @@ def test_a_weight_step_trains_the_sampled_paths_and_no_alpha():
 @pytest.mark.parametrize("gradient", ["all", "two"])
 def test_an_alpha_step_trains_all_alphas_and_no_weight(gradient):
     searcher = Searcher(TINY, TABLE, settings(alpha_gradient=gradient))
-    weights, alphas = (
-        [p.detach().clone() for p in some] for some in (searcher.weights, searcher.architecture)
-    )
+    both = searcher.weights, searcher.architecture
+    weights, alphas = ([p.detach().clone() for p in some] for some in both)
     searcher.alpha_step(5, draw("alphas")(5), 5.0)
     assert not any(moved(searcher.weights, weights))
     assert all(moved(searcher.architecture, alphas))
@@ -140,24 +127,28 @@ def test_the_second_path_never_takes_the_first_s_operator_and_both_reach_all():
     searcher = Searcher(TINY, TABLE, settings())
     paths = np.array([searcher.sample_paths(step, both=True) for step in range(60)])
     assert (paths[:, 0] != paths[:, 1]).all()
-    for of_one in (paths[:, 0], paths[:, 1]):  # equal alphas: uniform
-        assert np.bincount(of_one.ravel()) / of_one.size == pytest.approx([0.25] * 4, abs=0.05)
+    for n in (0, 1):  # equal alphas: uniform
+        assert np.bincount(paths[:, n].ravel()) / (60 * 18) == pytest.approx([0.25] * 4, abs=0.05)
     with torch.no_grad():
         for layer in searcher.supernet.layers:
             layer.alphas[2] += 3.0
     assert np.mean([np.equal(searcher.sample_paths(step, False)[0], 2) for step in range(40)]) > 0.8
 
 
-@pytest.mark.parametrize(("target_ms", "cheap"), [(LOW, True), (HIGH, False)])
-def test_the_latency_penalty_pulls_towards_the_target(target_ms, cheap):
-    searcher = Searcher(TINY, TABLE, settings(target_ms=target_ms, latency_weight=50.0, alpha_lr=0.1))
-    start = searcher.expected_ms()
-    for step in range(6):
-        searcher.alpha_step(step, draw("alphas")(step), 1.0)
-    assert (searcher.expected_ms() < start) == cheap
+def test_the_latency_penalty_pulls_towards_the_target():
+    for target_ms, cheap in ((LOW, True), (HIGH, False)):
+        how = settings(target_ms=target_ms, latency_weight=50.0, alpha_lr=0.1)
+        searcher = Searcher(TINY, TABLE, how)
+        start = searcher.expected_ms()
+        for step in range(6):
+            searcher.alpha_step(step, draw("alphas")(step), 1.0)
+        assert (searcher.expected_ms() < start) == cheap
 
 
-# ---- whole searches
+def equal(a, b) -> None:
+    pd.testing.assert_frame_equal(a.epochs, b.epochs, check_exact=True)
+    pd.testing.assert_frame_equal(a.alphas, b.alphas, check_exact=True)
+    assert a.architecture == b.architecture and a.verdict == b.verdict
 
 
 def test_a_search_ends_with_an_architecture_within_the_target(tmp_path):
@@ -174,9 +165,7 @@ def test_a_search_ends_with_an_architecture_within_the_target(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, dict(learn_beta=True, alpha_gradient="two"), dict(rebuild_optimisers=True, loss="both")],
-    ids=str,
+    "changes", [dict(learn_beta=True, alpha_gradient="two"), dict(rebuild_optimisers=True, loss="both")]
 )
 def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
     undisturbed = search(tmp_path / "a", **changes)
@@ -185,21 +174,8 @@ def test_a_killed_search_goes_on_to_the_same_bits(changes, tmp_path):
         with interrupted(Searcher, "weight_step", call):
             search(tmp_path / "b", checkpoint_s=0.0, **changes)
     again = search(tmp_path / "b", **changes)
-    pd.testing.assert_frame_equal(undisturbed.alphas, again.alphas, check_exact=True)
-    pd.testing.assert_frame_equal(undisturbed.epochs, again.epochs, check_exact=True)
-    assert undisturbed.architecture == again.architecture
+    equal(undisturbed, again)
     assert np.array_equal(undisturbed.log_alphas, again.log_alphas)
-
-
-class Answers:
-    """A supernet that always names the same class, and notes which paths it was asked for."""
-
-    def __init__(self, named: int):
-        self.logits, self.paths = 2.0 * torch.eye(3)[named], []
-
-    def forward_paths(self, images, paths):
-        self.paths += paths
-        return [(None, self.logits.expand(len(images), 3))]
 
 
 @pytest.mark.parametrize(
@@ -207,32 +183,18 @@ class Answers:
     [([0, 0, 0, 0, 1, 2], 1, 100 / 6, 100 / 3, 400 / 6), ([0, 0, 1], 0, 200 / 3, 50, 200 / 3)],
 )
 def test_a_look_at_held_out_images_says_what_was_learned(labels, named, accuracy, balanced, largest):
-    searcher = Searcher(TINY, TABLE, settings())
-    with torch.no_grad():
-        searcher.supernet.layers[3].alphas[2] += 1.0
+    """Of a supernet that always names the same class, asked for its most probable path."""
+    searcher, paths = Searcher(TINY, TABLE, settings()), []
     searcher.probabilities = lambda: [np.eye(4)[2 if n == 3 else 1] for n in range(18)]
-    searcher.supernet = Answers(named)
+    logits = 2.0 * torch.eye(3)[named]
+    answer = lambda x, asked: paths.extend(asked) or [(None, logits.expand(len(x), 3))]  # noqa: E731
+    searcher.supernet = SimpleNamespace(forward_paths=answer)
     parts = [torch.tensor(labels[:2]), torch.tensor(labels[2:])]
     batches = [Batch(None, torch.rand(len(part), 3, 32, 32), None, part) for part in parts]
     loss = np.mean([np.log(np.exp(2) + 2) - 2 * (label == named) for label in labels])
-    assert list(searcher.held_out(batches).values()) == pytest.approx(
-        [accuracy, balanced, loss, largest]
-    )
-    assert searcher.supernet.paths == [[1, 1, 1, 2, *[1] * 14]] * 2  # the most probable one
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        (dict(target_ms=float("nan")), "target_ms: Input should be a finite number"),
-        (dict(loss="mse"), "loss: Input should be 'ce' or 'both'"),
-        (dict(target_ms=LOW * 0.9), f"reach {LOW:.2f} to {HIGH:.2f} ms"),
-        (dict(target_ms=HIGH * 1.1), f"reach {LOW:.2f} to {HIGH:.2f} ms"),
-    ],
-)
-def test_bad_settings_get_one_sentence(changes, says):
-    with pytest.raises(InputError, match=says):
-        check_target(TINY, TABLE, settings(**changes))
+    found = list(searcher.held_out(batches).values())
+    assert found == pytest.approx([accuracy, balanced, loss, largest])
+    assert paths == [[1, 1, 1, 2, *[1] * 14]] * 2
 
 
 # ---- what the optimiser of the alphas makes of noise
@@ -271,7 +233,30 @@ def test_the_optimiser_is_that_of_the_search():
         torch.testing.assert_close(copies, list(searcher.architecture))
 
 
-# ---- derivation
+def test_random_search_is_the_best_of_a_few_networks_by_validation(tmp_path):
+    """Within the target, and the same after a deadline and a kill."""
+    validate = [draw("alphas", 6)(step) for step in range(2)]
+    options = dict(networks=3, steps=3, progress=False, deadline=None)
+
+    def run(name: str, seed: int = 0, **changes):
+        asked = (settings(seed=seed), draw("weights"), validate, tmp_path / name)
+        return run_random_search(TINY, TABLE, *asked, **options | changes)
+
+    found, real, steps = run("a"), Trainer.step, []
+    latencies = found.epochs["argmax_ms"]
+    assert latencies.between(0.9 * MIDDLE, MIDDLE).all()
+    assert predict(found.architecture) == latencies[found.epochs["accuracy"].idxmax()]
+    assert found.alphas.groupby("epoch")["probability"].agg(tuple).nunique() == 3
+    assert run("other", 1, networks=1).architecture != run("same", networks=1).architecture
+    assert np.allclose(np.exp(found.log_alphas), 0.25)
+    assert run("b", deadline=time.monotonic()) is None
+    with interrupted(Trainer, "step", 5):  # in the second network
+        run("b")
+    assert [path.parent.name for path in (tmp_path / "b").rglob("row.json")] == ["network-0"]
+    with patch.object(Trainer, "step", lambda self, batch: steps.append(1) or real(self, batch)):
+        equal(run("b"), found)
+    assert len(steps) <= 6  # what was finished is not trained again
+    assert not list((tmp_path / "b").rglob("checkpoint*"))
 
 
 def test_the_knapsack_equals_trying_everything():
@@ -290,15 +275,14 @@ LOGS = [np.log(p / p.sum()) for p in np.random.default_rng(1).random((18, 4)) + 
 
 def value_of(architecture) -> float:
     """The knapsack's value of an architecture."""
-    space = architecture.space
-    return sum(
-        logs[space.candidates.index(choice.operator)]
-        + derive.WIDTH_VALUE * np.log2(choice.hidden / layer.in_channels)
-        for layer, choice, logs in zip(space.layers, architecture.choices, LOGS, strict=True)
-    )
+    value = 0.0
+    for layer, choice, logs in zip(TINY.layers, architecture.choices, LOGS, strict=True):
+        value += logs[TINY.candidates.index(choice.operator)]
+        value += derive.WIDTH_VALUE * np.log2(choice.hidden / layer.in_channels)
+    return value
 
 
-@pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq"])
+@pytest.mark.parametrize("network", ["D-NAS", "DC-NAS_seq"])
 def test_the_frontier_is_within_every_target_and_better_than_random(network):
     found, rng = derive.frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
     low, high = found.range_ms
@@ -322,14 +306,13 @@ def at_end(architecture, end: int):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
-@pytest.mark.parametrize("operator", [0, 3])
-def test_widths_are_fitted_from_below(share, operator):
-    start = start_architecture(TINY, operator)
-    low, high = (predict(at_end(start, end)) for end in (0, 1))
-    target = low + share * (high - low)
-    fitted = derive.fit_widths(start, target, predict)
-    assert target - 0.1 * (high - low) < predict(fitted) <= target
-    assert [c.operator for c in fitted.choices] == [c.operator for c in start.choices]
+def test_widths_are_fitted_from_below(share):
+    for start in (start_architecture(TINY, 0), start_architecture(TINY, 3)):
+        low, high = (predict(at_end(start, end)) for end in (0, 1))
+        target = low + share * (high - low)
+        fitted = derive.fit_widths(start, target, predict)
+        assert target - 0.1 * (high - low) < predict(fitted) <= target
+        assert [c.operator for c in fitted.choices] == [c.operator for c in start.choices]
 
 
 def test_all_ways_to_an_architecture_keep_to_the_steps():
@@ -351,9 +334,6 @@ def test_all_ways_to_an_architecture_keep_to_the_steps():
     widths = [n for layer in searcher.supernet.layers for n in layer.hidden]
     widths += [c.hidden for found in (fitted, repaired["a"], best) for c in found.choices]
     assert {n % 8 for n in widths} == {0}
-    off = tuple(replace(c, hidden=c.hidden + 4) for c in start.choices)
-    with pytest.raises(InputError, match="in steps of 8, but [0-9]+ was asked for"):
-        latency(replace(start, choices=off))
 
 
 def test_elasticity_brings_the_argmax_to_the_target():
@@ -390,9 +370,6 @@ def test_repair_brings_the_measurement_to_the_target(device):
     assert len(rows["fits"]) == len(rows["misses"]) <= 5  # all take turns, every time
 
 
-# ---- the recorder
-
-
 @pytest.mark.parametrize(
     ("flips", "argmax_ms", "cheapest", "word"),
     [
@@ -400,7 +377,6 @@ def test_repair_brings_the_measurement_to_the_target(device):
         ([5, 3, 2, 4, 3, 4], [10] * 6, 0.3, "oscillating"),
         ([5, 3, 2, 0, 0, 0], [9, 11, 10, 10, 9, 11], 0.3, "oscillating"),
         ([5, 3, 0, 0, 0, 0], [9, 8, 7, 6, 5, 5], 0.95, "collapsed"),
-        ([5, 3, 0, 0, 0, 0], [9, 9, 10, 10, 10, 10], 0.95, "decided"),
         ([5, 3], [9, 9], 0.3, "undecided"),
     ],
 )

@@ -1,7 +1,6 @@
 """The search space and its networks: what the paper's tables say, shapes, files, and errors in one
 sentence."""
 
-import functools
 import json
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from dcnas.models import count_flops
 from dcnas.nas import space as spaces
 from dcnas.nas.networks import (
     DECODERS,
-    NETWORKS,
     Classifier,
     Decoder,
     build_network,
@@ -44,9 +42,8 @@ FINE = replace(SMALL, strides=strides_for(64))  # the first stem keeps the size
 def test_operators_are_those_of_table_7():
     table = pd.read_csv(paper_dir() / "table7_operators.csv")
     assert [o.name for o in OPERATORS] == list(table["name"])
-    assert [(o.kernel, o.expansion, o.se) for o in OPERATORS] == list(
-        table[["kernel", "expansion", "se"]].itertuples(index=False, name=None)
-    )
+    rows = table[["kernel", "expansion", "se"]].itertuples(index=False, name=None)
+    assert [(o.kernel, o.expansion, o.se) for o in OPERATORS] == list(rows)
     for count in spaces.COUNTS:
         assert [o.name for o in Space(count).candidates] == list(table.loc[table[f"in_{count}"], "name"])
 
@@ -64,49 +61,31 @@ def test_layers_are_tf_nas_s():
     assert [o.se_hidden(16) for o in OPERATORS] == [0] * 4 + [16, 32] * 2
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_give_images_and_logits(name):
-    torch.manual_seed(0)
-    network = build_network(name, random_architecture(SMALL, np.random.default_rng(1))).eval()
-    denoised, logits = network(torch.rand(2, 3, 64, 96))
-    assert (denoised is None) == (name == "C-NAS") and (logits is None) == (name == "D-NAS")
-    assert denoised is None or (denoised.shape == (2, 3, 64, 96) and torch.isfinite(denoised).all())
-    assert logits is None or (logits.shape == (2, 4) and torch.isfinite(logits).all())
-
-
-def test_every_weight_of_the_joint_network_learns():
-    torch.manual_seed(0)
-    network = build_network("DC-NAS", start_architecture(SMALL, 7)).train()
-    denoised, logits = network(torch.rand(4, 3, 64, 64))
-    (denoised.square().mean() + logits.square().mean()).backward()
-    assert not [
-        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
-    ]
-
-
 def test_the_classifier_s_flops_follow_its_operators_and_widths():
     """Expansion 6 instead of 3 adds the multiply-accumulates of the wider maps, and two per element for
     their batch norms."""
     space, more = Space(4, 64, 4), 0
     for layer in space.layers:
         hidden, before, after = 3 * layer.in_channels, layer.size**2, (layer.size // layer.stride) ** 2
-        more += hidden * (
-            before * layer.in_channels + after * 9 + after * layer.out_channels
-        ) + 2 * hidden * (before + after)
-    narrow, wide = (
-        count_flops(Classifier(start_architecture(space, i)).eval(), torch.rand(1, 3, 64, 64))
-        for i in (0, 1)
-    )
+        more += hidden * (before * layer.in_channels + after * 9 + after * layer.out_channels)
+        more += 2 * hidden * (before + after)
+    narrow, wide = (flops_of(start_architecture(space, operator)) for operator in (0, 1))
     assert wide - narrow == more
+
+
+def flops_of(architecture) -> int:
+    return count_flops(Classifier(architecture).eval(), torch.rand(1, 3, 64, 64))
+
+
+def sides_of(space: Space) -> list[int]:
+    """Of the maps that the encoder gives to a decoder."""
+    maps = Classifier(start_architecture(space)).eval().encode(torch.rand(1, 3, 64, 64))
+    return [m.shape[-1] for m in maps]
 
 
 def test_the_encoder_has_four_levels_and_the_decoder_four():
     assert [level.channels for level in encoder_levels(Space())] == [16, 24, 40, 112]
-    sizes = [
-        m.shape[-1]
-        for m in Classifier(start_architecture(Space(4, 64, 4))).eval().encode(torch.rand(1, 3, 64, 64))
-    ]
-    assert sizes == [32, 16, 8, 4]
+    assert sides_of(Space(4, 64, 4)) == [32, 16, 8, 4]
     levels = encoder_levels(Space())
     counts = {kind: len(Decoder(levels, kind).up) for kind in DECODERS}
     assert counts == {"conv": 4, "mb": 4, "mb 1-op": 4, "mb 3-lay": 3}
@@ -114,23 +93,14 @@ def test_the_encoder_has_four_levels_and_the_decoder_four():
     assert parameters["mb 1-op"] < parameters["mb"] and parameters["mb 3-lay"] < parameters["mb"]
 
 
-# strides
-
-
 def test_small_images_keep_their_size_in_the_first_stem():
     assert strides_for(224) == strides_for(65) == strides_for(64, 2) == STRIDES
     assert strides_for(64) == strides_for(32) == strides_for(224, 1) == (1, *STRIDES[1:])
     ends = [FINE.layers[stage[-1]].size // FINE.layers[stage[-1]].stride for stage in FINE.stages]
     assert [FINE.layers[0].size, *ends] == [64, 32, 16, 8, 8, 4, 4]
-    sizes = [
-        m.shape[-1] for m in Classifier(start_architecture(FINE)).eval().encode(torch.rand(1, 3, 64, 64))
-    ]
-    assert sizes == [64, 32, 16, 8]
-    flops = [
-        count_flops(Classifier(start_architecture(s, 5)).eval(), torch.rand(1, 3, 64, 64))
-        for s in (SMALL, FINE)
-    ]
-    assert 3.5 < flops[1] / flops[0] <= 4
+    assert sides_of(FINE) == [64, 32, 16, 8]
+    coarse, fine = (flops_of(start_architecture(space, 5)) for space in (SMALL, FINE))
+    assert 3.5 < fine / coarse <= 4
 
 
 @pytest.mark.parametrize("space", [SMALL, FINE, Space(), replace(FINE, width=0.5)], ids=str)
@@ -156,9 +126,6 @@ def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space
     assert fewer.skips == [skip for skip in decoder.skips if skip != dropped - 1]
 
 
-# files
-
-
 def test_an_architecture_survives_its_file(tmp_path):
     drawn = random_architecture(SMALL, np.random.default_rng(2))
     short = replace(drawn, choices=(drawn.choices[0], None, *drawn.choices[2:]))  # as learned beta does
@@ -167,39 +134,24 @@ def test_an_architecture_survives_its_file(tmp_path):
     assert len(build_network("C-NAS", short).stages[0]) == 1
 
 
-def spoiled(record: dict, *path, **values) -> dict:
-    """The record with what lies at `path` updated, or removed."""
-    record = json.loads(json.dumps(record))
-    *way, last = path
-    place = functools.reduce(lambda inner, key: inner[key], way, record)
-    place[last] = place[last] | values if values else None
-    return record
-
-
-@pytest.mark.parametrize(
-    ("path", "values", "says"),
-    [
-        (("layers", 3), dict(hidden=10**6), "hidden width of stage2.block2 is 1000000, but 16 to 32"),
-        (("layers", 0), dict(operator="MB-k7-e3"), "layers.0.operator: Input should be 'MB-k3-e3', "),
-        (("layers", 0), {}, "stage1.block2 is there, but the block before it is left out"),
-        (("layers", -1), {}, "stage6.block1 is left out"),
-        (("space",), dict(operators=5), "space.operators: Input should be 4, 6 or 8"),
-        (("space",), dict(resolution=100), "space: resolution is 100, but a multiple of 32"),
-    ],
-)
-def test_a_damaged_architecture_is_refused_in_one_sentence(path, values, says, tmp_path):
-    record = json.loads(start_architecture(SMALL).to_json())
-    (tmp_path / "a.json").write_text(json.dumps(spoiled(record, *path, **values)))
-    with pytest.raises(InputError, match=f"a.json: .*{says}"):
-        load_architecture(tmp_path / "a.json")
-
-
-def test_a_choice_keeps_its_rate_when_the_space_is_widened():
-    plain = start_architecture(Space(4, 64, 4), 1)
-    wide = widened(plain, 2.0)
-    for layer, wider in zip(plain.space.layers, wide.space.layers, strict=True):
-        assert wider.out_channels == 2 * layer.out_channels
-    assert [c.hidden for c in wide.choices] == [2 * c.hidden for c in plain.choices]
+def test_a_damaged_architecture_is_refused_in_one_sentence(tmp_path):
+    record, path = json.loads(start_architecture(SMALL).to_json()), tmp_path / "a.json"
+    layers = record["layers"]
+    for damage, says in (
+        ({"layers": [None, *layers[1:]]}, "stage1.block2 is there, but the block before it is left out"),
+        ({"layers": [*layers[:-1], None]}, "stage6.block1 is left out"),
+        (
+            {"layers": [layers[0] | {"hidden": 10**6}, *layers[1:]]},
+            "hidden width of stage1.block1 is 10000",
+        ),
+        (
+            {"space": record["space"] | {"resolution": 100}},
+            "space: resolution is 100, but a multiple of",
+        ),
+    ):
+        path.write_text(json.dumps(record | damage))
+        with pytest.raises(InputError, match=f"a.json: .*{says}"):
+            load_architecture(path)
 
 
 def test_hidden_widths_are_multiples_of_the_step(tmp_path):

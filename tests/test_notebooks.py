@@ -1,5 +1,12 @@
 """Running notebooks strictly, and the form of the notebooks of the study."""
 
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -8,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dcnas.errors import InputError
+from dcnas.paths import downloads_dir
 from dcnas.study import notebooks
 from dcnas.study.notebooks import execute, notebook_paths, run_study
 
@@ -20,201 +28,157 @@ def write(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     first = [] if parameters is None else [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     notebook = new_notebook(cells=first + [new_code_cell(cell) for cell in cells])
-    notebook.metadata["kernelspec"] = {
-        "name": "kernel-of-another-machine",
-        "display_name": "x",
-        "language": "python",
-    }
+    names = {"name": "kernel-of-another-machine", "display_name": "x", "language": "python"}
+    notebook.metadata["kernelspec"] = names
     nbformat.write(notebook, path)
     return path
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """An empty project folder."""
+    """A project folder of three notebooks."""
     monkeypatch.setenv("DCNAS_ROOT", str(tmp_path))
+    for name in ("A_details", "03_2_denoise", "01_introduction", "own_network"):
+        write(tmp_path / "notebooks" / f"{name}.ipynb")
     return tmp_path
-
-
-# the strict wrapper
 
 
 def test_a_notebook_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
-    source = write(
-        tmp_path / "a" / "book.ipynb", "import pathlib; print(scale, seed, pathlib.Path.cwd())"
-    )
+    cell = "import pathlib; print(scale, seed, pathlib.Path.cwd())"
+    source, target = write(tmp_path / "a" / "book.ipynb", cell), tmp_path / "out" / "book.ipynb"
     before = source.read_bytes()
-    target = tmp_path / "out" / "book.ipynb"
     assert execute(source, target, {"scale": "smoke"}, progress=False) == target
-    cells = nbformat.read(target, 4).cells
     # in the notebook's folder, whatever the caller's
-    assert cells[-1].outputs[0].text == f"smoke 0 {source.parent}\n"
+    assert nbformat.read(target, 4).cells[-1].outputs[0].text == f"smoke 0 {source.parent}\n"
     assert [p.name for p in target.parent.iterdir()] == ["book.ipynb"] and source.read_bytes() == before
 
 
-BAD = {
-    "a failing cell": "1 / 0",
-    "an early exit": "import sys; sys.exit(0)",
-    "an exit with an error": "import sys; sys.exit(3)",
-    "a killed kernel": "import os; os.kill(os.getpid(), 9)",
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_what_does_not_run_to_the_end_leaves_no_file(tmp_path, what):
-    source, target = (
-        write(tmp_path / "book.ipynb", BAD[what], "print('more')"),
-        tmp_path / "out" / "book.ipynb",
-    )
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1 / 0", "print('more')"],
+        ["import sys; sys.exit(0)", "print('more')"],
+        ["import os; os.kill(os.getpid(), 9)"],
+    ],
+    ids=["failing", "leaving early", "killed"],
+)
+def test_what_does_not_run_to_the_end_leaves_no_file(tmp_path, cells):
+    source, target = write(tmp_path / "book.ipynb", *cells), tmp_path / "out" / "book.ipynb"
     write(target, "print('of an earlier run')")
-    with pytest.raises(Exception) as told:
+    with pytest.raises(Exception) as failure:
         execute(source, target, {"seed": 1}, progress=False)
-    assert not isinstance(told.value, InputError | AssertionError)
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("what", ["an early exit", "a killed kernel"])
-def test_nor_does_one_that_ends_in_its_last_cell(tmp_path, what):
-    source, target = write(tmp_path / "book.ipynb", BAD[what]), tmp_path / "out" / "book.ipynb"
-    with pytest.raises(Exception) as told:
-        execute(source, target, {}, progress=False)
-    assert not isinstance(told.value, AssertionError) and not target.exists()
+    assert not isinstance(failure.value, InputError | AssertionError) and not target.exists()
 
 
 def test_unknown_parameters_are_refused(tmp_path):
     source, target = write(tmp_path / "book.ipynb", "open('ran', 'w')"), tmp_path / "out" / "book.ipynb"
-    with pytest.raises(
-        InputError, match="book.ipynb has no parameter sacle, sed; it has scale, device, seed"
-    ):
-        execute(source, target, {"sacle": "smoke", "sed": 1, "seed": 2}, progress=False)
     bare = write(tmp_path / "bare.ipynb", "1", parameters=None)
-    with pytest.raises(InputError, match="bare.ipynb has no parameter scale; it has none"):
-        execute(bare, target, {"scale": "smoke"}, progress=False)
-    with pytest.raises(
-        InputError, match="seed of book.ipynb is 'one', but a value of the type int was expected"
+    for notebook, parameters, says in (
+        (
+            source,
+            {"sacle": "smoke", "sed": 1},
+            "has no parameter sacle, sed; it has scale, device, seed",
+        ),
+        (bare, {"scale": "smoke"}, "bare.ipynb has no parameter scale; it has none"),
+        (source, {"seed": "one"}, "is 'one', but a value of the type int was expected"),
     ):
-        execute(source, target, {"seed": "one"}, progress=False)
+        with pytest.raises(InputError, match=says):
+            execute(notebook, target, parameters, progress=False)
     assert not target.exists() and not (tmp_path / "ran").exists()
 
 
-# the study
-
-
-def test_reading_order_and_choice(project):
-    for name in (
-        "B_search",
-        "03_2_denoise",
-        "A_details",
-        "01_introduction",
-        "03_1_classify",
-        "own_network",
-    ):
-        write(project / "notebooks" / f"{name}.ipynb")
-    everything = ["01_introduction", "03_1_classify", "03_2_denoise", "A_details", "B_search"]
-    assert [path.stem for path in notebook_paths()] == everything
-    assert [path.stem for path in notebook_paths(["A", "03"])] == everything[1:4]
-    with pytest.raises(
-        InputError,
-        match="notebook is '04', but the beginning of one of 01_introduction, .* was expected",
-    ):
-        notebook_paths(["01", "04"])
-
-
-def test_run_study(project, monkeypatch):
-    calls = []
-
-    def fake(source, target, parameters):
-        calls.append((source.name, target, parameters))
-        for folder in ("figures", "figures/smoke"):
-            (project / folder).mkdir(parents=True, exist_ok=True)
-            (project / folder / f"{source.stem}.png").write_text("")
-
-    monkeypatch.setattr(notebooks, "execute", fake)
-    for name in ("02", "01"):
-        write(project / "notebooks" / f"{name}.ipynb")
-    written, seconds = run_study("smoke", jobs=2, device="cuda:1")
-    parameters = {"scale": "smoke", "device": "cuda:1"}
-    assert sorted(calls) == [
-        (f"{n}.ipynb", project / "out" / "smoke" / f"{n}.ipynb", parameters) for n in ("01", "02")
-    ]
-    assert written == [project / "figures" / "smoke" / f"{n}.png" for n in ("01", "02")]
-    assert set(seconds) == {"01", "02"}
-    calls.clear()
-    run_study("published", ["02"], parameters={"seed": 3})
-    # defaults inject no cell
-    assert calls == [("02.ipynb", project / "out" / "published" / "02.ipynb", {"seed": 3})]
-    with pytest.raises(InputError, match="01.ipynb has no parameter sed"):
-        run_study("published", parameters={"sed": 3})
-    assert len(calls) == 1
-
-
 def test_where_latency_counts_notebooks_run_one_after_the_other(project, monkeypatch):
-    at_work, most = [], []
-
-    def fake(source, *_, **__):
-        at_work.append(source)
-        most.append(len(at_work))
-        time.sleep(0.05)
-        at_work.remove(source)
-
-    monkeypatch.setattr(notebooks, "execute", fake)
-    for name in ("01", "02", "03"):
-        write(project / "notebooks" / f"{name}.ipynb")
-    run_study("laptop", jobs=3)
-    assert max(most) == 1
-    run_study("smoke", jobs=3)
-    assert max(most) == 3
+    together = threading.Barrier(3)
+    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: together.wait(60))
+    run_study("smoke", jobs=3)  # all three meet
+    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: together.wait(0.5))
+    with pytest.raises(notebooks.StudyFailed, match="3 of 3"):
+        run_study("laptop", jobs=3)
 
 
 def test_a_failing_notebook_fails_the_study(project, monkeypatch):
     def fake(source, *args, **options):
-        if source.stem == "02":
-            raise RuntimeError("02: 3 of 4 cells did not run")
+        if source.stem == "03_2_denoise":
+            raise RuntimeError("3 of 4 cells did not run")
 
     monkeypatch.setattr(notebooks, "execute", fake)
-    for name in ("01", "02", "03"):
-        write(project / "notebooks" / f"{name}.ipynb")
     with pytest.raises(RuntimeError, match="3 of 4 cells did not run"):
         run_study("smoke")
 
 
-# the notebooks of this repository
-
-
-def code_cells(path: Path) -> list:
-    return [
-        cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()
-    ]
-
-
 @pytest.mark.parametrize("path", STUDY, ids=lambda path: path.stem)
-class TestForm:
-    def test_is_valid_and_small(self, path):
-        notebook = nbformat.read(path, 4)
-        nbformat.validate(notebook)
-        assert path.stat().st_size < 1_000_000
-        assert "widgets" not in notebook.metadata  # GitHub shows no notebook that has them
-        assert "papermill" not in notebook.metadata
+def test_form(path):
+    """Small, valid, short cells, one of parameters; executed without errors from top to bottom or not
+    at all."""
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 1_000_000
+    assert not {"widgets", "papermill"} & set(notebook.metadata)  # GitHub shows none that has the former
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    (first,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert first.splitlines()[0].split("#")[0].replace('"', "'").replace(" ", "") == "scale='published'"
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output.get("evalue") for output in outputs if output.output_type == "error"]
+    counts = [cell.execution_count for cell in cells]
+    assert counts in (list(range(1, len(counts) + 1)), [None] * len(counts))
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 25
 
-    def test_has_one_parameters_cell_that_starts_at_published(self, path):
-        tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
-        assert len(tagged) == 1
-        first = tagged[0].source.splitlines()[0].split("#")[0].replace('"', "'").replace(" ", "")
-        assert first == "scale='published'"
 
-    def test_has_no_errors(self, path):
-        outputs = [output for cell in code_cells(path) for output in cell.outputs]
-        assert not [output.get("evalue") for output in outputs if output.output_type == "error"]
+# killed: it goes on where it was, and ends as if nothing had happened
 
-    def test_was_executed_once_from_top_to_bottom_or_not_at_all(self, path):
-        counts = [cell.execution_count for cell in code_cells(path)]
-        assert counts in (list(range(1, len(counts) + 1)), [None] * len(counts))
+REAL = Path(__file__).resolve().parents[1]
+NAME = "03_1_efficient_classification"
+KEPT = ("config.json", "metrics.csv", "per_image.safetensors", "weights.safetensors")
 
-    def test_has_short_cells(self, path):
-        long = [
-            cell.source.splitlines()[0]
-            for cell in code_cells(path)
-            if len(cell.source.splitlines()) > 25
-        ]
-        assert not long
+
+def run_files(project: Path) -> dict[str, bytes]:
+    paths = sorted((project / "data" / "runs").glob("*/*"))
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths if path.name in KEPT}
+
+
+def complete(project: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (project / "data" / "runs").glob("*/metrics.csv")}
+
+
+def kernels_of(project: Path) -> list[int]:
+    """Processes that work in a project: a kernel has a session of its own and outlives its parent."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"DCNAS_ROOT={project}\0".encode() in path.read_bytes():
+                pids.append(int(path.parent.name))
+    return pids
+
+
+def study(project: Path) -> tuple[list[str], dict]:
+    """A command in a project folder, and its environment."""
+    (project / "data").mkdir(parents=True)
+    for part in ("paper", "published", "latency", "weights", "scales.toml"):
+        (project / "data" / part).symlink_to(REAL / "data" / part)
+    (project / "notebooks").mkdir()
+    shutil.copy(REAL / "notebooks" / f"{NAME}.ipynb", project / "notebooks")
+    folders = {"DCNAS_ROOT": project, "DCNAS_DOWNLOADS": downloads_dir(), "PYTHONPATH": REAL / "lib"}
+    folders["DCNAS_RUNS"] = project / "data" / "runs"
+    environment = os.environ | {name: str(path) for name, path in folders.items()}
+    return [sys.executable, "-m", "dcnas.cli", "study", NAME, "--scale", "smoke"], environment
+
+
+@pytest.mark.slow
+def test_a_notebook_killed_in_the_middle_goes_on(tmp_path, mnist):
+    project, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    killed = study(project)
+    first = subprocess.Popen(killed[0], env=killed[1], stderr=subprocess.DEVNULL)
+    while len(complete(project)) < 3:
+        assert first.poll() is None
+        time.sleep(0.02)
+    for pid in {first.pid, *kernels_of(project)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    first.wait()
+    assert not (project / "out" / "smoke" / f"{NAME}.ipynb").exists()
+    before = complete(project)
+    for command, environment in (killed, study(undisturbed)):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert 3 <= len(before) < len(complete(project)) and before.items() <= complete(project).items()
+    assert len(run_files(project)) > 20 and run_files(project) == run_files(undisturbed)

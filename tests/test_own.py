@@ -3,16 +3,16 @@ made-up device.
 """
 
 import json
-import sys
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import linear_table, noisy_picture, two_classes
+from made_up import dcnas, linear_table, noisy_picture, two_classes
 from safetensors.torch import load_file
 
-from dcnas import cli
 from dcnas.errors import InputError
 from dcnas.latency.table import load_table
 from dcnas.nas.networks import build_network
@@ -21,86 +21,83 @@ from dcnas.nas.space import Space, load_architecture, random_architecture, save_
 from dcnas.study import derivation, own, runs
 from dcnas.study.presets import searches
 
+TABLE, TINY = linear_table(Space(8, 32, 2, 0.25), batch=4), Space(4, 32, 2, 0.25)
+TARGET_MS = round(sum(latency_range_ms(TINY, TABLE)) / 2, 2)
+REPORT = own.write_report
 
-def own_table(tmp_path, name="own.json", **changes):
+
+def own_table(path, **changes):
     """A table of the made-up device, validated."""
     table = linear_table(Space(8, 32, 2, 0.25, width_step=changes.get("width_step", 1)), batch=4)
     correction = replace(table.correction, error_pct=1.0)
     conditions = replace(table.conditions, **changes)
-    return replace(table, conditions=conditions).with_correction(correction).save(tmp_path / name)
+    return replace(table, conditions=conditions).with_correction(correction).save(path)
 
 
-class Measured:
-    """What a device says that takes what the target is."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what every search needs: a table and images; the device takes what the target is."""
+    place = tmp_path_factory.mktemp("own")
+    two_classes(place / "set")
+    own_table(place / "own.json")
+    measured = SimpleNamespace(median_ms=TARGET_MS, median_error_ms=0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCNAS_RUNS", str(place / "runs"))
+        patch.setenv("DCNAS_DOWNLOADS", str(place / "downloads"))
+        times = lambda models, *_, **__: (dict.fromkeys(models, measured), 1.0)  # noqa: E731
+        patch.setattr(derivation, "latencies_by_table", times)
+        patch.setattr(own, "write_report", lambda folder: folder / own.REPORT)  # which takes long
+        yield place
 
-    median_error_ms = 0.01
 
-    def __init__(self, median_ms: float):
-        self.median_ms = median_ms
+@pytest.fixture(scope="module")
+def call(place):
+    """`call(command, ...)` with few steps: its exit status, output and errors."""
+    search = f"--lut {place / 'own.json'} --target-ms {TARGET_MS} --data {place / 'set'} --loss ce"
+    search += " --epochs 2 --steps-per-epoch 1 --batch 4 --train-steps 2 --threads 1"
+    few = {"search": search.split(), "train": "--steps 2 --batch 4 --threads 1".split()}
+    return lambda command, *more: dcnas(command, *few.get(command, ()), *more)
+
+
+@pytest.fixture(scope="module")
+def searched(place, call):
+    assert call("search", "--out", place / "searched")[0] == 0
+    return place / "searched"
 
 
 @pytest.fixture
-def way(tmp_path, monkeypatch, capsys, request, run_store, downloads):
-    """`call(command, ...)`: its exit status, output and errors; with what every search needs: a table,
-    images, few steps."""
-    two_classes(tmp_path / "set")
-    table = linear_table(Space(8, 32, 2, 0.25), batch=4)
-    target_ms = round(sum(latency_range_ms(Space(4, 32, 2, 0.25), table)) / 2, 2)
-    device = lambda models, *_, **__: ({name: Measured(target_ms) for name in models}, 1.0)  # noqa: E731
-    monkeypatch.setattr(derivation, "latencies_by_table", device)
-    if "real_report" not in request.keywords:  # which takes ten seconds
-        monkeypatch.setattr(own, "write_report", lambda folder: folder / own.REPORT)
-    search = f"--lut {own_table(tmp_path)} --target-ms {target_ms} --data {tmp_path / 'set'} --loss ce"
-    search += " --epochs 2 --steps-per-epoch 1 --batch 4 --train-steps 2 --threads 1"
-    few = {"search": search.split(), "train": "--steps 2 --batch 4 --threads 1".split()}
-
-    def call(command: str, *arguments) -> tuple[int, str, str]:
-        words = [command, *few.get(command, ()), *arguments]
-        monkeypatch.setattr(sys, "argv", ["dcnas", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return call
+def out(searched, tmp_path):
+    """The folder of a search and its training."""
+    return shutil.copytree(searched, tmp_path / "mine")
 
 
 @pytest.mark.slow
-@pytest.mark.real_report
-def test_the_whole_way(way, tmp_path):
+def test_the_whole_way(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "write_report", REPORT)
     out = tmp_path / "mine"
-    status, text, _ = way("search", "--out", out, "--train-steps", 0)
+    status, text, _ = call("search", "--out", out, "--train-steps", 0)
     record, page = own.read_record(out), (out / "report.html").read_text()
     assert status == 0 and "Measured:" in text and "report.html" in text and abs(record.error_pct) < 3
     assert f"C-NAS for {record.target_ms:g} ms" in page and f"Measured {record.measured_ms:.2f}" in page
     assert "Not trained yet" in page and page.count("data:image/png;base64,") == 2
 
-    status, text, _ = way("train", out, "--network", "DC-NAS", "--decoder", "mb")
+    status, text, _ = call("train", out, "--network", "DC-NAS", "--decoder", "mb")
     page, card = (out / "report.html").read_text(), json.loads((out / "weights.card.json").read_text())
     assert status == 0 and "accuracy" in text and "noisy_psnr" in text
-    assert "DC-NAS, decoder mb" in page
-    assert f"{card['parameters']:,}" in page
-    assert "Not trained yet" not in page
-    assert "neither predicted nor measured" in page
-    assert f"Searched: C-NAS for {record.target_ms:g} ms" in page
-    assert page.count("data:image/png;base64,") == 4
-    assert "<script" not in page
-    assert 'src="http' not in page
     row = pd.read_csv(out / "metrics.csv").iloc[3]
-    assert f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})" in page
-    assert "import pandas" not in page  # no code
+    says = ["DC-NAS, decoder mb", f"{card['parameters']:,}", "neither predicted nor measured"]
+    says.append(f"Searched: C-NAS for {record.target_ms:g} ms")
+    says.append(f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})")
+    assert not [text for text in says if text not in page]
+    silent = ("Not trained yet", "<script", 'src="http', "import pandas")  # no code
+    assert not [text for text in silent if text in page]
+    assert page.count("data:image/png;base64,") == 4
 
 
-def test_weights_card_and_metrics_belong_together(way, tmp_path):
-    out = tmp_path / "mine"
-    assert way("search", "--out", out)[0] == 0
+def test_weights_card_and_metrics_belong_together(call, place, out):
     record, metrics = own.read_record(out), pd.read_csv(out / "metrics.csv")
     card = json.loads((out / "weights.card.json").read_text())
-    assert record.conditions.device
-    assert record.flops == card["flops"]
-    assert record.parameters == card["parameters"]
+    assert (record.flops, record.parameters) == (card["flops"], card["parameters"])
     # the run's own
     assert [row["accuracy"] for row in card["metrics"]] == pytest.approx(metrics["accuracy"], abs=0.01)
     assert (metrics["accuracy_low"] <= metrics["accuracy"]).all()
@@ -109,112 +106,69 @@ def test_weights_card_and_metrics_belong_together(way, tmp_path):
     model = build_network("C-NAS", load_architecture(out / "architecture.json"))
     model.load_state_dict(load_file(out / "weights.safetensors"))
     before = (out / "metrics.csv").read_bytes()
-    assert way("evaluate", out)[0] == 0 and (out / "metrics.csv").read_bytes() == before
-    picture = next((tmp_path / "set" / "dark").iterdir())
-    assert (
-        way("classify", picture, "--weights", out / "weights.safetensors", "--out", tmp_path / "c.csv")[
-            0
-        ]
-        == 0
-    )
-    assert pd.read_csv(tmp_path / "c.csv")["class"].iloc[0] in ("bright", "dark")
+    assert call("evaluate", out)[0] == 0 and (out / "metrics.csv").read_bytes() == before
+    picture, found = next((place / "set" / "dark").iterdir()), out / "c.csv"
+    options = ("--weights", out / "weights.safetensors", "--out", found)
+    assert call("classify", picture, *options)[0] == 0
+    assert pd.read_csv(found)["class"].iloc[0] in ("bright", "dark")
 
 
-def test_a_training_needs_no_search(way, tmp_path):
-    out = tmp_path / "mine"
-    save_architecture(
-        random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(0)), out / "architecture.json"
-    )
-    assert way("train", out, "--network", "DC-NAS", "--data", tmp_path / "set")[0] == 0
-    assert json.loads((out / "weights.card.json").read_text())["network"]["kind"] == "DC-NAS"
-
-
-def test_the_same_search_goes_on_and_another_is_refused(way, tmp_path, monkeypatch):
-    out = tmp_path / "mine"
-    way("search", "--out", out)
+def test_the_same_search_goes_on_and_another_is_refused(call, out, monkeypatch):
     monkeypatch.setattr(runs, "run_search", None)  # it would be called again
     before = (out / "weights.safetensors").stat().st_mtime_ns
-    assert "trained already" in way("search", "--out", out)[1]
+    assert "trained already" in call("search", "--out", out)[1]
     assert (out / "weights.safetensors").stat().st_mtime_ns == before
-    status, _, err = way("search", "--out", out, "--seed", "1")
+    status, _, err = call("search", "--out", out, "--seed", "1")
     assert status == 2 and "holds another search" in err
-    save_architecture(
-        random_architecture(Space(4, 32, 2, 0.25), np.random.default_rng(9)), out / "architecture.json"
-    )
-    way("search", "--out", out, "--train-steps", "0")
+    drawn = random_architecture(TINY, np.random.default_rng(9))
+    save_architecture(drawn, out / "architecture.json")
+    call("search", "--out", out, "--train-steps", "0")
     assert not (out / "weights.safetensors").exists()  # they were of another architecture
 
 
-def test_another_set_is_judged_whole_and_written_beside(way, tmp_path):
-    out = tmp_path / "mine"
-    way("search", "--out", out)
+def test_another_set_is_judged_whole_and_written_beside(call, out, tmp_path):
     for place, level in (("x", 40), ("y", 200)):  # two folders of one name
-        for name in ("bright", "dark"):
-            for n in range(3):
-                noisy_picture(tmp_path / place / "test" / name / f"{n}.png", level, n)
-        assert way("evaluate", out, "--data", tmp_path / place / "test")[0] == 0
+        for n in range(6):
+            noisy_picture(tmp_path / place / "test" / ("bright", "dark")[n % 2] / f"{n}.png", level, n)
+        assert call("evaluate", out, "--data", tmp_path / place / "test")[0] == 0
     files = sorted(out.glob("metrics-test-*.csv"))
     assert len(files) == 2 and files[0].read_bytes() != files[1].read_bytes()
     assert pd.read_csv(files[0])["images"].tolist() == [6] * 11
     (tmp_path / "x" / "test" / "dark").rename(tmp_path / "x" / "test" / "dim")
-    status, _, err = way("evaluate", out, "--data", tmp_path / "x" / "test")
+    status, _, err = call("evaluate", out, "--data", tmp_path / "x" / "test")
     assert status == 2 and "has the classes bright, dim, but the network knows bright, dark" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ("search --data nowhere", "data is 'nowhere', but a folder of class folders or one of solar"),
-        ("search --loss both --no-noisy", "without noise (--no-noisy) there is none"),
-        ("search --target-ms 1000", "target_ms is 1000, but this space and table reach "),
-        ("search --table-limit-pct 0.5", "median error is 1.0%, but at most 0.5% was expected"),
-        ("search --lut no.json", "No such file or directory: "),
-        ("search --lut other.json", "the look-up table is for another one, but this"),
-        ("search --lut unvalidated.json", "the look-up table was never validated"),
-        ("train", "No such file or directory: "),
-        ("evaluate", "No such file or directory: "),
-    ],
-)
-def test_bad_input_is_one_sentence_and_writes_nothing(way, tmp_path, monkeypatch, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    own_table(tmp_path, "other.json", device="another one")
-    linear_table(Space(8, 32, 2, 0.25)).save(tmp_path / "unvalidated.json")
-    command, *options = arguments.split()
-    status, text, err = way(command, *(["--out", "mine"] if command == "search" else ["mine"]), *options)
-    assert (status, text) == (2, "") and err.startswith("dcnas: ") and err.count("\n") == 1
-    assert says in err and not (tmp_path / "mine").exists()
+def test_bad_input_is_one_sentence_and_writes_nothing(call, tmp_path):
+    unvalidated = TABLE.save(tmp_path / "unvalidated.json")
+    other = own_table(tmp_path / "other.json", device="another one")
+    for arguments, says in (
+        ("--data nowhere", "data is 'nowhere', but a folder of class folders or one of solar"),
+        ("--loss both --no-noisy", "without noise (--no-noisy) there is none"),
+        ("--target-ms 1000", "target_ms is 1000, but this space and table reach "),
+        ("--table-limit-pct 0.5", "median error is 1.0%, but at most 0.5% was expected"),
+        ("--lut no.json", "No such file or directory: "),
+        (f"--lut {other}", "the look-up table is for another one, but this"),
+        (f"--lut {unvalidated}", "the look-up table was never validated"),
+    ):
+        status, text, err = call("search", "--out", tmp_path / "mine", *arguments.split())
+        assert (status, text) == (2, "") and err.startswith("dcnas: ") and err.count("\n") == 1
+        assert says in err and not (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["search.json", "weights.card.json", "architecture.json", "weights.safetensors"]
-)
-def test_a_cut_file_of_the_folder_is_one_sentence_with_its_name(way, tmp_path, name):
-    out = tmp_path / "mine"
-    way("search", "--out", out)
-    whole = (out / name).read_bytes()
-    for tenth in (0, 5, 9):
-        (out / name).write_bytes(whole[: len(whole) * tenth // 10])
-        command = "train" if name in ("search.json", "architecture.json") else "evaluate"
-        status, _, err = way(command, out)
-        assert status == 2 and name in err and err.count("\n") == 1
-
-
-def test_widths_of_a_search_follow_its_table(way, tmp_path, monkeypatch):
-    """A table in steps of 8 gives a network in steps of 8; another step is another search, by the
-    table's digest.
-    """
+def test_widths_of_a_search_follow_its_table(call, tmp_path, monkeypatch):
+    """A table in steps of 8 gives a network in steps of 8, and one of another runtime is none of the
+    study's."""
     changes = dict(width_step=8, runtime="onnxruntime", memory_format="contiguous")
-    path = own_table(tmp_path, "stepped.json", **changes)
-    out = tmp_path / "stepped"
-    assert way("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
+    path, out = own_table(tmp_path / "stepped.json", **changes), tmp_path / "stepped"
+    assert call("search", "--out", out, "--lut", path, "--train-steps", 0)[0] == 0
     found = load_architecture(out / "architecture.json")
     assert found.space.width_step == 8
     assert {choice.hidden % 8 for choice in found.choices if choice} == {0}
     assert own.read_record(out).conditions.runtime == "onnxruntime"
-    status, _, error = way("search", "--out", out, "--train-steps", 0)
+    status, _, error = call("search", "--out", out, "--train-steps", 0)
     assert status == 2 and "stepped holds another search" in error
     monkeypatch.setattr(runs, "table_of", lambda run: load_table(path))
-    # of the study
     options = dict(progress=False, deadline=None, checkpoint_s=1)
     with pytest.raises(InputError, match="runtime = onnxruntime, but pytorch was expected"):
         runs._search(searches("beta_searches", "smoke")[0], tmp_path, "cpu", **options)

@@ -2,9 +2,7 @@
 
 import contextlib
 import math
-import time
 from pathlib import Path
-from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -12,41 +10,23 @@ from made_up import interrupted
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from dcnas.models import Classifier, DnCNN, Integrated, UNet
+from dcnas.models import DnCNN, Integrated, UNet
 from dcnas.models.crops import crop_boxes
 from dcnas.seed import generator, set_seed
-from dcnas.training import (
-    Batch,
-    Settings,
-    Trainer,
-    charbonnier,
-    checkpoint,
-    evaluate,
-    fit,
-    joint_loss,
-    psnr,
-    ssim,
-    ssim_loss,
-    summarise,
-    task_loss,
-)
-from dcnas.training.losses import denoising_loss
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from dcnas.training import Batch, Settings, Trainer, evaluate, fit, summarise
+from dcnas.training.losses import charbonnier, denoising_loss, joint_loss, ssim_loss
+from dcnas.training.metrics import psnr, ssim
+from dcnas.training.tasks import task_loss
 
 
 def images(*shape: int, key: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=generator("images", key))
 
 
-# losses
-
-
 def test_charbonnier():
     a, b = torch.tensor([[0.0, 1.0], [0.5, 0.5]]), torch.tensor([[0.0, 0.0], [0.5, 0.2]])
-    for options, square in (({}, 1e-6), (dict(eps=0.5), 0.25)):
-        expected = sum(math.sqrt(e * e + square) for e in (0, 1, 0, 0.3)) / 4
-        assert charbonnier(a, b, **options).item() == pytest.approx(expected, rel=1e-6)
+    expected = sum(math.sqrt(e * e + 1e-6) for e in (0, 1, 0, 0.3)) / 4
+    assert charbonnier(a, b).item() == pytest.approx(expected, rel=1e-6)
     equal = a.clone().requires_grad_()
     charbonnier(equal, a).backward()
     assert torch.equal(equal.grad, torch.zeros(2, 2))  # not NaN where the images agree
@@ -65,82 +45,35 @@ def test_joint_loss_weights():
     assert torch.equal(denoising_loss(denoised, clean), pixels)
 
 
-# metrics
-
-
-def torchmetrics_ssim(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def their_ssim(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     return structural_similarity_index_measure(noisy, clean, data_range=1.0, reduction="none").view(-1)
 
 
-def torchmetrics_psnr(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    return peak_signal_noise_ratio(noisy, clean, data_range=1.0, dim=(1, 2, 3), reduction="none")
-
-
-def degraded(clean: torch.Tensor) -> torch.Tensor:
-    """The first image as it is, the others with more and more noise."""
-    levels = torch.linspace(0, 0.5, len(clean)).view(-1, 1, 1, 1)
-    return clean + levels * torch.randn(clean.shape, generator=generator("n"))
-
-
 @pytest.mark.parametrize(
-    "shape",
-    [
-        (3, 1, 11, 11),
-        (3, 1, 96, 96),
-        (3, 3, 97, 61),
-        (3, 1, 512, 20),
-        (3, 1, 16, 513),
-        (3, 3, 1030, 700),
-    ],
+    "shape", [(3, 1, 11, 11), (3, 1, 96, 96), (3, 3, 97, 61), (3, 1, 16, 513), (3, 3, 1030, 700)]
 )
-def test_ssim_is_that_of_torchmetrics(shape):
-    clean = images(*shape)
-    noisy = degraded(clean).clamp(0, 1)
-    found = ssim(noisy, clean)
-    torch.testing.assert_close(found, torchmetrics_ssim(noisy, clean), rtol=0, atol=1e-5)
+def test_metrics_are_those_of_torchmetrics(shape):
+    """PSNR to the bit, SSIM with its gradient, also after an evaluation."""
+    clean, levels = images(*shape), torch.linspace(0, 0.5, 3).view(-1, 1, 1, 1)
+    noisy = clean + levels * torch.randn(clean.shape, generator=generator("n"))
+    options = dict(data_range=1.0, dim=(1, 2, 3), reduction="none")
+    for image in (noisy, clean):
+        assert torch.equal(psnr(image, clean), peak_signal_noise_ratio(image, clean, **options))
+    with torch.inference_mode():
+        found = ssim(noisy.clamp(0, 1), clean)
+    torch.testing.assert_close(found, their_ssim(noisy.clamp(0, 1), clean), rtol=0, atol=1e-5)
     assert found[0] == pytest.approx(1, abs=1e-6)
     assert found[0] > found[1] > found[2]
-
-
-@pytest.mark.parametrize("height, width", [(24, 31), (11, 520)])
-def test_ssim_has_the_gradient_of_torchmetrics_also_after_an_evaluation(height, width):
-    clean = images(2, 1, height, width)
-    ours, theirs = (images(2, 1, height, width, key=1).requires_grad_() for _ in range(2))
-    with torch.inference_mode():
-        ssim(ours.detach(), clean)  # nothing that it keeps may spoil the loss of a training
+    if clean.numel() > 1e6:  # of which theirs takes long
+        return
+    ours, theirs = (images(*shape, key=1).requires_grad_() for _ in range(2))
     ssim_loss(ours, clean).backward()
-    (1 - torchmetrics_ssim(theirs, clean).mean()).backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-7)
-    assert (ours.grad != 0).all()
-
-
-@pytest.mark.parametrize("shape", [(5, 1, 96, 96), (3, 3, 7, 11), (1, 1, 1, 1)])
-def test_psnr_has_the_bits_of_torchmetrics(shape):
-    clean = images(*shape)
-    noisy = degraded(clean)
-    assert torch.equal(psnr(noisy, clean), torchmetrics_psnr(noisy, clean))
-    assert torch.equal(psnr(clean, clean), torchmetrics_psnr(clean, clean))
-
-
-# evaluation, against loops over single images
+    (1 - their_ssim(theirs, clean).mean()).backward()
+    gradients = (clean.numel() * image.grad for image in (ours, theirs))  # of the order of 1
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 SIGMAS = (0.0, 0.3, 1.0)
-
-
-@pytest.fixture
-def test_set():
-    """(uint8 images, boxes, labels, noisy(ids, sigma)) of seven images with two boxes each."""
-    stream = generator("test set")
-    clean = torch.randint(0, 256, (7, 1, 40, 48), generator=stream, dtype=torch.uint8)
-    corners = torch.randint(0, 9, (7, 2, 2), generator=stream)
-    noise = torch.randn(clean.shape, generator=stream)
-
-    def noisy(ids: range, sigma: float):
-        return clean[ids.start : ids.stop] / 255 + sigma * noise[ids.start : ids.stop]
-
-    labels = torch.randint(0, 10, (7, 2), generator=stream)
-    return clean, torch.cat([corners, corners + 32], -1), labels, noisy
 
 
 def joint(noisy, boxes):
@@ -149,8 +82,13 @@ def joint(noisy, boxes):
     return 1.8 * noisy - 0.4, -(first - torch.arange(10) / 9).square()
 
 
-def test_evaluate_is_a_loop_over_images_and_summarise_its_mean(test_set):
-    clean, boxes, labels, noisy = test_set
+def test_evaluate_is_a_loop_over_images_and_summarise_its_mean():
+    """Seven images with two boxes each."""
+    clean = torch.randint(0, 256, (7, 1, 40, 48), generator=generator("clean"), dtype=torch.uint8)
+    corners = torch.randint(0, 9, (7, 2, 2), generator=generator("corners"))
+    boxes, noise = torch.cat([corners, corners + 32], -1), images(*clean.shape) - 0.5
+    labels = torch.randint(0, 10, (7, 2), generator=generator("labels"))
+    noisy = lambda ids, sigma: (clean / 255 + sigma * noise)[ids.start : ids.stop]  # noqa: E731
     found = evaluate(joint, clean, boxes, labels, noisy, SIGMAS, batch=3)
     rows = summarise(found, SIGMAS)
     for s, sigma in enumerate(SIGMAS):
@@ -173,24 +111,13 @@ def test_evaluate_is_a_loop_over_images_and_summarise_its_mean(test_set):
     assert [list(row) for row in only] == [["sigma", "accuracy"]] * 3
 
 
-@pytest.mark.parametrize(
-    ("right", "balanced", "least"),
-    [
-        ([1, 1, 1, 1, 0, 0, 0, 0], 100 / 3, 0.0),  # always the largest class
-        ([1, 1, 0, 0, 1, 0, 1, 1], 200 / 3, 50.0),
-        ([1] * 8, 100.0, 100.0),
-    ],
-)
-def test_recalls_are_of_classes_however_large(right, balanced, least):
+def test_recalls_are_of_classes_however_large():
     """A class that is never named has a recall of 0; one that the test images lack has none."""
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3])[:, None]
-    correct = torch.tensor([[right], [[1] * 8]], dtype=torch.uint8).view(2, 8, 1)
-    row, whole = summarise({"correct": correct}, SIGMAS[:2], labels)
-    assert list(row.values())[1:] == pytest.approx([100 * sum(right) / 8, balanced, least])
-    assert whole["balanced_accuracy"] == whole["least_recall"] == 100
-
-
-# tasks
+    correct = [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 1, 0, 1, 1], [1] * 8]
+    rows = summarise({"correct": torch.tensor(correct, dtype=torch.uint8)[..., None]}, SIGMAS, labels)
+    expected = [[50, 100 / 3, 0], [62.5, 200 / 3, 50], [100, 100, 100]]
+    assert [list(row.values())[1:] for row in rows] == [pytest.approx(row) for row in expected]
 
 
 def make_batch(step: int = 0, size: int = 4) -> Batch:
@@ -205,10 +132,7 @@ def make_batch(step: int = 0, size: int = 4) -> Batch:
 def make_model(task: str) -> nn.Module:
     set_seed(0)
     unet = UNet(8, 2, 1, 1)
-    return dict(classify=Classifier(3, 5), denoise=unet, joint=Integrated(unet))[task]
-
-
-# the loop
+    return unet if task == "denoise" else Integrated(unet)
 
 
 class Fit:
@@ -216,7 +140,7 @@ class Fit:
 
     def __init__(self, folder: Path, task="denoise", validation=lambda n: 1.0, dropout=0.0, **settings):
         settings = Settings(**dict(steps=12, epoch_steps=5, lr=1e-2) | settings)
-        self.folder, self.validation, self.steps, self.lrs, self.count = folder, validation, [], [], 0
+        self.folder, self.validation, self.steps, self.lrs = folder, validation, [], []
         model = make_model(task)
         if dropout:  # which draws from torch's global stream
             model.out = nn.Sequential(nn.Dropout(dropout), model.out)
@@ -227,14 +151,9 @@ class Fit:
         self.lrs.append(self.trainer.optimiser.param_groups[0]["lr"])
         return make_batch(step)
 
-    def validate(self, model) -> float:
-        self.count += 1
-        return self.validation(self.count)
-
     def run(self, **options) -> "Fit":
-        self.history = fit(
-            self.trainer, self.draw, self.validate, self.folder, progress=False, **options
-        )
+        validate, how = lambda _: self.validation(len(self.steps)), dict(progress=False) | options
+        self.history = fit(self.trainer, self.draw, validate, self.folder, **how)
         self.weights = [p.detach().clone() for p in self.trainer.model.parameters()]
         return self
 
@@ -297,9 +216,6 @@ def test_precisions(tmp_path, precision):
     assert dtypes == {torch.float32}
 
 
-# stopping and going on
-
-
 @pytest.mark.parametrize("schedule", ["plateau", "one-cycle"])
 @pytest.mark.parametrize(("stop_after", "dropout"), [(1, 0.0), (7, 0.5)])
 def test_going_on_ends_with_the_same_bits(tmp_path, schedule, stop_after, dropout):
@@ -315,25 +231,6 @@ def test_going_on_ends_with_the_same_bits(tmp_path, schedule, stop_after, dropou
         assert all(row[name] == other[name] for name in ("step", "loss", "validation_loss", "lr"))
 
 
-def test_a_deadline_stops_with_a_checkpoint(tmp_path):
-    whole = Fit(tmp_path / "whole").run()
-    first = Fit(tmp_path).run(deadline=time.monotonic())
-    assert first.history is None and first.steps == [0]
-    second = Fit(tmp_path).run(deadline=time.monotonic() + 1e9)
-    assert second.steps == list(range(1, 12)) and equal(second.weights, whole.weights)
-    late = Fit(tmp_path / "last", steps=1).run(deadline=time.monotonic())
-    assert late.history is not None  # the last step was the last
-
-
-def test_nothing_in_a_checkpoint_is_run(tmp_path):
-    torch.save({"step": Path("x")}, tmp_path / checkpoint.NAME)
-    with pytest.raises(UnpicklingError, match="weights_only"):
-        checkpoint.load(tmp_path)
-
-
-# CUDA graphs
-
-
 def test_a_recording_leaves_the_statistics_of_batch_norm_as_they_were(monkeypatch):
     """A stand-in for CUDA graphs, which run the model a few times before they record it."""
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
@@ -345,15 +242,3 @@ def test_a_recording_leaves_the_statistics_of_batch_norm_as_they_were(monkeypatc
     trainer.step(make_batch()._replace(boxes=None))
     norms = [m for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [norm.num_batches_tracked.item() for norm in norms] == [1] and not trainer.unrecorded
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: only there a step is recorded")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_recorded_step_trains_as_an_eager_one(precision):
-    def losses(recorded: bool) -> list[float]:
-        settings = Settings(12, 12, 1e-3, "one-cycle", precision, clip_norm=1.0, recorded=recorded)
-        loss = lambda m, b: task_loss("joint", m, b, 0.1)  # noqa: E731
-        trainer = Trainer(make_model("joint"), loss, settings, "cuda")
-        return [float(trainer.step(Batch(*(t.cuda() for t in make_batch(step))))) for step in range(12)]
-
-    assert losses(True) == pytest.approx(losses(False), rel=1e-3 if precision == "fp32" else 1e-2)

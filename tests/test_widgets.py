@@ -1,6 +1,5 @@
-"""Panels without a kernel: every control redraws, they say what the results say, errors end in words."""
+"""Panels and the demo without a kernel: they say what results and commands say, errors in words."""
 
-import io
 import threading
 
 import ipywidgets as W
@@ -8,83 +7,49 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import linear_table
+from made_up import file_of, linear_table
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Rectangle
 from PIL import Image
 
+from dcnas.deploy import apply
+from dcnas.deploy.weights import load_network, names
 from dcnas.errors import InputError
-from dcnas.models import CLASSIFIERS
+from dcnas.models import CLASSIFIERS, UNETS, UNet, build_classifier, build_dcnet, unet_widths
+from dcnas.models.flops import count_flops, count_parameters
 from dcnas.nas.recorder import alpha_rows
-from dcnas.nas.space import Space
-from dcnas.study import drawing, widgets
-from dcnas.study.figures import new_figure
+from dcnas.nas.space import Space, random_architecture
+from dcnas.study import demo, drawing, nas_figures, widgets
+from dcnas.study.figures import caption, new_figure
 
 SPACE = Space(operators=8, resolution=64, classes=4)
 TABLE = linear_table(SPACE)
 CHANCES = np.random.default_rng(0).dirichlet(np.ones(8), (4, 18))
-EPOCHS = pd.DataFrame(
-    [dict(epoch=e, argmax_ms=10.0 + e, expected_ms=11.0, entropy=0.5, flips=2) for e in range(4)]
-)
+EPOCHS = pd.DataFrame(dict(epoch=range(4), argmax_ms=10.0, expected_ms=11.0, entropy=0.5, flips=2))
 ALPHAS = pd.DataFrame([row for e in range(4) for row in alpha_rows(SPACE, e, [*CHANCES[e]], [])])
 SEARCHES = {f"search {n}": (SPACE, [*np.log(CHANCES[n])]) for n in range(2)}
 
 
-def quality(metric: str, flops: dict[str, int]) -> pd.DataFrame:
-    """Each network is worth 50 and 1 more per 100,000 FLOPs, more at seed 1, less under noise."""
-    rows = [(label, n, s, seed) for label, n in flops.items() for s in (0.0, 0.8) for seed in (0, 1)]
-    return pd.DataFrame(
-        [
-            {"label": label, "flops": n, "sigma": s, "seed": seed, metric: 50 + n / 1e5 + 2 * seed - s}
-            for label, n, s, seed in rows
-        ]
-    )
+def move(panel, **values) -> str:
+    """The status line after these moves."""
+    for name, value in values.items():
+        panel.controls[name].value = value
+    assert panel.error is None, panel.error
+    return panel.status.value
 
 
 def classifier_rows() -> pd.DataFrame:
+    """Each network is worth 50 and 1 more per 100,000 FLOPs, more at seed 1, less under noise."""
     sizes = {name: drawing.classifier_size(*vars(spec).values()) for name, spec in CLASSIFIERS.items()}
-    return quality("accuracy", {name: size.flops for name, size in sizes.items()})
-
-
-PANELS = {
-    "classifier": lambda: widgets.classifier(classifier_rows()),
-    "table": lambda: widgets.table(TABLE, SPACE),
-    "target": lambda: widgets.target(TABLE, SEARCHES, "DC-NAS"),
-    "replay": lambda: widgets.replay(ALPHAS, EPOCHS, 12.0),
-}
-
-
-def positions(control) -> list:
-    if isinstance(control, W.Dropdown | W.SelectionSlider):
-        return [value for _, value in control._options_full]
-    return [control.min, (control.min + control.max) // 2, control.max]
-
-
-@pytest.mark.parametrize("name", PANELS)
-def test_every_control_redraws(name):
-    panel = PANELS[name]()
-    with Image.open(io.BytesIO(panel.screen.png)) as image:
-        assert image.width > 900 and image.height <= 480
-    for control in panel.controls.values():
-        pictures = {panel.screen.png}
-        for value in positions(control):
-            control.value = value
-            assert panel.error is None and panel.screen.alt == panel.status.value
-            pictures.add(panel.screen.png)
-        assert len(pictures) >= 2, control.description
-    again = PANELS[name]()  # equal settings, equal bytes: the figure keeps nothing of earlier moves
-    for key, control in again.controls.items():
-        panel.controls[key].value = control.value
-    panel.drawn.cache_clear()
-    panel.refresh()
-    assert panel.status.value == again.status.value
-    first, second = (np.asarray(Image.open(io.BytesIO(p.screen.png)), int) for p in (panel, again))
-    assert abs(first - second).mean() < 1
+    keys = [(name, size.flops, s, n) for name, size in sizes.items() for s in (0.0, 0.8) for n in (0, 1)]
+    rows = pd.DataFrame(keys, columns=["label", "flops", "sigma", "seed"])
+    return rows.assign(accuracy=50 + rows["flops"] / 1e5 + 2 * rows["seed"] - rows["sigma"])
 
 
 def test_a_network_is_placed_among_the_trained_ones():
     panel = widgets.classifier(classifier_rows())
-    assert (
-        "1,069 parameters" in panel.status.value and "53.7% (mean" in panel.status.value
-    )  # 50 + 3.05 + 1 - 0.4
+    assert "1,069 parameters" in panel.status.value
+    assert "53.7% (mean" in panel.status.value  # 50 + 3.05 + 1 - 0.4
     panel.controls["expansion"].value = None
     panel.controls["first"].value = 5
     assert "Not trained; trained ones that cost half to twice as much" in panel.status.value
@@ -92,30 +57,13 @@ def test_a_network_is_placed_among_the_trained_ones():
     assert "Neither it nor one that costs about as much is trained" in panel.status.value
 
 
-def test_a_layer_s_latencies_are_the_table_s():
-    panel = widgets.table(TABLE, SPACE)
-    panel.controls["layer"].value = 9
-    layer, ends = SPACE.layers[8], []
-    for operator in SPACE.candidates:
-        for hidden in (
-            operator.least_hidden(layer.in_channels),
-            operator.most_hidden(layer.in_channels),
-        ):
-            ends.append(TABLE.part_ms(widgets.key_of(layer, operator), hidden))
-    assert f"from {min(ends):.2f} to {max(ends):.2f} ms" in panel.status.value
-
-
-@pytest.mark.parametrize("network", ["C-NAS", "D-NAS", "DC-NAS"])
-def test_networks_stay_within_the_target_and_no_part_of_the_slider_is_dead(network):
-    panel = widgets.target(TABLE, SEARCHES, network)
+def test_networks_stay_within_the_target_and_no_part_of_the_slider_is_dead():
+    panel, reached = widgets.target(TABLE, SEARCHES, "DC-NAS"), set()
     slider = panel.controls["target_ms"]
-    reached = []
     for value in np.linspace(slider.min, slider.max, 5):
-        slider.value = value
-        assert panel.error is None
-        reached.append(float(panel.status.value.split(": ")[1].split(" ms")[0]))
-        assert reached[-1] <= slider.value + 0.005
-    assert len(set(reached)) == 5
+        reached.add(float(move(panel, target_ms=value).split(": ")[1].split(" ms")[0]))
+        assert max(reached) <= slider.value + 0.005
+    assert len(reached) == 5
 
 
 def test_an_error_ends_in_the_status_line_and_goes_away():
@@ -136,19 +84,163 @@ def test_an_error_ends_in_the_status_line_and_goes_away():
     assert panel.status.value == "<b>too &lt;much&gt; noise</b>"  # the reader's doing, in a sentence
     panel.controls["sigma"].value = 0.3
     assert panel.error is None and panel.status.value == "σ = 0.3" and torch.is_grad_enabled()
-    with pytest.raises(
-        ValueError, match="much"
-    ):  # a panel that cannot show its first picture fails its cell
+    with pytest.raises(ValueError, match="much"):  # at once: its cell fails
         widgets.Panel(draw, sigma=W.FloatSlider(value=0.8, max=1.0))
 
 
 def test_moves_from_another_thread_end_in_the_last_state():
     """JupyterLab calls back in a thread of its own, and torch's inference mode is of a thread."""
     panel = widgets.replay(ALPHAS, EPOCHS, 12.0)
-    threads = [
-        threading.Thread(target=setattr, args=(panel.controls["epoch"], "value", e)) for e in (1, 2, 0)
-    ]
-    for thread in threads:
+    for epoch in (1, 2, 0):
+        thread = threading.Thread(target=setattr, args=(panel.controls["epoch"], "value", epoch))
         thread.start()
         thread.join()
     assert panel.error is None and panel.status.value.startswith("Epoch 0:")
+
+
+# the demo
+
+
+@pytest.fixture
+def shown():
+    return demo.demo()
+
+
+def upload(panel, data: bytes, name: str = "own.png") -> str:
+    """As the browser sends it: in pieces."""
+    half = len(data) // 2
+    for n, piece in enumerate((data[:half], data[half:])):
+        message = {"name": name, "first": n == 0, "last": n == 1}
+        panel.controls["upload"].receive(None, message, [memoryview(piece)])
+    return panel.status.value
+
+
+def test_a_move_of_sigma_changes_the_picture(shown):
+    for name in names():
+        move(shown, kind="solar cells" if "solar" in name else "two digits", network=name)
+        pictures = [move(shown, sigma=sigma) and shown.screen.png for sigma in (0.0, 0.3, 0.9)]
+        assert len(set(pictures)) == 3
+
+
+def test_what_is_said_is_what_the_command_line_says(shown):
+    network = load_network("dc-net-reduced-integrated")
+    for index, make in enumerate(list(apply.scenes_of("digits").values())[:3]):
+        row = apply.row_of(make(), network, 0.4, apply.apply(network, make(), 0.4))
+        text = move(shown, index=index, sigma=0.4)
+        says = zip(row["class"].split(), row["probability"].split())
+        words = ", ".join(f"{label} ({100 * float(chance):.0f}%)" for label, chance in says)
+        assert f"It says {words}; the truth is {', '.join(row['true'].split())}." in text
+    assert "Without its denoiser its classifier says" in move(shown, network="dc-net-reduced-sequential")
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8))
+
+
+def test_uploads_are_shown_or_answered_in_words(shown):
+    for data, says in (
+        (b"", "own.png is not a picture that can be read"),
+        (file_of(PHOTO, "JPEG")[:700], "own.png is damaged or cut short"),
+        (file_of(Image.new("L", (4000, 3000), 9)), "It is scaled from 4000 x 3000 to 256 x 192 pixels."),
+        (file_of(PHOTO, "JPEG"), "No label"),
+    ):
+        text = upload(shown, data)
+        assert shown.controls["kind"].value == demo.OWN and shown.controls["index"].disabled
+        assert says in text and (shown.error is None) == ("own.png" not in says)
+        assert load_network(shown.controls["network"].value).channels == 3
+    move(shown, kind=demo.DIGITS, network="dc-net-reduced-integrated")
+    assert "It says" in shown.status.value  # and it goes on
+
+
+def test_an_own_picture_is_waited_for_and_shown_again(shown):
+    shown.controls["kind"].value = demo.OWN
+    assert "There is no picture yet" in shown.status.value
+    upload(shown, file_of(PHOTO), "twice.png")
+    move(shown, kind=demo.DIGITS)
+    assert "half.png is not a picture" in upload(shown, b"", "half.png")  # what came before is forgotten
+    assert "No label" in upload(shown, file_of(PHOTO), "twice.png") and shown.error is None
+
+
+# drawings: what they say is what the networks are, nothing covers anything
+
+BOXES = torch.tensor([[[0, 0, 32, 32]]])
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+UNETS_DRAWN = [(8, 4, 1.5, 2, "conv"), (4, 1, 2, 1, "conv"), (4, 3, 1.25, 3, "mbconv")]
+SIZES = {unet: drawing.unet_size(*unet) for unet in UNETS_DRAWN}
+SIZES |= {j: drawing.unet_size(**UNETS["reduced"], joining=j) for j in ("integrated", "sequential")}
+SIZES |= {name: drawing.classifier_size(*vars(spec).values()) for name, spec in CLASSIFIERS.items()}
+
+
+@pytest.mark.parametrize("network", SIZES, ids=str)
+def test_flops_and_parameters_are_those_of_fvcore(network):
+    image, boxes = torch.zeros(1, 1, 96, 96), []
+    if network in CLASSIFIERS:
+        model, image = build_classifier(network), torch.zeros(1, 1, 32, 32)
+    elif network in UNETS_DRAWN:
+        model = UNet(*network[:4], block=network[4])
+    else:
+        model, boxes = build_dcnet(network, "reduced"), [BOXES]
+    size = count_flops(model, image, *boxes), count_parameters(model)
+    assert (SIZES[network].flops, SIZES[network].parameters) == size
+
+
+@pytest.mark.parametrize(
+    "b, d, m, c, block", [(8, 4, 1.5, 2, "conv"), (64, 5, 2, 3, "conv"), (4, 2, 1, 1, "mbconv")]
+)
+def test_a_unet_shows_the_widths_of_the_model_and_its_blocks(b, d, m, c, block):
+    axes = drawing.unet(b, d, m, c, block).axes[0]
+    sizes = [(width, 96 // 2**i) for i, width in enumerate(unet_widths(b, d, m))]
+    expected = [f"{width} ch, {side} × {side}" for width, side in sizes]
+    assert [text for text in texts(axes) if " ch, " in text] == expected
+    # levels, and both images
+    assert sum(isinstance(patch, Rectangle) for patch in axes.patches) == c * (2 * d - 1) + 2
+    assert f"b={b}, d={d}, m={m:g}, c={c}" in axes.get_title()
+    assert f"{count_parameters(UNet(b, d, m, c, block=block)):,} parameters" in axes.get_title()
+
+
+@pytest.mark.parametrize(
+    "b, d, joining", [(4, 2, "sequential"), (64, 5, "integrated"), (64, 5, None), (16, 1, None)]
+)
+def test_no_text_is_cut_off_or_covers_a_text_or_a_box(b, d, joining):
+    figure = drawing.unet(b, d, m=2, c=2, joining=joining)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    written = (*axes.texts, *axes.get_legend().get_texts(), axes.title)
+    boxes = {text.get_text(): text.get_window_extent() for text in written if text.get_text()}
+    width, height = canvas.get_width_height()
+    levels = {str(p): p.get_window_extent() for p in axes.patches}
+    for name, box in boxes.items():
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
+        others = {other: place for other, place in (boxes | levels).items() if other != name}
+        assert not [other for other, place in others.items() if box.overlaps(place)], name
+
+
+# searched networks
+
+
+def words(figure) -> str:
+    found = [t for a in figure.axes for t in (a.title, a.xaxis.label, a.yaxis.label, *a.texts)]
+    return "\n".join([*(text.get_text() for text in found), figure.get_suptitle()])
+
+
+@pytest.mark.parametrize("network", ["D-NAS", "DC-NAS_seq"])
+def test_a_drawing_shows_every_block_s_width(network):
+    drawn = random_architecture(SPACE, np.random.default_rng(1))
+    found = words(nas_figures.architecture_figure(drawn, "title", network, TABLE))
+    for layer, choice in zip(SPACE.layers, drawn.choices, strict=True):
+        assert str(choice.hidden) in found or network == "D-NAS" and layer.stage >= 4
+    assert "title" in found and "ms by the table" in found
+
+
+@pytest.mark.parametrize(
+    "seeds, text", [(1, "Bars: 95%. Of one seed: over images alone."), (3, "Bars: 95%.")]
+)
+def test_a_caption_says_what_the_interval_of_a_single_seed_is(seeds, text):
+    rows = pd.DataFrame(dict(label="a", seed=range(seeds), scale="laptop", images=32_000))
+    figure = caption(new_figure(3, 3)[0], rows, "Bars: 95%.")
+    assert figure.get_supxlabel().endswith(f"per network. {text}")

@@ -4,6 +4,7 @@ Every error that a user can cause ends in one sentence and exit status 2; `--deb
 """
 
 import ast
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -200,6 +201,8 @@ for network_command in (cli_own.weights, cli_own.denoise, cli_own.classify):
 def main() -> None:
     """Entry point: errors of users and of the machine in one sentence, exit status 2."""
     warnings.formatwarning = lambda message, *_, **__: f"dcnas: {message}\n"  # not where in the code
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names of files may be no UTF-8
     try:
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:

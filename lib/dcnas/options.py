@@ -41,7 +41,7 @@ Data = Annotated[
 OwnData = Annotated[str | None, Option(help="Images; those of the search or training if not given.")]
 Folder = Annotated[Path, Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]
 Batch = Annotated[int, Option(min=1, help="Images in a training step; fewer for a small set.")]
-Seed = Annotated[int, Option(min=0, help="Of weights, order and noise.")]
+Seed = Annotated[int, Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")]
 Weights = Annotated[str, Option(help="A name that `dcnas weights` lists, or a .safetensors file.")]
 Sigma = Annotated[
     float,

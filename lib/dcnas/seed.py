@@ -16,7 +16,8 @@ def set_seed(seed: int) -> None:
 
 def derive(*keys: int | str) -> int:
     """A 63-bit seed from any names and numbers, the same on every machine and in every process."""
-    digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
+    text = "\x1f".join(map(str, keys)).encode(errors="surrogateescape")  # a path may be no UTF-8
+    digest = hashlib.sha256(text).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

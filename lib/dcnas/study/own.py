@@ -13,7 +13,7 @@ here:
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -45,7 +45,7 @@ from .publish import ship_run
 from .records import derivation_row, search_row
 from .runs import obtain
 from .scales import SCALE
-from .stats import bootstrap
+from .stats import bootstrap, of_share
 from .store import architecture_of, folder_of, to_csv
 from .tasks import bank_noisy
 
@@ -235,7 +235,7 @@ def judge(network: Network, images: ImageSet) -> pd.DataFrame:
     head = pd.DataFrame(
         {"sigma": SIGMAS, "images": before.shape[1], "noisy_psnr": before.mean(1).tolist()}
     )
-    return head.join(intervals(per_image(network.answer, images, size)))
+    return head.join(intervals(per_image(network.answer, images, size), shares=["accuracy"]))
 
 
 def per_image(answer: Callable, images: ImageSet, resolution: int) -> dict[str, Tensor]:
@@ -250,13 +250,14 @@ def per_image(answer: Callable, images: ImageSet, resolution: int) -> dict[str, 
     return metrics
 
 
-def intervals(metrics: dict[str, Tensor]) -> pd.DataFrame:
+def intervals(metrics: dict[str, Tensor], shares: Sequence[str] = ()) -> pd.DataFrame:
     """Means over images with 95% intervals, a row per noise level: the columns NAME, NAME_low and
-    NAME_high.
+    NAME_high. Of `shares`, whose values are 0 or 100, the interval is Wilson's.
     """
     frames = []
     for name, values in metrics.items():
-        levels = [bootstrap(level.double().numpy()[None]) for level in values]
+        of_level = of_share if name in shares else lambda level: bootstrap(level[None])
+        levels = [of_level(level.double().numpy()) for level in values]
         columns = [name, f"{name}_low", f"{name}_high"]
         frames.append(pd.DataFrame([(i.mean, i.low, i.high) for i in levels], columns=columns))
     return pd.concat(frames, axis=1)

@@ -43,6 +43,13 @@ def of_median(values: Sequence[float]) -> Interval:
     return Interval(float(np.median(values)), float(bounds.low), float(bounds.high))
 
 
+def of_share(values: Sequence[float]) -> Interval:
+    """The mean of values that are 0 or 100 (%), with Wilson's interval: it holds where all are equal."""
+    share = stats.binomtest(int(np.sum(np.asarray(values) > 0)), len(values))
+    bounds = share.proportion_ci(LEVEL, method="wilson")
+    return Interval(100 * share.statistic, 100 * float(bounds.low), 100 * float(bounds.high))
+
+
 def ratio_of_spreads(values: Sequence[float], others: Sequence[float]) -> Interval:
     """The standard deviation of a few normal values over that of others, with the interval of the F
     distribution: three values against three can be told apart beyond 6.2.

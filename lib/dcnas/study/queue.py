@@ -121,9 +121,11 @@ def _pool(engine: str, address: str | None, jobs: int | None, device: str) -> It
 def _end_with_parent() -> None:
     """End this worker when the queue was killed: nobody would know that it goes on.
 
-    Ctrl-C is the parent's: it ends its workers.
+    Ctrl-C is the parent's: it ends its workers. A lock between processes, which tqdm would make, is
+    left behind where a worker is ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -1,5 +1,4 @@
-"""What tests make up: a look-up table (measuring one would take longer), architectures, pictures,
-commands and interruptions."""
+"""What tests make up: a look-up table, architectures, pictures, commands, interruptions."""
 
 import io
 import sys

@@ -1,8 +1,4 @@
-"""The site of `make book`: built, every page and link looked at, read in a browser.
-
-Needs make and the tools of the extra `book`, the last tests also a Chromium. Screenshots go to
-out/browser.
-"""
+"""The site of `make book`: built, every page and link looked at, read in a browser."""
 
 import functools
 import http.server
@@ -109,9 +105,6 @@ def test_sliders_have_every_published_network(pages):
         assert {len(level) for level in net["psnr"]} == {3 + of_net.size().iloc[0]}
         assert all(low <= mean <= high for mean, low, high, *_ in net["psnr"])
     assert len(grid["dcnets"]) == 4
-
-
-# in a browser
 
 
 @pytest.fixture(scope="module")

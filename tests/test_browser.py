@@ -1,7 +1,4 @@
-"""Panels as a reader meets them: in JupyterLab and by voila, in a real browser.
-
-Needs a Chromium of the system's packages, skips without one. Screenshots and times go to out/browser.
-"""
+"""Panels as a reader meets them, in a real browser; screenshots and times go to out/browser."""
 
 import contextlib
 import json
@@ -164,9 +161,6 @@ def test_an_assumption_of_the_conclusion_answers(browser, lab):
             box.first.set_checked(ticked)
             expect(status).to_contain_text(says, timeout=120_000)
         page.locator(".dcnas-panel").screenshot(path=SHOTS / "05_conclusion_0.png")
-
-
-# ---- the demo as a page
 
 
 @pytest.fixture(scope="module")

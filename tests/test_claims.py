@@ -1,6 +1,4 @@
-"""Verdicts in five words: from made-up effects, and from the published results against
-comparisons.csv.
-"""
+"""Verdicts in five words, from made-up effects and from the published results; statistics."""
 
 import json
 import math
@@ -178,8 +176,6 @@ def test_student_s_interval_over_seeds_holds_the_truth_and_the_bootstrap_s_less_
     student, over_images = np.mean(held, 0)
     assert student > 0.92 and over_images < student
 
-
-# ---- README, book and conclusion say what the ledger holds
 
 README = (root() / "README.md").read_text()
 COUNTS = counts(read_ledger()["verdict"])

@@ -1,5 +1,4 @@
-"""The command line: what users do wrong ends in one sentence on stderr and exit status 2, never in a
-traceback."""
+"""The command line: what users do wrong ends in one sentence on stderr and exit status 2."""
 
 import shutil
 import subprocess

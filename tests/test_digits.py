@@ -1,6 +1,4 @@
-"""Section 3's images: MNIST, of which a wrong file is never taken; the two-digit set, the same bits
-everywhere and what its boxes and labels say; noise, its level and its independence.
-"""
+"""Section 3's images: MNIST; the two-digit set, the same bits everywhere; noise."""
 
 import gzip
 import hashlib
@@ -73,8 +71,6 @@ def test_a_pickle_is_read_without_unpickling():
     assert list(source.long_strings(io.BytesIO(old))) == [content]
 
 
-# two digits
-
 FIELDS = ("images", "boxes", "labels", "digits")
 SHA256 = {  # of the first 16 images of each split with their boxes, labels and digits
     "train": "fb6587946aababd2f68f2ca721e72c58b725bb0dce1d74d9c2a8c84b23efc444",
@@ -122,8 +118,6 @@ def test_images_are_what_boxes_and_digits_say(sample, mnist):
         assert np.abs(grey * (1 - ink) + 255 * ink - image).max() <= 0.5 + 1e-9
         assert image.max() > 200
 
-
-# noise
 
 SHAPE = (1, 96, 96)
 

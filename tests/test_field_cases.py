@@ -38,27 +38,6 @@ def load(folder: Path) -> images.ImageSet:
     return images.load_images(f"folder:{folder}", 32, progress=False)
 
 
-@pytest.fixture
-def closed(monkeypatch):
-    """Files and folders of these names may not be read, also by root, who may run this."""
-    names = set()
-
-    def forbidding(method):
-        def read(path):
-            if path.name in names:
-                raise PermissionError(13, "Permission denied", str(path))
-            return method(path)
-
-        return read
-
-    for name in ("read_bytes", "iterdir"):
-        monkeypatch.setattr(Path, name, forbidding(getattr(Path, name)))
-    return names
-
-
-# ---- folders
-
-
 def test_what_no_person_means_is_no_class_and_no_picture(tmp_path):
     """qView#651, mmpretrain#507."""
     litter = ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", ".thumbnails")
@@ -92,17 +71,26 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert found == ["more/far.png", "near.png"]
 
 
-def test_what_may_not_be_read_is_left_out_by_name(tmp_path, downloads, closed):
+def test_what_may_not_be_read_is_left_out_by_name(tmp_path, downloads):
+    """Files and folders, also by root, who may run this."""
     place = two_classes(tmp_path / "set")
     (place / "dark" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     noisy_picture(place / "dark" / "closed" / "1.png", 9)
-    closed |= {"0.png", "closed"}
-    with pytest.warns(UserWarning) as warned:
-        data = load(place)
-    assert set(data.skipped) == {"dark/gone.png", "bright/0.png", "dark/0.png"}
-    assert len(data.labels) == 22 and "closed is left out: Permission denied" in str(warned[0].message)
-    with pytest.warns(UserWarning, match="closed is left out"):
-        status, _, err = dcnas("denoise", place / "dark", tmp_path / "out", *UNET)
+
+    def forbidding(method):
+        def read(path):
+            if path.name in ("0.png", "closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return method(path)
+
+        return patch.object(Path, method.__name__, read)
+
+    with forbidding(Path.read_bytes), forbidding(Path.iterdir):
+        with pytest.warns(UserWarning, match="closed is left out: Permission denied"):
+            data = load(place)
+        assert set(data.skipped) == {"dark/gone.png", "bright/0.png", "dark/0.png"}
+        with pytest.warns(UserWarning, match="closed is left out"):
+            status, _, err = dcnas("denoise", place / "dark", tmp_path / "out", *UNET)
     assert status == 0 and len(list((tmp_path / "out").iterdir())) == 12
     assert "Left out: 0.png cannot be read (Permission denied)." in err
     assert "Left out: gone.png cannot be read (No such file or directory)." in err
@@ -153,8 +141,6 @@ def test_a_relative_folder_is_one_place(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert before == paths.downloads_dir() == paths.root() / "data"
 
-
-# ---- pictures
 
 LINEAR = zlib.decompress(  # an ICC profile of sRGB's colours with a gamma of 1
     base64.b64decode(
@@ -229,9 +215,6 @@ def test_an_error_of_ours_is_no_bad_file(tmp_path, downloads):
         load(two_classes(tmp_path / "set"))
 
 
-# ---- noise, notes and figures
-
-
 def test_noise_levels_are_of_pixels_from_0_to_1(tmp_path):
     """DnCNN#27."""
     picture = noisy_picture(tmp_path / "own" / "1.png", 90, size=(200, 200))
@@ -286,9 +269,6 @@ def test_a_reader_s_matplotlibrc_changes_no_figure(tmp_path):
         options = dict(env=os.environ | {"PYTHONHASHSEED": "0"} | more, capture_output=True, check=True)
         hashes.append(subprocess.run([sys.executable, "-c", FIGURE], **options).stdout)
     assert hashes[0] == hashes[1]
-
-
-# ---- machines and numbers
 
 
 @pytest.mark.parametrize("count", [2, 3, 20])

@@ -1,6 +1,4 @@
-"""The images of Section 4: where sets come from, one sentence for what is none; decoding, fixed parts,
-batches.
-"""
+"""The images of Section 4: sets, decoding, fixed parts, batches; pictures that people bring."""
 
 import shutil
 import zipfile
@@ -115,9 +113,6 @@ def test_own_folders_are_named_by_their_paths(tmp_path, monkeypatch):
     assert set_named("own") == set_named("folder:./own") == f"folder:{root}"
     with pytest.raises(InputError, match="data is 'nowhere', but a folder"):
         set_named("nowhere")
-
-
-# as a network sees them
 
 
 @pytest.fixture
@@ -237,8 +232,6 @@ def test_images_of_the_networks_size_are_only_flipped_and_shifted(folder):
     tested = {data.images[row].tobytes() for row in data.rows["test"]}
     assert {view.tobytes() for view in views.numpy()} == tested  # to the bit, not averaged
 
-
-# pictures that people bring: every mode and state is read or answered in words; tiles leave no seams
 
 RAMP = np.tile(np.linspace(0, 255, 40), (20, 1)).astype(np.uint8)
 

@@ -114,8 +114,6 @@ def test_devices(monkeypatch):
         check_device("cuda:2")
 
 
-# the look-up table
-
 TINY = Space(operators=4, resolution=32, classes=2, width=0.25)
 
 

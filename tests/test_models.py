@@ -188,9 +188,6 @@ def test_which_loss_trains_what(joining, by_entropy):
         assert found == expected
 
 
-# squares cut from images and feature maps
-
-
 def boxes_at(*corners: tuple[int, int]) -> torch.Tensor:
     """(1, K, 4) from pairs of left, top."""
     return torch.tensor([[[left, top, left + BOX_SIZE, top + BOX_SIZE] for left, top in corners]])

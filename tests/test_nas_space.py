@@ -1,7 +1,5 @@
-"""The search space and its networks: what the paper's tables say, shapes, files, and errors in one
-sentence."""
+"""The search space and its networks: what the paper's tables say, shapes, files."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -132,26 +130,6 @@ def test_an_architecture_survives_its_file(tmp_path):
     for architecture in (drawn, short):
         assert load_architecture(save_architecture(architecture, tmp_path / "a.json")) == architecture
     assert len(build_network("C-NAS", short).stages[0]) == 1
-
-
-def test_a_damaged_architecture_is_refused_in_one_sentence(tmp_path):
-    record, path = json.loads(start_architecture(SMALL).to_json()), tmp_path / "a.json"
-    layers = record["layers"]
-    for damage, says in (
-        ({"layers": [None, *layers[1:]]}, "stage1.block2 is there, but the block before it is left out"),
-        ({"layers": [*layers[:-1], None]}, "stage6.block1 is left out"),
-        (
-            {"layers": [layers[0] | {"hidden": 10**6}, *layers[1:]]},
-            "hidden width of stage1.block1 is 10000",
-        ),
-        (
-            {"space": record["space"] | {"resolution": 100}},
-            "space: resolution is 100, but a multiple of",
-        ),
-    ):
-        path.write_text(json.dumps(record | damage))
-        with pytest.raises(InputError, match=f"a.json: .*{says}"):
-            load_architecture(path)
 
 
 def test_hidden_widths_are_multiples_of_the_step(tmp_path):

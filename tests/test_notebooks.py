@@ -125,8 +125,6 @@ def test_form(path):
     assert max(len(cell.source.splitlines()) for cell in cells) <= 25
 
 
-# killed: it goes on where it was, and ends as if nothing had happened
-
 REAL = Path(__file__).resolve().parents[1]
 NAME = "03_1_efficient_classification"
 KEPT = ("config.json", "metrics.csv", "per_image.safetensors", "weights.safetensors")

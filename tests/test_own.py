@@ -1,6 +1,4 @@
-"""One's own network: a folder from search to evaluation, by the command line, on made-up pictures and a
-made-up device.
-"""
+"""One's own network: a folder from search to evaluation, on made-up pictures and a made-up device."""
 
 import json
 import shutil

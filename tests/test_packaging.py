@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 import dcnas
+from dcnas.data import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -52,3 +53,14 @@ def test_every_requirement_is_listed_with_its_licence():
     rows = re.findall(r"^\| ([\w-]+) \| [^|]+ \| [^|]+ \|$", packages, re.MULTILINE)
     # the first is the head
     assert rows[1:] == [re.match(r"[\w-]+", requirement)[0] for requirement in REQUIREMENTS]
+
+
+def test_nothing_that_users_bring_is_run():
+    """No pickle; and Pillow would hand PostScript to Ghostscript."""
+    for path in (ROOT / "lib").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(
+            r"pickle\.loads?\(|allow_pickle=True|weights_only=False|exec\(|eval\(", text
+        )
+        assert text.count("torch.load(") <= text.count("weights_only=True"), path
+    assert "EPS" not in pictures.FORMATS

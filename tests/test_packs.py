@@ -113,9 +113,6 @@ def test_a_build_is_killed_goes_on_and_is_refused_for_another_runtime(tmp_path, 
         table.require(runtime="pytorch")
 
 
-# boards
-
-
 def on_a_board(folder: Path, tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
     """`measure.py` where Python has numpy and onnxruntime and nothing else that is not its own."""
     site, packages = tmp_path / "site", Path(np.__file__).parent.parent

@@ -1,6 +1,4 @@
-"""Section 4 through the run store: searches, derivations, trainings, the queue and publication, all
-small.
-"""
+"""Section 4 through the run store: searches, derivations, trainings, publication, all small."""
 
 import shutil
 from dataclasses import replace

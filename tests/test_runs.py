@@ -1,7 +1,4 @@
-"""The run store: complete records, the same bits after every kill, one process per run.
-
-Children are forked from a server that has imported the library, so that ten of them start in seconds.
-"""
+"""The run store: complete records, the same bits after every kill, one process per run; the queue."""
 
 import json
 import multiprocessing
@@ -261,9 +258,6 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path):
     assert is_complete(run) and files_of(run) >= RECORD
 
 
-# the queue: processes of this machine and tasks of Ray, which end with it
-
-
 @pytest.mark.slow
 def test_two_workers_and_then_nothing_is_left():
     queued = listed("table_2", "smoke")
@@ -279,11 +273,6 @@ def test_ray_does_the_same():
     queued = listed("normalisation_check", "smoke")
     assert queue.run_queue(queued, jobs=2, engine="ray", progress=False) == 0
     assert all(map(is_complete, queued))
-
-
-def test_published_results_are_not_made_again():
-    (run,) = (r for r in listed("section3", "laptop") if (r.label, r.seed) == ("UNet Reduced", 0))
-    assert queue.run_queue([run], progress=False) == 0 and not is_complete(run)
 
 
 @pytest.mark.slow

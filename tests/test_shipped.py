@@ -1,12 +1,9 @@
 """Networks that ship: they do what their cards and the published results say; files that users bring."""
 
-import io
 import json
-import pickle
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +13,7 @@ from made_up import grains, linear_table, start_architecture
 from PIL import Image
 
 from dcnas.build import build
-from dcnas.data.pictures import as_uint8, read_picture
+from dcnas.data.pictures import as_uint8
 from dcnas.deploy import apply, weights
 from dcnas.deploy.weights import DIGITS, KINDS, compact, load_network, metrics_of, names, ship
 from dcnas.errors import InputError
@@ -79,9 +76,6 @@ def test_the_sequential_answer_is_that_of_the_denoised_image(tmp_path):
     assert not torch.allclose(outcome.before, outcome.own)
 
 
-# what ships
-
-
 @pytest.mark.parametrize("name", names())
 def test_cards_say_what_is_published(name):
     found = load_network(name).card
@@ -117,8 +111,6 @@ def test_sources_are_named(tmp_path):
     assert list(apply.scenes_of(str(tmp_path))) == ["a.png", "deep/b.jpg"]
 
 
-# what users bring: a broken file is one sentence with its name, and nothing in it is run
-
 CARD = weights_dir() / "unet-b8-d4-m1.5-c2.card.json"
 READERS = {"table": load_table, "architecture": load_architecture, "card": weights.read_card}
 
@@ -143,35 +135,6 @@ def test_a_broken_file_is_one_sentence(kind, tmp_path):
             read(path)
         text = str(refusal.value)
         assert "\n" not in text.strip() and len(text) < 600
-
-
-class Canary:
-    """A pickle that writes a file when it is read."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-def test_no_pickle_is_read(tmp_path):
-    canary, packed = tmp_path / "canary", io.BytesIO()
-    torch.save({"x": Canary(canary)}, packed)
-    for data in (pickle.dumps(Canary(canary)), packed.getvalue()):
-        path = tmp_path / "weights.safetensors"
-        path.write_bytes(data)
-        weights.card_path(path).write_text(CARD.read_text())
-        for read in (lambda path: weights.load_network(str(path)), load_table, load_architecture):
-            with pytest.raises(InputError):
-                read(path)
-        with pytest.raises(InputError):
-            read_picture(data)
-    with pytest.raises(InputError):  # Pillow would hand it to Ghostscript, which runs it
-        read_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) show\n")
-    assert not canary.exists()
-    pickle.loads(pickle.dumps(Canary(canary)))
-    assert canary.exists()  # it would have sung
 
 
 THROUGH_A_NETWORK = """

@@ -98,9 +98,6 @@ def test_moves_from_another_thread_end_in_the_last_state():
     assert panel.error is None and panel.status.value.startswith("Epoch 0:")
 
 
-# the demo
-
-
 @pytest.fixture
 def shown():
     return demo.demo()
@@ -150,17 +147,6 @@ def test_uploads_are_shown_or_answered_in_words(shown):
     move(shown, kind=demo.DIGITS, network="dc-net-reduced-integrated")
     assert "It says" in shown.status.value  # and it goes on
 
-
-def test_an_own_picture_is_waited_for_and_shown_again(shown):
-    shown.controls["kind"].value = demo.OWN
-    assert "There is no picture yet" in shown.status.value
-    upload(shown, file_of(PHOTO), "twice.png")
-    move(shown, kind=demo.DIGITS)
-    assert "half.png is not a picture" in upload(shown, b"", "half.png")  # what came before is forgotten
-    assert "No label" in upload(shown, file_of(PHOTO), "twice.png") and shown.error is None
-
-
-# drawings: what they say is what the networks are, nothing covers anything
 
 BOXES = torch.tensor([[[0, 0, 32, 32]]])
 
@@ -218,9 +204,6 @@ def test_no_text_is_cut_off_or_covers_a_text_or_a_box(b, d, joining):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
         others = {other: place for other, place in (boxes | levels).items() if other != name}
         assert not [other for other, place in others.items() if box.overlaps(place)], name
-
-
-# searched networks
 
 
 def words(figure) -> str:

@@ -144,9 +144,9 @@ def test_a_relative_folder_is_one_place(monkeypatch, tmp_path):
 
 LINEAR = zlib.decompress(  # an ICC profile of sRGB's colours with a gamma of 1
     base64.b64decode(
-        "eNpjYGC8wgAETA4MDLl5JUVB7k4KEZFRCuyvGBiBEAwSk4sLGPCCb9cgai/rMpAOOFNSi5OB9AcgTkkuKCphYGAMAbJ5yksK"
-        "QOwEIFukCOgoILsExE6HsDtA7CQIew5YTUiQM5C9AaQ3HcLeA2InQdgnQGyoXSDAnpOZl5pYxEB1UJJaAXInA8giUFiihxFC"
-        "LH8eA4PFNwYG5n6EWNI0Bobt7QwMEncQYiqLGBj4mxkYtp1PLi0qg9mDiw0AsLc6Gg=="
+        "eNpjYGC8wgAETA4MDLl5JUVB7k4KEZFRCuyvGBiBEAwSk4sLGPCCb9cgai/rMpAOOFNSi5OB9AcgTkkuKCphYGAMAb"
+        "J5yksKQOwEIFukCOgoILsExE6HsDtA7CQIew5YTUiQM5C9AaQ3HcLeA2InQdgnQGyoXSDAnpOZl5pYxEB1UJJaAXIn"
+        "A8giUFiihxFCLH8eA4PFNwYG5n6EWNI0Bobt7QwMEncQYiqLGBj4mxkYtp1PLi0qg9mDiw0AsLc6Gg=="
     )
 )
 WITH_GAMMA = PngImagePlugin.PngInfo()

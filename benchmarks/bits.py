@@ -21,7 +21,7 @@ from dcnas.data.mnist import load_mnist
 from dcnas.data.two_digits import SPLITS, generate
 from dcnas.latency.table import load_table
 from dcnas.models import UNETS
-from dcnas.nas.derive import argmax_architecture, fit_widths, frontier
+from dcnas.nas.derive import Frontier, argmax_architecture, fit_widths
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, random_architecture
@@ -119,7 +119,7 @@ def derived() -> None:
     for share in (0.3, 0.5, 0.7):
         target = low + share * (high - low)
         fitted = fit_widths(best, target, lambda a: predicted_ms(table, a))
-        exact = frontier(space, table, [np.log(a) for a in alphas]).best(target)
+        exact = Frontier(space, table, [np.log(a) for a in alphas]).best(target)
         print("derived", share, digest(fitted.to_json(), exact.to_json()))
     networks = ("C-NAS", "D-NAS", "DC-NAS", "DC-NAS_seq")
     print(

@@ -281,7 +281,7 @@ def value_of(architecture) -> float:
 
 @pytest.mark.parametrize("network", ["D-NAS", "DC-NAS_seq"])
 def test_the_frontier_is_within_every_target_and_better_than_random(network):
-    found, rng = derive.frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
+    found, rng = derive.Frontier(TINY, TABLE, LOGS, network, bins=2000), np.random.default_rng(0)
     low, high = found.range_ms
     values, others = [], [random_architecture(TINY, rng) for _ in range(100)]
     for target in np.linspace(low + 0.02 * (high - low), high, 9):
@@ -325,7 +325,7 @@ def test_all_ways_to_an_architecture_keep_to_the_steps():
     measured = lambda found: {name: (1.2 * latency(a), 0.0) for name, a in found.items()}  # noqa: E731
     repaired, _ = derive.repair({"a": fitted}, {"a": target}, {"a": latency}, measured)
     assert 1.2 * latency(repaired["a"]) == pytest.approx(target, rel=derive.TOLERANCE_PCT / 100)
-    best = derive.frontier(stepped, table, LOGS, "C-NAS").best(target)
+    best = derive.Frontier(stepped, table, LOGS, "C-NAS").best(target)
     searcher = Searcher(stepped, table, settings(target_ms=target))
     searcher.scale_elastically()
     widths = [n for layer in searcher.supernet.layers for n in layer.hidden]

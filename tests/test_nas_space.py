@@ -10,7 +10,6 @@ from made_up import start_architecture
 
 from dcnas.errors import InputError
 from dcnas.models import count_flops
-from dcnas.nas import space as spaces
 from dcnas.nas.networks import (
     DECODERS,
     Classifier,
@@ -42,7 +41,7 @@ def test_operators_are_those_of_table_7():
     assert [o.name for o in OPERATORS] == list(table["name"])
     rows = table[["kernel", "expansion", "se"]].itertuples(index=False, name=None)
     assert [(o.kernel, o.expansion, o.se) for o in OPERATORS] == list(rows)
-    for count in spaces.COUNTS:
+    for count in (4, 6, 8):
         assert [o.name for o in Space(count).candidates] == list(table.loc[table[f"in_{count}"], "name"])
 
 

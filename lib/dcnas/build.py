@@ -1,11 +1,11 @@
-"""One builder for every network: what a run, a card and the command line call a network is the same
-dictionary.
+"""One builder for every network: a run, a card and the command line name it by the same dictionary.
 
 {"kind": "MB2.5-M"}, {"kind": "unet", "unet": {"b": 8, "d": 4, "m": 1.5, "c": 2}}, {"kind": "DC-NAS",
 "architecture": {...}}, ...
 """
 
 from torch import nn
+from torchvision.models import mobilenet_v2, resnet18
 
 from .errors import InputError
 from .models import (
@@ -21,14 +21,9 @@ from .models import (
 from .nas.networks import MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
 from .nas.space import Architecture, from_record, widened
 
-TORCHVISION = ("ResNet-18", "MobileNetV2")
-ON_DIGITS = (
-    "unet",
-    *JOINING,
-    "encoder",
-    *CLASSIFIERS,
-    *VARIANTS,
-)  # grey; the others take three channels
+TORCHVISION = {"ResNet-18": resnet18, "MobileNetV2": mobilenet_v2}
+# grey; the others take three channels
+ON_DIGITS = ("unet", *JOINING, "encoder", *CLASSIFIERS, *VARIANTS)
 KINDS = (*ON_DIGITS, *NETWORKS, *MANUAL, *TORCHVISION)
 
 
@@ -51,12 +46,7 @@ def build(net: dict, classes: int = 10, architecture: Architecture | None = None
     if kind in ON_DIGITS:
         return build_classifier(kind)
     if kind in TORCHVISION:
-        from torchvision.models import (
-            mobilenet_v2,
-            resnet18,
-        )  # here, because they take a second to import
-
-        return OnlyClassifies((resnet18 if kind == "ResNet-18" else mobilenet_v2)(num_classes=classes))
+        return OnlyClassifies(TORCHVISION[kind](num_classes=classes))
     if architecture is None and "architecture" in net:
         architecture = from_record(net["architecture"])
     if architecture is not None and net.get("upscaled", 1.0) != 1:

@@ -23,7 +23,6 @@ from ..errors import InputError, close_to, in_file
 from ..models.crops import BOX_SIZE
 from ..models.dcnet import JOINING
 from ..nas.networks import DECODERS, MANUAL, NETWORKS
-from ..nas.space import MOST_RESOLUTION
 from ..paths import weights_dir, write_atomic
 
 FORMAT = 1
@@ -43,7 +42,7 @@ class _Card(BaseModel):
     label: str
     network: _Net
     classes: list[str]
-    resolution: int = Field(ge=STRIDE, le=MOST_RESOLUTION, multiple_of=STRIDE)
+    resolution: int = Field(ge=STRIDE, multiple_of=STRIDE)
     training: str
     command: str
     metrics: list[dict[str, FiniteFloat]]  # a row per noise level

@@ -92,12 +92,11 @@ def measure_many(
     wall-clock times around forward passes without synchronising. On a CPU, where a call returns when its
     work is done, that is the same thing as `mean_ms`.
     """
-    threads = threads or torch.get_num_threads()
-    device = check_device(device)
+    threads, device = threads or torch.get_num_threads(), check_device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     placed = {name: _place(*pair, device, layout) for name, pair in models.items()}
     samples, bare = {name: [] for name in placed}, {name: [] for name in placed}
-    with _threads(threads), torch.inference_mode():
+    with threads_set(threads), torch.inference_mode():
         for name in tqdm([*placed] * rounds, desc="latency", disable=not progress):
             samples[name] += _times_ms(*placed[name], device, warmup, passes)
             if unsynchronised:
@@ -134,7 +133,7 @@ def measure_pair(models, rounds=60, threads=None, device="cpu") -> dict[str, lis
     device = check_device(device)
     placed = {name: _place(*pair, device, torch.channels_last) for name, pair in models.items()}
     samples, order = {name: [] for name in placed}, list(placed)
-    with _threads(threads or torch.get_num_threads()), torch.inference_mode():
+    with threads_set(threads or torch.get_num_threads()), torch.inference_mode():
         for _ in range(rounds):
             for name in order:
                 samples[name] += _times_ms(*placed[name], device, warmup=1, passes=1)
@@ -143,7 +142,7 @@ def measure_pair(models, rounds=60, threads=None, device="cpu") -> dict[str, lis
 
 
 @contextmanager
-def _threads(count: int):
+def threads_set(count: int):
     """PyTorch with so many threads, and afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -15,8 +15,9 @@ OPSET = 18
 LARGE = 16  # numbers in a tensor that a graph for timing has no room for
 try:  # of the extra `export`
     import onnx
-    import onnxruntime
     from onnx import helper, numpy_helper
+
+    from . import board
 except ImportError as error:
     raise InputError(
         f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what ONNX Runtime needs."
@@ -36,18 +37,11 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 class Session(nn.Module):
-    """An ONNX file in ONNX Runtime, as a module: tensors in, (denoised, logits) out, None for what the
-    network lacks.
-    """
+    """An ONNX file in ONNX Runtime: tensors in, (denoised, logits) out, None for what it lacks."""
 
     def __init__(self, path: Path, threads: int | None = None):
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = board.open_session(path, threads or torch.get_num_threads())
         self.names = [output.name for output in self.session.get_outputs()]
 
     def __deepcopy__(self, memo: dict) -> "Session":
@@ -107,12 +101,10 @@ def write_graph(model: nn.Module, path: Path, resolution: int) -> Path:
             continue
         name, value = tensor.name, (1 + n / 1e4) * len(values) / values.size
         small.append(helper.make_tensor(f"{name}.value", onnx.TensorProto.FLOAT, [1], [value]))
-        small.append(
-            helper.make_tensor(f"{name}.shape", onnx.TensorProto.INT64, [values.ndim], values.shape)
-        )
-        expansions.append(
-            helper.make_node("Expand", [f"{name}.value", f"{name}.shape"], [name], name=name)
-        )
+        shape = helper.make_tensor(f"{name}.shape", onnx.TensorProto.INT64, [values.ndim], values.shape)
+        small.append(shape)
+        parts = [f"{name}.value", f"{name}.shape"]
+        expansions.append(helper.make_node("Expand", parts, [name], name=name))
     nodes = [*expansions, *file.graph.node]
     for field, items in ((file.graph.node, nodes), (file.graph.initializer, small)):
         del field[:]

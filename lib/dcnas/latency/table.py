@@ -2,8 +2,7 @@
 
 A table is a JSON file: how it was measured, a correction, and curves. A curve is the latency of one kind
 of block over its hidden width, measured at a few widths and interpolated; a part without a hidden width
-(stem, head, decoder) has a single point at 0. The unit is the millisecond everywhere. A missing,
-negative or non-finite entry is an error, when a file is read and at look-up.
+(stem, head, decoder) has a single point at 0. The unit is the millisecond everywhere.
 """
 
 import json
@@ -12,22 +11,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
-)
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from ..errors import InputError, in_file
 from ..paths import write_atomic
 
 FORMAT = 1
-# larger numbers, of more than eleven days, are no latencies, and their sums no finite floats
-Milliseconds = Annotated[FiniteFloat, Field(ge=0, lt=1e9)]
+Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class Correction:
 
     scale: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     offset_ms: FiniteFloat = 0.0
-    error_pct: Annotated[FiniteFloat, Field(ge=0)] | None = None  # None: not validated
+    error_pct: FiniteFloat | None = None  # None: not validated
 
 
 @dataclass(frozen=True)
@@ -79,16 +69,14 @@ class Table:
 
     def part_ms(self, key: str, hidden: int = 0) -> float:
         """Latency of one part, interpolated over its hidden width, before the correction."""
-        curve = self._curve(key)
-        if not curve.hidden[0] <= hidden <= curve.hidden[-1]:
-            raise InputError(
-                f"the look-up table has {key} for widths of {curve.hidden[0]} to {curve.hidden[-1]}, "
-                f"but {hidden} was asked for."
-            )
-        if hidden % (step := self.conditions.width_step):
-            raise InputError(
-                f"the look-up table has widths in steps of {step}, but {hidden} was asked for."
-            )
+        curve, step = self.curves.get(key), self.conditions.width_step
+        if curve is None:
+            others = "it is for another space, resolution or decoder"
+            raise InputError(f"the look-up table has no entry {key}; {others}.")
+        if not curve.hidden[0] <= hidden <= curve.hidden[-1] or hidden % step:
+            widths = f"{curve.hidden[0]} to {curve.hidden[-1]}" + f" in steps of {step}" * (step > 1)
+            known = f"the look-up table has {key} for widths of {widths}"
+            raise InputError(f"{known}, but {hidden} was asked for.")
         return float(np.interp(hidden, curve.hidden, curve.median_ms))
 
     def total_ms(self, parts: list[tuple[str, int]]) -> float:
@@ -99,13 +87,6 @@ class Table:
         """The latency of a network whose parts sum to `sum_ms`."""
         return self.correction.scale * sum_ms + self.correction.offset_ms
 
-    def _curve(self, key: str) -> Curve:
-        if key not in self.curves:
-            raise InputError(
-                f"the look-up table has no entry {key}; it is for another space, resolution or decoder."
-            )
-        return self.curves[key]
-
     @property
     def entries(self) -> int:
         """How many latencies the table holds."""
@@ -114,12 +95,9 @@ class Table:
     def require(self, **conditions) -> "Table":
         """The table itself, or an `InputError` that names the first condition that is another one."""
         for name, needed in conditions.items():
-            value = getattr(self.conditions, name)
-            if value != needed:
-                raise InputError(
-                    f"the look-up table was measured with {name} = {value}, but {needed} was expected; "
-                    "build one for it."
-                )
+            if (value := getattr(self.conditions, name)) != needed:
+                known = f"the look-up table was measured with {name} = {value}"
+                raise InputError(f"{known}, but {needed} was expected; build one for it.")
         return self
 
     def require_accuracy(self, limit_pct: float) -> "Table":
@@ -128,10 +106,9 @@ class Table:
         if error is None:
             raise InputError("the look-up table was never validated; `dcnas lut validate` does that.")
         if error > limit_pct:
-            raise InputError(
-                f"the look-up table's median error is {error:.1f}%, but at most {limit_pct:g}% was "
-                "expected; build and validate it again while nothing else runs on the device."
-            )
+            known = f"the look-up table's median error is {error:.1f}%"
+            again = "build and validate it again while nothing else runs on the device"
+            raise InputError(f"{known}, but at most {limit_pct:g}% was expected; {again}.")
         return self
 
     def with_correction(self, correction: Correction) -> "Table":
@@ -153,10 +130,9 @@ def _over_ascending_widths(curve: Curve) -> Curve:
     return curve
 
 
-class _File(BaseModel):
+class _File(BaseModel, extra="forbid"):
     """What a table's JSON file must hold."""
 
-    model_config = ConfigDict(extra="forbid")
     format: Literal[FORMAT]
     unit: Literal["ms"]
     conditions: Conditions

@@ -1,40 +1,32 @@
-"""The blocks of Section 4: MBConv with batch norm, squeeze-and-excitation and a free hidden width, as in
-TF-NAS [16].
+"""The blocks of Section 4: MBConv with squeeze-and-excitation and a free hidden width, as in [16].
 
 During a search batch norm has neither affine parameters nor running statistics (`affine=False`); derived
 networks have both.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
-ACTIVATIONS = {"relu": nn.ReLU, "swish": nn.SiLU}
-
-
-def batch_norm(channels: int, affine: bool) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
+ACTIVATIONS = {"relu": nn.ReLU, "swish": nn.SiLU, "": None}
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution without bias, batch norm, activation (none for ""): (B, in, H, W) to (B, out, H /
-    stride, W / stride)."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        activation: str = "",
-        groups: int = 1,
-        affine: bool = True,
-    ):
-        conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
-        layers = [conv, batch_norm(out_channels, affine)]
-        super().__init__(*layers, *([ACTIVATIONS[activation](inplace=True)] if activation else []))
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    activation: str = "",
+    groups: int = 1,
+    affine: bool = True,
+) -> nn.Sequential:
+    """Convolution, batch norm, activation: (B, in, H, W) to (B, out, H / stride, W / stride)."""
+    norm = partial(nn.BatchNorm2d, affine=affine, track_running_stats=affine)
+    layers = dict(norm_layer=norm, activation_layer=ACTIVATIONS[activation])
+    return Conv2dNormActivation(in_channels, out_channels, kernel, stride, groups=groups, **layers)
 
 
 class SqueezeExcite(nn.Module):
@@ -50,9 +42,9 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv: 1x1 expansion to `hidden`, depthwise `kernel`, squeeze-and-excitation (`se` channels, 0
-    for none), 1x1 projection.
+    """MBConv: 1x1 expansion to `hidden`, depthwise, squeeze-and-excitation, 1x1 projection.
 
+    `kernel`: of the depthwise convolution; `se`: channels inside squeeze-and-excitation, 0 for none.
     The input is added where shape allows; `drop_connect` drops whole residual branches while training,
     per image. At a hidden width of no more than the input's there is no expansion.
     """
@@ -70,17 +62,12 @@ class InvertedResidual(nn.Module):
         drop_connect: float = 0.0,
     ):
         super().__init__()
+        how = dict(activation=activation, affine=affine)
         expand = hidden > in_channels
-        self.expand = (
-            ConvNorm(in_channels, hidden, 1, activation=activation, affine=affine)
-            if expand
-            else nn.Identity()
-        )
-        self.depthwise = ConvNorm(
-            hidden, hidden, kernel, stride, activation, groups=hidden, affine=affine
-        )
+        self.expand = conv_norm(in_channels, hidden, 1, **how) if expand else nn.Identity()
+        self.depthwise = conv_norm(hidden, hidden, kernel, stride, groups=hidden, **how)
         self.se = SqueezeExcite(hidden, se, activation) if se else nn.Identity()
-        self.project = ConvNorm(hidden, out_channels, 1, affine=affine)
+        self.project = conv_norm(hidden, out_channels, 1, affine=affine)
         self.residual, self.drop_connect = stride == 1 and in_channels == out_channels, drop_connect
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,11 +87,8 @@ class Head(nn.Module):
         self, in_channels: int, hidden: int, classes: int, affine: bool = True, dropout: float = 0.0
     ):
         super().__init__()
-        self.mix, self.dropout = (
-            ConvNorm(in_channels, hidden, 1, activation="swish", affine=affine),
-            dropout,
-        )
-        self.linear = nn.Linear(hidden, classes)
+        self.mix = conv_norm(in_channels, hidden, 1, activation="swish", affine=affine)
+        self.linear, self.dropout = nn.Linear(hidden, classes), dropout
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(F.dropout(self.mix(x).mean((2, 3)), self.dropout, self.training))

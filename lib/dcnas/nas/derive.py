@@ -7,8 +7,9 @@ target, and the sum of values is largest. The value of an operator is its log al
 architecture is its log-probability; width counts a little, so that time left over is spent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -28,26 +29,25 @@ def argmax_architecture(
     space: Space,
     alphas: Sequence[np.ndarray],
     hidden: Sequence[Sequence[int]],
-    depths: Sequence[int] | None = None,
+    depths: Sequence[int] = (),
 ) -> Architecture:
-    """Each layer's most probable operator at its hidden width; of a stage the first `depths[stage]`
-    blocks."""
+    """Each layer's most probable operator at its hidden width.
+
+    With `depths`, the first so many blocks of each stage.
+    """
     best = [int(np.argmax(alpha)) for alpha in alphas]
     choices = [Choice(space.candidates[n], int(widths[n])) for n, widths in zip(best, hidden)]
-    for stage, depth in zip(space.stages, depths or ()):
+    for stage, depth in zip(space.stages, depths):
         for i in stage[depth:]:
             choices[i] = None
     return Architecture(space, tuple(choices))
 
 
 def _moved(architecture: Architecture, layers: Sequence[int], steps: int) -> Architecture:
-    """The hidden widths of `layers` moved by `steps`, wider ones in proportion more, within their
-    ranges."""
+    """Hidden widths of `layers` moved by `steps`, wider ones in proportion more, within their ranges."""
     space, choices = architecture.space, list(architecture.choices)
     present = [i for i in layers if choices[i] is not None]
-    if not present:
-        return architecture
-    least = min(choices[i].hidden for i in present)
+    least = min((choices[i].hidden for i in present), default=0)
     for i in present:
         hidden = choices[i].hidden + space.width_step * steps * round(choices[i].hidden / least)
         choices[i] = replace(choices[i], hidden=space.layers[i].stepped(choices[i].operator, hidden))
@@ -91,27 +91,51 @@ def _steps_until(
     return high
 
 
-@dataclass(frozen=True)
 class Frontier:
-    """The best architecture for every target, computed once, so that a slider has it at once."""
+    """The best architecture for every target, computed once, so that a slider has it at once.
 
-    space: Space
-    table: Table
-    network: str
-    decoder: str
-    options: tuple[tuple[Choice, ...], ...]  # per layer
-    values: np.ndarray  # (layers + 1, bins): best value of the first layers within so many bins
-    picks: np.ndarray  # (layers, bins): the option of each layer that gives it
-    costs: tuple[np.ndarray, ...]  # per layer, in bins
-    bin_ms: float
-    base_ms: float  # latency of everything but the searchable layers, in ms before the correction
+    `alphas`: per layer the log-probabilities of its operators. In DC-NAS_seq a layer of the encoder runs
+    twice and costs so; D-NAS has the layers of the encoder alone: of the others the most probable
+    operator, for nothing.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        table: Table,
+        alphas: Sequence[np.ndarray],
+        network: str = "C-NAS",
+        decoder: str = "conv",
+        bins: int = BINS,
+    ):
+        self.space, self.table, self.options = space, table, []
+        self.latency_ms = partial(predicted_ms, table, network=network, decoder=decoder)
+        costs_ms, values = [], []
+        for layer, alpha in zip(space.layers, alphas, strict=True):
+            candidates, times = list(zip(space.candidates, alpha, strict=True)), 1
+            if layer.stage < ENCODER_STAGES:
+                times = 2 if network == "DC-NAS_seq" else 1
+            elif network == "D-NAS":
+                candidates, times = [candidates[int(np.argmax(alpha))]], 0
+            choices, worth = _valued(layer, candidates)
+            parts_ms = [table.part_ms(key_of(layer, c.operator), c.hidden) for c in choices]
+            self.options.append(choices)
+            costs_ms.append(times * np.array(parts_ms))
+            values.append(np.array(worth))
+        example = Architecture(space, tuple(choices[0] for choices in self.options))
+        example_ms = sum(table.part_ms(*part) for part in parts(example, network, decoder))
+        # of everything but the searchable layers, before the correction
+        self.base_ms = float(example_ms - sum(c[0] for c in costs_ms))
+        self.bin_ms = float(sum(c.max() for c in costs_ms) / bins)
+        # rounded up: what fits the grid fits the target
+        self.costs = [np.ceil(c / self.bin_ms - 1e-9).astype(int) for c in costs_ms]
+        self.values, self.picks = knapsack(self.costs, values)
 
     @property
     def range_ms(self) -> tuple[float, float]:
         """Smallest and largest latency of the space."""
-        low = self.base_ms + self.bin_ms * sum(float(c.min()) for c in self.costs)
-        high = self.base_ms + self.bin_ms * sum(float(c.max()) for c in self.costs)
-        return self.table.corrected(low), self.table.corrected(high)
+        low, high = (sum(float(end(c)) for c in self.costs) for end in (np.min, np.max))
+        return tuple(self.table.corrected(self.base_ms + self.bin_ms * bins) for bins in (low, high))
 
     def best(self, target_ms: float) -> Architecture:
         """The architecture of the largest value within the target; `InputError` for one out of reach."""
@@ -123,20 +147,15 @@ class Frontier:
             reach = f"this space and table reach {low:.2f} to {high:.2f} ms"
             raise InputError(f"target_ms is {target_ms:g}, but {reach}.")
         choices = []
-        for i in reversed(range(len(self.options))):
-            pick = self.picks[i, budget]
-            choices.append(self.options[i][pick])
-            budget -= int(self.costs[i][pick])
+        for options, costs, picks in reversed(list(zip(self.options, self.costs, self.picks))):
+            pick = picks[budget]
+            choices.append(options[pick])
+            budget -= int(costs[pick])
         return Architecture(self.space, tuple(reversed(choices)))
-
-    def latency_ms(self, architecture: Architecture) -> float:
-        """The table's latency of an architecture as the network this frontier is for."""
-        return predicted_ms(self.table, architecture, self.network, self.decoder)
 
 
 def knapsack(costs: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One option of each group, for all budgets: whole-number costs within it, the largest sum of
-    values.
+    """One option of each group for every budget: costs, whole numbers, within it, the largest value.
 
     Best values (groups + 1, budgets) of the first groups, -inf where nothing fits, and picks (groups,
     budgets) that lead to them.
@@ -153,55 +172,12 @@ def knapsack(costs: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> tuple
     return best, picks
 
 
-def frontier(
-    space: Space,
-    table: Table,
-    alphas: Sequence[np.ndarray],
-    network: str = "C-NAS",
-    decoder: str = "conv",
-    bins: int = BINS,
-) -> Frontier:
-    """Solve the knapsack for all targets at once by dynamic programming over layers and milliseconds.
-
-    `alphas`: per layer the log-probabilities of its operators. In DC-NAS_seq a layer of the encoder runs
-    twice and costs so; D-NAS has the layers of the encoder alone: of the others the most probable
-    operator, for nothing.
-    """
-    options, costs_ms, values = [], [], []
-    for layer, alpha in zip(space.layers, alphas, strict=True):
-        in_encoder = layer.stage < ENCODER_STAGES
-        if network == "D-NAS" and not in_encoder:
-            operator = space.candidates[int(np.argmax(alpha))]
-            choices, worth = (
-                [Choice(operator, layer.stepped(operator, operator.start_hidden(layer.in_channels)))],
-                [0.0],
-            )
-            times = 0
-        else:
-            choices, worth = _valued(layer, space.candidates, alpha)
-            times = 2 if network == "DC-NAS_seq" and in_encoder else 1
-        parts_ms = [table.part_ms(key_of(layer, c.operator), c.hidden) for c in choices]
-        costs_ms.append(times * np.array(parts_ms))
-        options.append(tuple(choices))
-        values.append(np.array(worth))
-    example = Architecture(space, tuple(o[0] for o in options))
-    example_ms = sum(table.part_ms(*part) for part in parts(example, network, decoder))
-    fixed = example_ms - sum(c[0] for c in costs_ms)
-    bin_ms = sum(c.max() for c in costs_ms) / bins
-    # rounded up: what fits the grid fits the target
-    costs = tuple(np.ceil(c / bin_ms - 1e-9).astype(int) for c in costs_ms)
-    best, picks = knapsack(costs, values)
-    return Frontier(
-        space, table, network, decoder, tuple(options), best, picks, costs, float(bin_ms), float(fixed)
-    )
-
-
 def _valued(
-    layer: Layer, operators: Sequence[Operator], alpha: np.ndarray
+    layer: Layer, candidates: Iterable[tuple[Operator, float]]
 ) -> tuple[list[Choice], list[float]]:
-    """The choices of a layer and their values."""
+    """The choices of a layer and their values, of operators and their log-probabilities."""
     choices, values = [], []
-    for operator, log_alpha in zip(operators, alpha, strict=True):
+    for operator, log_alpha in candidates:
         widths = np.linspace(*layer.hidden_range(operator), WIDTH_STEPS)
         for hidden in np.unique([layer.stepped(operator, width) for width in widths]):
             choices.append(Choice(operator, int(hidden)))
@@ -218,8 +194,7 @@ def repair(
     attempts: int = 8,
     tolerance_pct: float = TOLERANCE_PCT,
 ) -> tuple[dict[str, Architecture], dict[str, list[dict]]]:
-    """Change widths until each network's *measured* latency is within the tolerance of its target, or
-    within the noise.
+    """Change widths until each network's *measured* latency meets its target, within tolerance or noise.
 
     `measure_ms(architectures)` measures all of them side by side: medians and their uncertainties in ms.
     What counts is the mean of all measurements of an architecture. A network that misses is fitted to
@@ -234,34 +209,31 @@ def repair(
         for name, (measured_ms, noise_ms) in measure_ms(now).items():
             target_ms, predict, known = targets_ms[name], predict_ms[name], tried[name]
             row = {"attempt": attempt, "predicted_ms": predict(now[name]), "measured_ms": measured_ms}
-            rows[name].append(
-                row | {"noise_ms": noise_ms, "error_pct": 100 * (measured_ms / target_ms - 1)}
-            )
+            row |= {"noise_ms": noise_ms, "error_pct": 100 * (measured_ms / target_ms - 1)}
+            rows[name].append(row)
             known.setdefault(now[name], []).append(measured_ms)
             mean_ms = {architecture: float(np.mean(times)) for architecture, times in known.items()}
             if abs(mean_ms[now[name]] - target_ms) > max(tolerance_pct / 100 * target_ms, noise_ms):
                 pairs = [(predict(architecture), ms) for architecture, ms in mean_ms.items()]
                 changed = _towards(now[name], _ask_ms(pairs, target_ms), predict)
                 missed |= changed not in known
-                now[name] = _closest(mean_ms, target_ms) if changed in known else changed
+                now[name] = _closest(known, target_ms) if changed in known else changed
         if not missed:
             break
-    means = {
-        name: {a: float(np.mean(times)) for a, times in known.items()} for name, known in tried.items()
-    }
-    return {name: _closest(mean_ms, targets_ms[name]) for name, mean_ms in means.items()}, rows
+    return {name: _closest(known, targets_ms[name]) for name, known in tried.items()}, rows
 
 
-def _closest(latency_ms: Mapping[Architecture, float], target_ms: float) -> Architecture:
-    return min(latency_ms, key=lambda architecture: abs(latency_ms[architecture] - target_ms))
+def _closest(times_ms: Mapping[Architecture, list[float]], target_ms: float) -> Architecture:
+    """The architecture whose mean time comes closest to the target."""
+    return min(times_ms, key=lambda architecture: abs(np.mean(times_ms[architecture]) - target_ms))
 
 
 def _ask_ms(known: Sequence[tuple[float, float]], target_ms: float) -> float:
-    """The prediction to ask for, given pairs of predicted and measured latency: between the two that
-    enclose the target.
+    """The prediction to ask for, given pairs of predicted and measured latency.
 
-    Where none do, the closest pair's ratio is taken to hold. A ratio alone would go to and fro where a
-    little width costs a lot, as it does on CPUs whose kernels like some multiples of channels.
+    It lies between the two that enclose the target; where none do, the closest pair's ratio is taken to
+    hold. A ratio alone would go to and fro where a little width costs a lot, as it does on CPUs whose
+    kernels like some multiples of channels.
     """
     below = max((pair for pair in known if pair[1] < target_ms), default=None)
     above = min((pair for pair in known if pair[1] > target_ms), default=None)
@@ -274,22 +246,17 @@ def _ask_ms(known: Sequence[tuple[float, float]], target_ms: float) -> float:
 def _towards(
     architecture: Architecture, ask_ms: float, latency_ms: Callable[[Architecture], float]
 ) -> Architecture:
-    """The widths fitted to what is asked; where they cannot reach it, one operator after the other is
-    changed as well."""
-    architecture = fit_widths(architecture, ask_ms, latency_ms)
-    while abs(latency_ms(architecture) / ask_ms - 1) > FIT_PCT / 100:
-        changed = _closest_operator_change(architecture, ask_ms, latency_ms)
-        if changed == architecture:
-            break
-        architecture = changed
+    """The widths fitted to what is asked; where they cannot reach it, operators too, one by one."""
+    before, architecture = None, fit_widths(architecture, ask_ms, latency_ms)
+    while architecture != before and abs(latency_ms(architecture) / ask_ms - 1) > FIT_PCT / 100:
+        before, architecture = architecture, _with_other_operator(architecture, ask_ms, latency_ms)
     return architecture
 
 
-def _closest_operator_change(
+def _with_other_operator(
     architecture: Architecture, ask_ms: float, latency_ms: Callable[[Architecture], float]
 ) -> Architecture:
-    """Of all changes of one operator, the one whose latency comes closest to what is asked, if it comes
-    closer at all."""
+    """Of all changes of one operator, that whose latency comes closest to what is asked, if any."""
     best, gap_ms = architecture, abs(latency_ms(architecture) - ask_ms)
     for i, layer in enumerate(architecture.space.layers):
         for operator in architecture.space.candidates if architecture.choices[i] else ():

@@ -9,7 +9,7 @@ alone, 36,480 entries; here a few widths are measured and the rest interpolated.
 
 import json
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter_ns as clock
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..latency.measure import check_device, device_name, measure_many
+from ..latency.measure import check_device, device_name, measure_many, threads_set
 from ..latency.table import Conditions, Correction, Curve, Table
 from ..lazy import Lazy
 from ..paths import shown, write_atomic
-from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network, parts_of
+from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network
 from .space import ENCODER_STAGES, Architecture, Choice, Layer, Operator, Space, random_architecture
 
 runtime = Lazy("latency.runtime")  # of an optional package
@@ -34,10 +34,15 @@ TFNAS_ENTRIES = 36_480  # of the published table for the same space
 VALIDATION_NETWORKS = 60
 
 
-def space_of(conditions: Conditions, operators: int = 8, classes: int = 2) -> Space:
+def space_of(c: Conditions, operators: int = 8, classes: int = 2) -> Space:
     """The space that a table was measured for; its latencies hardly depend on the classes."""
-    c = conditions
     return Space(operators, c.resolution, classes, c.width, c.strides, c.width_step)
+
+
+def conditions_of(space: Space, **measured) -> Conditions:
+    """The conditions of a table of a space."""
+    sizes = {name: getattr(space, name) for name in ("resolution", "width", "strides", "width_step")}
+    return Conditions(**sizes, precision="float32", **measured)
 
 
 def in_runtime(model: nn.Module, conditions: Conditions) -> nn.Module:
@@ -58,19 +63,24 @@ def parts(
     architecture: Architecture, network: str = "C-NAS", decoder: str = "conv"
 ) -> list[tuple[str, int]]:
     """The entries of the table that add up to a network, as (key, hidden width)."""
-    blocks = [
-        (key_of(layer, choice.operator), choice.hidden, layer.stage)
-        for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True)
-        if choice is not None
-    ]
-    stem, plain = [("stem.first", 0), ("stem.second", 0)], [(key, hidden) for key, hidden, _ in blocks]
-    classifier, end = [*stem, *plain, ("head", 0)], (f"decoder {decoder}", 0)
-    if network == "C-NAS":
-        return classifier
-    if network == "DC-NAS":
-        return [*classifier, end]
-    denoiser = [*stem, *((key, hidden) for key, hidden, stage in blocks if stage < ENCODER_STAGES), end]
-    return denoiser if network == "D-NAS" else [*denoiser, *classifier]
+    stem, head, end = [("stem.first", 0), ("stem.second", 0)], ("head", 0), (f"decoder {decoder}", 0)
+    encoder, tail = [], []
+    for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True):
+        if choice is not None:
+            blocks = encoder if layer.stage < ENCODER_STAGES else tail
+            blocks.append((key_of(layer, choice.operator), choice.hidden))
+    classifier, denoiser = [*stem, *encoder, *tail, head], [*stem, *encoder, end]
+    return {
+        "C-NAS": classifier,
+        "D-NAS": denoiser,
+        "DC-NAS": [*classifier, end],
+        "DC-NAS_seq": [*denoiser, *classifier],
+    }[network]
+
+
+def names_of_parts(architecture: Architecture, decoder: str) -> list[str]:
+    """The parts of the joint network as the samples name them: "key@hidden"."""
+    return [f"{key}@{hidden}" for key, hidden in parts(architecture, "DC-NAS", decoder)]
 
 
 def predicted_ms(
@@ -92,23 +102,26 @@ def variants(layer: Layer, operators: tuple[Operator, ...]) -> list[Choice]:
     return list(choices.values())
 
 
-def design(space: Space) -> list[Architecture]:
-    """Networks in which every layer has each of its variants at least once."""
+def design(space: Space) -> list[tuple[Architecture, str]]:
+    """Joint networks, each with a decoder, in which every layer has each of its variants."""
     by_layer = [variants(layer, space.candidates) for layer in space.layers]
     shift = 7  # prime to the number of variants (10, 16 or 22): other neighbours in each network
-    rows = (
-        [some[(n + shift * i) % len(some)] for i, some in enumerate(by_layer)]
-        for n in range(max(map(len, by_layer)))
-    )
-    return [Architecture(space, tuple(choices)) for choices in rows]
+    networks = []
+    for n in range(max(map(len, by_layer))):
+        choices = [some[(n + shift * i) % len(some)] for i, some in enumerate(by_layer)]
+        networks.append((Architecture(space, tuple(choices)), DECODERS[n % len(DECODERS)]))
+    return networks
 
 
 class _Stopwatch:
-    """Times the parts of a network within its own forward pass, in ms."""
+    """Times the parts of a joint network within its own forward pass, in ms."""
 
-    def __init__(self, network: nn.Module, device: torch.device):
+    def __init__(self, network: Joint, names: list[str], device: torch.device):
         self.on_gpu, self.marks = device.type == "cuda", []
-        for name, module in parts_of(network):
+        classifier = network.classifier
+        blocks = [block for stage in classifier.stages for block in stage]
+        modules = [*classifier.stem.values(), *blocks, classifier.head, network.decoder]
+        for name, module in zip(names, modules, strict=True):
             module.register_forward_pre_hook(lambda *_, name=name: self._mark(name))
             module.register_forward_hook(lambda *_, name=name: self._mark(name))
 
@@ -139,57 +152,52 @@ def build_table(
     passes: int = 3,
     progress: bool = True,
 ) -> Table:
-    """Measure a table and write it to `path`. What a killed call measured is kept beside it, and the
-    same call goes on."""
-    place, before = check_device(device), torch.get_num_threads()
-    conditions = Conditions(
+    """Measure a table and write it to `path`.
+
+    What a killed call measured is kept beside it, and the same call goes on.
+    """
+    place, threads = check_device(device), threads or torch.get_num_threads()
+    conditions = conditions_of(
+        space,
         device=device_name(place),
-        threads=threads or before,
+        threads=threads,
         batch=batch,
-        resolution=space.resolution,
-        width=space.width,
         memory_format="channels_last",
-        precision="float32",
         torch_version=str(torch.__version__),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        strides=space.strides,
-        width_step=space.width_step,
     )
-    part = Path(f"{path}.part")
-    head = json.loads(json.dumps({"space": repr(space), "passes": passes, **asdict(conditions)}))
-    samples, done = _resume(part, head)
+    part, settings = Path(f"{path}.part"), repr((space, passes, replace(conditions, date="")))
+    record = {"settings": settings, "rounds": 0, "samples": {}}
+    if part.exists():
+        record = json.loads(part.read_text())
+        if record["settings"] != settings:
+            text = "was begun with other settings; remove it, or use those."
+            raise InputError(f"{shown(part)} {text}")
     stream = torch.Generator().manual_seed(0)
     image = torch.rand(batch, IMAGE_CHANNELS, space.resolution, space.resolution, generator=stream)
     image = image.to(place, memory_format=torch.channels_last)
     networks = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for n, architecture in enumerate(design(space)):
-            decoder = DECODERS[n % len(DECODERS)]
+        for architecture, decoder in design(space):
             network = Joint(architecture, decoder).eval().to(place, memory_format=torch.channels_last)
-            networks.append((network, _Stopwatch(network, place), keys_of_parts(architecture, decoder)))
-    torch.set_num_threads(conditions.threads)
-    try:
-        bar = dict(initial=done, total=rounds, desc="look-up table", unit="round", disable=not progress)
-        for n in tqdm(range(done, rounds), **bar):
-            for network, watch, keys in networks:
-                _measure(network, watch, keys, image, passes, samples)
-            write_atomic(part, json.dumps({"conditions": head, "rounds": n + 1, "samples": samples}))
-    finally:
-        torch.set_num_threads(before)
-    table = Table(conditions, curves_of(samples))
+            names = names_of_parts(architecture, decoder)
+            networks.append((network, _Stopwatch(network, names, place)))
+    left = range(record["rounds"], rounds)
+    with threads_set(threads):
+        for n in tqdm(left, desc="look-up table", unit="round", disable=not progress):
+            for network, watch in networks:
+                _measure(network, watch, image, passes, record["samples"])
+            record["rounds"] = n + 1
+            write_atomic(part, json.dumps(record))
+    table = Table(conditions, curves_of(record["samples"]))
     table.save(path)
     part.unlink(missing_ok=True)
     return table
 
 
 def _measure(
-    network: nn.Module,
-    watch: _Stopwatch,
-    keys: dict[str, str],
-    image: Tensor,
-    passes: int,
-    samples: dict,
+    network: nn.Module, watch: _Stopwatch, image: Tensor, passes: int, samples: dict[str, list[float]]
 ) -> None:
     """One untimed pass and `passes` timed ones: the times of each part go to `samples`."""
     with torch.inference_mode():
@@ -197,32 +205,7 @@ def _measure(
             network(image)
             for name, value in watch.read().items():
                 if n:
-                    samples.setdefault(keys[name], []).append(round(value, 5))
-
-
-def keys_of_parts(architecture: Architecture, decoder: str) -> dict[str, str]:
-    """Name of a part of the network to "key@hidden" in the samples."""
-    keys = {name: f"{name}@0" for name in ("stem.first", "stem.second", "head")}
-    keys["decoder"] = f"decoder {decoder}@0"
-    for layer, choice in zip(architecture.space.layers, architecture.choices, strict=True):
-        keys[layer.name] = f"{key_of(layer, choice.operator)}@{choice.hidden}"
-    return keys
-
-
-def _resume(part: Path, head: dict) -> tuple[dict, int]:
-    """The samples of a call that was killed, and its rounds; `InputError` if its conditions (but for the
-    date) were others."""
-    if not part.exists():
-        return {}, 0
-    record = json.loads(part.read_text())
-    before = record["conditions"]
-    names = [name for name, now in head.items() if name != "date" and before.get(name) != now]
-    if names:
-        changes = ", ".join(f"{name} {before.get(name)} instead of {head[name]}" for name in names)
-        raise InputError(
-            f"{shown(part)} was begun with {changes}; remove it, or use the settings it had."
-        )
-    return record["samples"], record["rounds"]
+                    samples.setdefault(name, []).append(round(value, 5))
 
 
 def curves_of(samples: dict[str, list[float]]) -> dict[str, Curve]:
@@ -332,17 +315,7 @@ def operators_ms(table: Table, space: Space, hidden: list[list[int]]) -> list[Te
     return layers
 
 
-def base_ms(table: Table, network: str = "C-NAS", decoder: str = "conv") -> float:
+def base_ms(table: Table, network: str = "C-NAS") -> float:
     """What a network costs besides its searchable blocks, corrected, in ms."""
-    fixed = ["stem.first", "stem.second", "head"]
-    if network == "DC-NAS":
-        fixed.append(f"decoder {decoder}")
-    return table.corrected(sum(table.part_ms(key) for key in fixed))
-
-
-def require_operators(table: Table, space: Space) -> None:
-    """Raise `InputError` unless the table has every operator of the space."""
-    for layer in space.layers:
-        for operator in space.candidates:
-            for hidden in layer.hidden_range(operator):
-                table.part_ms(key_of(layer, operator), hidden)
+    decoder = ["decoder conv"] if network == "DC-NAS" else []
+    return table.total_ms([(key, 0) for key in ("stem.first", "stem.second", "head", *decoder)])

@@ -1,12 +1,11 @@
-"""The networks of Section 4, built from an architecture: C-NAS, D-NAS, DC-NAS, DC-NAS_seq and
-DC-Net_tail (Figure 8, Tables 4, 5).
+"""The networks of Section 4, of an architecture or by hand (Figure 8, Tables 4 and 5).
 
 All take noisy images (B, 3, H, W) with H and W multiples of 32 and return (denoised, logits), either of
 which is None where the network does not do it. The encoder is the architecture's stems and first four
 stages; what follows is its classification branch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ..models import UNETS, DnCNN, UNet
 from . import space as spaces
-from .blocks import ConvNorm, Head, InvertedResidual
+from .blocks import Head, InvertedResidual, conv_norm
 from .space import ENCODER_STAGES, Architecture, Layer, Operator, Space
 
 IMAGE_CHANNELS = 3
@@ -27,7 +26,7 @@ MANUAL = ("UNet", "DC-Net", "DC-Net_tail", "DnCNN", "DnCNN, residual")
 def make_stem(space: Space, affine: bool = True) -> nn.ModuleDict:
     """Both stems: (B, 3, H, W) to (B, 16, H / 2, W / 2), or without the first one's stride."""
     first, second = space.channels(spaces.STEM_CHANNELS), space.channels(spaces.SECOND_CHANNELS)
-    conv = ConvNorm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine)
+    conv = conv_norm(IMAGE_CHANNELS, first, 3, space.strides[0], "relu", affine=affine)
     block = InvertedResidual(first, second, first, se=spaces.SECOND_SE, activation="relu", affine=affine)
     return nn.ModuleDict({"first": conv, "second": block})
 
@@ -102,8 +101,7 @@ class Classifier(nn.Module):
 
 
 class Decoder(nn.Module):
-    """UNet decoder: per level a transposed convolution, the skip and two blocks (Section 4.2); 1x1 at
-    the end.
+    """UNet decoder: per level a transposed convolution, the skip, two blocks (Section 4.2); 1x1 at last.
 
     Skips are the encoder's maps and, at full size, the noisy image itself: the paper does not say what
     its last level joins. `kind`: "conv"; "mb" with MB-k3-e3 blocks; "mb 1-op" with one of them per
@@ -133,7 +131,7 @@ class Decoder(nn.Module):
     def _blocks(kind: str, in_channels: int, channels: int, affine: bool) -> list[nn.Module]:
         steps = [(in_channels, channels), (channels, channels)][: 1 if kind == "mb 1-op" else 2]
         if kind == "conv":
-            return [ConvNorm(i, o, 3, activation="relu", affine=affine) for i, o in steps]
+            return [conv_norm(i, o, 3, activation="relu", affine=affine) for i, o in steps]
         return [InvertedResidual(i, o, 3 * i, activation="relu", affine=affine) for i, o in steps]
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
@@ -153,10 +151,10 @@ def shares(levels: Sequence[Level]) -> list[float]:
     """Each level's share, finest first, of the multiplications of a decoder of MBConv blocks."""
     costs, places = [], 1.0
     for i, level in enumerate(levels):
-        (skip, out), places = _ends(levels, i), places / (levels[i - 1].ratio ** 2 if i else 1)
-        joined, blocks = skip + out, 0
-        for inside in (joined, out):
-            blocks += 3 * inside * (inside + 9 + out)  # expansion, depthwise 3x3, projection
+        places /= levels[i - 1].ratio ** 2 if i else 1
+        skip, out = _ends(levels, i)
+        # expansion, depthwise 3x3, projection
+        blocks = sum(3 * inside * (inside + 9 + out) for inside in (skip + out, out))
         costs.append(places * (level.channels * out + blocks))
     return [cost / sum(costs) for cost in costs]
 
@@ -226,7 +224,7 @@ class ManualJoint(nn.Module):
         tail = Classifier(architecture, **regularisation)
         first = architecture.space.layers[architecture.space.stages[ENCODER_STAGES][0]]
         blocks = [block for stage in tail.stages[ENCODER_STAGES:] for block in stage]
-        mix = ConvNorm(deepest, first.in_channels, 1)
+        mix = conv_norm(deepest, first.in_channels, 1)
         self.branch = nn.Sequential(nn.MaxPool2d(2), mix, *blocks, tail.head)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,8 +264,7 @@ class OnlyClassifies(nn.Module):
 def build_network(
     name: str, architecture: Architecture, decoder: str = "conv", **regularisation: float
 ) -> nn.Module:
-    """One of `NETWORKS` of an architecture; `regularisation`: dropout, drop_connect (none in a
-    denoiser)."""
+    """One of `NETWORKS`; `regularisation`: dropout, drop_connect (none in a denoiser)."""
     if name == "C-NAS":
         return Classifier(architecture, **regularisation)
     if name == "D-NAS":
@@ -284,17 +281,3 @@ def build_manual(
     if name == "UNet":
         return OnlyDenoises(**unet)
     return ManualJoint(classes, architecture if name == "DC-Net_tail" else None, unet, **regularisation)
-
-
-def parts_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts whose times add up to a network's, in order: name in the look-up table, module."""
-    classifier = network if isinstance(network, Classifier) else network.classifier
-    yield "stem.first", classifier.stem["first"]
-    yield "stem.second", classifier.stem["second"]
-    for stage, blocks in enumerate(classifier.stages):
-        for block, module in enumerate(blocks):
-            yield f"stage{stage + 1}.block{block + 1}", module
-    if hasattr(classifier, "head"):
-        yield "head", classifier.head
-    if hasattr(network, "decoder"):
-        yield "decoder", network.decoder

@@ -11,7 +11,6 @@ as many per node as the same networks take less without it. The correction is fi
 """
 
 import json
-import re
 import shutil
 from collections import defaultdict
 from dataclasses import asdict
@@ -26,29 +25,22 @@ from pydantic import BaseModel, Field, PositiveInt
 from tqdm.auto import tqdm
 
 from ..errors import InputError, in_file
-from ..latency.table import Conditions, Milliseconds, Table
-from ..lazy import Lazy
+from ..latency import board, runtime  # of the extra `export`
+from ..latency.table import Milliseconds, Table
 from ..paths import shown, write_atomic
 from .lut import (
     VALIDATION_NETWORKS,
+    conditions_of,
     curves_of,
     design,
     fit_correction,
-    keys_of_parts,
+    names_of_parts,
     networks_over_the_range,
     parts,
 )
-from .networks import DECODERS, IMAGE_CHANNELS, Joint, build_network
+from .networks import IMAGE_CHANNELS, Joint, build_network
 from .space import Space
 
-try:  # of the extra `export`
-    from ..latency import board
-except ImportError as error:
-    raise InputError(
-        f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what ONNX Runtime needs."
-    ) from error
-
-runtime = Lazy("latency.runtime")  # of an optional package
 SCRIPT, PASSES = "measure.py", 10
 # ONNX Runtime lays channels out in blocks of 8 or 16; where they do not fit, its kernels are slow
 WIDTH_STEP = 8
@@ -88,9 +80,7 @@ class _Measured(BaseModel):
 
 
 def begin_pack(folder: Path, kind: str, batch: int, resolution: int, threads: int, **more) -> None:
-    """Write the list and the script of a pack, before the files that it lists; `InputError` if the
-    folder holds another one.
-    """
+    """Write the list and the script of a pack, before its files; `InputError` for another's folder."""
     shape = [batch, IMAGE_CHANNELS, resolution, resolution]
     record = {"kind": kind, "shape": shape, "threads": threads, "passes": PASSES, **more}
     text, path = json.dumps(record, indent=1) + "\n", folder / board.LIST
@@ -113,9 +103,11 @@ def pack_table(
 ) -> Path:
     """A pack that measures a table of a space, and holds it against so many random whole networks."""
     files, build, rng = [], {}, np.random.default_rng(0)
-    for n, architecture in enumerate(design(space)):
-        decoder = DECODERS[n % len(DECODERS)]
-        keys = {_prefix(part): key for part, key in keys_of_parts(architecture, decoder).items()}
+    modules = [f"stages.{layer.stage}.{layer.block}" for layer in space.layers]
+    modules = ["first", "second", *modules, "head", "decoder"]  # as the names of nodes have them
+    for n, (architecture, decoder) in enumerate(design(space)):
+        names = names_of_parts(architecture, decoder)
+        keys = {f"/model/{module}/": name for module, name in zip(modules, names, strict=True)}
         # the node of an output has the output's name
         keys |= {"denoised": keys["/model/decoder/"], "logits": keys["/model/head/"]}
         files.append(_File(file=f"blocks-{n:02}.onnx", profile=True, parts=keys))
@@ -130,17 +122,9 @@ def pack_table(
         for name, network in tqdm(build.items(), desc="pack", unit="network", disable=not progress):
             if not (folder / name).exists():
                 torch.manual_seed(0)
-                runtime.write_graph(network(), folder / f"{name}.part", space.resolution).replace(
-                    folder / name
-                )
+                part = runtime.write_graph(network(), folder / f"{name}.part", space.resolution)
+                part.replace(folder / name)
     return folder
-
-
-def _prefix(part: str) -> str:
-    """How the names of the nodes of a part begin: of stage1.block2 with /model/stages.0.1/."""
-    place = re.fullmatch(r"stage(\d+)\.block(\d+)", part)
-    module = f"stages.{int(place[1]) - 1}.{int(place[2]) - 1}" if place else part.removeprefix("stem.")
-    return f"/model/{module}/"
 
 
 def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
@@ -151,19 +135,14 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
     if measured.rounds < pack.rounds:
         rounds = f"{measured.rounds} of {pack.rounds} rounds"
         raise InputError(f"{shown(path)} has {rounds}; run {SCRIPT} again, it goes on.")
-    space = pack.space
-    conditions = Conditions(
+    conditions = conditions_of(
+        pack.space,
         device=measured.device,
         threads=measured.threads,
         batch=pack.shape[0],
-        resolution=space.resolution,
-        width=space.width,
         memory_format="contiguous",
-        precision="float32",
         torch_version=pack.torch_version,
         date=measured.date,
-        strides=space.strides,
-        width_step=space.width_step,
         runtime="onnxruntime",
         runtime_version=measured.runtime,
     )
@@ -171,10 +150,10 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
     whole = {file.file: file.parts for file in pack.files if not file.profile}
     if not whole:
         return table, None
+    low, median, high = np.quantile([samples[file] for file in whole], [0.25, 0.5, 0.75], axis=1)
     frame = pd.DataFrame({"network": list(whole)})
     frame["predicted_ms"] = [table.total_ms(entries) for entries in whole.values()]
-    quartiles = np.array([np.quantile(samples[file], [0.25, 0.5, 0.75]) for file in whole])
-    frame["measured_ms"], frame["spread_ms"] = quartiles[:, 1], quartiles[:, 2] - quartiles[:, 0]
+    frame["measured_ms"], frame["spread_ms"] = median, high - low
     frame, table = fit_correction(table, frame)
     return table, frame
 
@@ -205,17 +184,14 @@ def build_table(
     rounds: int = 12,
     progress: bool = True,
 ) -> Table:
-    """`nas.lut.build_table` in ONNX Runtime, of this machine's processor. What a killed call measured is
-    in the folder `path`.part, and the same call goes on."""
+    """`nas.lut.build_table` in ONNX Runtime, of this machine's processor.
+
+    What a killed call measured is in the folder `path`.part, and the same call goes on.
+    """
     if device != "cpu":
-        raise InputError(
-            f"device is {device!r}, but ONNX Runtime is timed on the processor alone; name the runtime "
-            "pytorch for a GPU."
-        )
-    folder = Path(f"{path}.part")
-    if folder.is_file():
-        raise InputError(f"{shown(folder)} was begun in PyTorch; remove it, or name that runtime.")
-    threads = threads or torch.get_num_threads()
+        reason = "ONNX Runtime is timed on the processor alone; name the runtime pytorch for a GPU"
+        raise InputError(f"device is {device!r}, but {reason}.")
+    folder, threads = Path(f"{path}.part"), threads or torch.get_num_threads()
     how = dict(batch=batch, threads=threads, rounds=rounds, progress=progress)
     pack_table(space, folder, networks=0, **how)
     try:

@@ -1,5 +1,4 @@
-"""What happens to the alphas during a search, epoch by epoch, and whether the search decided (Section
-4.1 Exp 1, Figure 5)."""
+"""What happens to the alphas during a search, and whether it decided (Section 4.1 Exp 1, Figure 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import pandas as pd
 from .space import Space
 
 TAIL = 1 / 3  # of the epochs that train alphas: the end, where a search should have settled
-FLIP_RATE = 0.05  # best operators that change from epoch to epoch there, as a share of layers
+FLIPS_PCT = 5.0  # of layers: how many best operators may change from epoch to epoch there
 LATENCY_STD_PCT = 5.0  # of the target: how much the argmax latency may vary there
 LEAST_MARGIN = 0.1  # by which the best operator must lead the next in the mean of the layers
 LEAD = 5.0  # points by which a supernet that has learned is above always naming the largest class
@@ -26,53 +25,44 @@ class Verdict:
 
 
 def describe(probabilities: Sequence[np.ndarray], before: Sequence[np.ndarray] | None) -> dict:
-    """Of one epoch: mean entropy (as a share of the largest), mean margin of the best operator, flips of
-    the best operator."""
-    entropy = np.mean(
-        [-(p * np.log(np.clip(p, 1e-12, 1))).sum() / np.log(len(p)) for p in probabilities]
-    )
-    ordered = [np.sort(p) for p in probabilities]
-    margin = np.mean([p[-1] - p[-2] for p in ordered])
-    flips = (
-        0
-        if before is None
-        else sum(int(np.argmax(p) != np.argmax(q)) for p, q in zip(probabilities, before, strict=True))
-    )
-    return {"entropy": float(entropy), "margin": float(margin), "flips": int(flips)}
+    """Of one epoch's probabilities (layers, operators), and those of the epoch before.
+
+    Means over the layers of the entropy, as a share of the largest, and of the margin of the best
+    operator; and the number of layers whose best operator has changed.
+    """
+    now = np.asarray(probabilities)
+    entropy = -(now * np.log(np.clip(now, 1e-12, 1))).sum(1) / np.log(now.shape[1])
+    ordered = np.sort(now, 1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    flips = 0 if before is None else (now.argmax(1) != np.asarray(before).argmax(1)).sum()
+    return {"entropy": float(entropy.mean()), "margin": float(margin.mean()), "flips": int(flips)}
 
 
 def healthy(epochs: pd.DataFrame) -> tuple[bool | None, str]:
-    """Whether a supernet has learned: whether it ends well above the largest class on held-out images,
-    and why.
+    """Whether a supernet ends well above the largest class on held-out images, and why.
 
     None where nobody looked at held-out images.
     """
     if "held_out_accuracy" not in epochs:
         return None, "never looked at on held-out images"
-    last = epochs.iloc[-1]
-    accuracy, largest = last["held_out_accuracy"], last["largest_class"]
-    return bool(
-        accuracy >= largest + LEAD
-    ), f"{accuracy:.1f}% on held-out images, where the largest class has {largest:.1f}%"
+    accuracy, largest = epochs.iloc[-1][["held_out_accuracy", "largest_class"]]
+    reason = f"{accuracy:.1f}% on held-out images, where the largest class has {largest:.1f}%"
+    return bool(accuracy >= largest + LEAD), reason
 
 
 def alpha_rows(
     space: Space, epoch: int, probabilities: Sequence[np.ndarray], betas: Sequence[np.ndarray]
 ) -> list[dict]:
-    """Long format: epoch, parameter ("alpha", "beta"), place (layer or stage), choice (operator or
-    depth), probability."""
-    values = [
-        ("alpha", layer.name, operator.name, p)
-        for layer, layer_probabilities in zip(space.layers, probabilities, strict=True)
-        for operator, p in zip(space.candidates, layer_probabilities, strict=True)
+    """An epoch in long format: "alpha" or "beta", place (layer, stage), choice, probability."""
+    operators = [operator.name for operator in space.candidates]
+    parts = [("alpha", layer.name, operators, p) for layer, p in zip(space.layers, probabilities)]
+    for n, p in enumerate(betas, 1):
+        parts.append(("beta", f"stage{n}", [f"depth {depth + 1}" for depth in range(len(p))], p))
+    return [
+        dict(epoch=epoch, parameter=parameter, place=place, choice=choice, probability=float(value))
+        for parameter, place, choices, values in parts
+        for choice, value in zip(choices, values, strict=True)
     ]
-    values += [
-        ("beta", f"stage{s + 1}", f"depth {d + 1}", p)
-        for s, depths in enumerate(betas)
-        for d, p in enumerate(depths)
-    ]
-    names = ("epoch", "parameter", "place", "choice", "probability")
-    return [dict(zip(names, (epoch, *value, float(p)))) for *value, p in values]
 
 
 def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: float) -> Verdict:
@@ -86,23 +76,16 @@ def judge_search(epochs: pd.DataFrame, layers: int, target_ms: float, cheapest: 
     if cheapest >= COLLAPSE_SHARE and last_ms < 0.9 * target_ms:
         share = f"{100 * cheapest:.0f}% of layers end with the cheapest operator"
         return Verdict("collapsed", f"{share}, at {last_ms:.2f} of {target_ms:.2f} ms")
-    rate = float(tail["flips"].mean()) / layers
+    when, rate_pct = f"in the last {len(tail)} epochs", 100 * float(tail["flips"].mean()) / layers
+    changes = f"{rate_pct:.1f}% of the best operators change"
+    if rate_pct > FLIPS_PCT:
+        return Verdict("oscillating", f"{when} {changes} from one epoch to the next")
     spread_pct = 100 * float(tail["argmax_ms"].std()) / target_ms
-    when = f"in the last {len(tail)} epochs"
-    if rate > FLIP_RATE:
-        reason = f"{when} {100 * rate:.1f}% of the best operators change from one epoch to the next"
-        return Verdict("oscillating", reason)
     if spread_pct > LATENCY_STD_PCT:
-        return Verdict(
-            "oscillating", f"{when} the latency of the argmax varies by {spread_pct:.1f}% of the target"
-        )
+        varies = f"the latency of the argmax varies by {spread_pct:.1f}% of the target"
+        return Verdict("oscillating", f"{when} {varies}")
     margin = float(tail["margin"].iloc[-1])
     if margin < LEAST_MARGIN:
-        return Verdict(
-            "undecided",
-            f"the best operators lead by {100 * margin:.1f} points only: the alphas have hardly moved",
-        )
-    return Verdict(
-        "decided",
-        f"{when} {100 * rate:.1f}% of the best operators change and the latency by {spread_pct:.1f}%",
-    )
+        lead = f"the best operators lead by {100 * margin:.1f} points only"
+        return Verdict("undecided", f"{lead}: the alphas have hardly moved")
+    return Verdict("decided", f"{when} {changes} and the latency by {spread_pct:.1f}%")

@@ -1,5 +1,4 @@
-"""The search of Section 4.1: TF-NAS [16] with beta removed and fewer operators, for a target latency on
-the table's device.
+"""The search of Section 4.1: TF-NAS [16] with beta removed and fewer operators, for a target latency.
 
 Weights and alphas are trained in turn, on two disjoint parts of the training images. All draws depend on
 (seed, step) alone and everything is checkpointed, so a killed search goes on and ends with the same
@@ -53,21 +52,19 @@ def run_search(
     checkpoint_s: float = 60.0,
     label: str = "search",
 ) -> SearchResult | None:
-    """Search, going on from the checkpoint in `folder` where there is one; None if the deadline
-    (time.monotonic) came first.
+    """Search, going on from the checkpoint in `folder` where there is one.
 
     `draw_weights(step)` and `draw_alphas(step)` give batches as functions of the step alone, from
     disjoint parts of the images; every epoch ends with a look at `held_out`, of a third part, if it is
-    given.
+    given. None if the deadline (time.monotonic) came first.
     """
     check_target(space, table, settings)
     searcher = Searcher(space, table, settings, device)
     done = Progress()
     if (saved := checkpoint.load(folder, torch.device(device))) is not None:
         if saved.pop("settings") != repr((space, settings)):
-            raise InputError(
-                f"the search in {folder.name} has other settings; remove its folder, or use those."
-            )
+            text = "has other settings; remove its folder, or use those."
+            raise InputError(f"the search in {folder.name} {text}")
         searcher.restore(saved.pop("searcher"))
         done = Progress(**saved)
     saved_s, total = time.monotonic(), settings.epochs * settings.steps_per_epoch

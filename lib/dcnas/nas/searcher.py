@@ -6,7 +6,7 @@ penalty. Each freedom is a setting.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from ..seed import generator, set_seed
 from ..training.losses import SSIM_WEIGHT, joint_loss
 from ..training.tasks import Batch
 from .alphas import alpha_optimiser, alpha_update
+from .blocks import InvertedResidual, SqueezeExcite
 from .derive import argmax_architecture, fit_widths
 from .lut import base_ms, operators_ms, predicted_ms
 from .settings import SearchSettings
 from .space import Architecture, Space
-from .supernet import MixedLayer, Supernet
+from .supernet import Supernet
 
 
 def gumbel(shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
@@ -31,8 +32,7 @@ def gumbel(shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
 
 
 class Searcher:
-    """A supernet in search: `weight_step` and `alpha_step` are the bare steps that `run_search`
-    repeats."""
+    """A supernet in search: `weight_step` and `alpha_step` are what `run_search` repeats."""
 
     def __init__(
         self, space: Space, table: Table, settings: SearchSettings, device: torch.device | str = "cpu"
@@ -41,34 +41,31 @@ class Searcher:
         set_seed(settings.seed)
         supernet = Supernet(space, settings.learn_beta, decoder=settings.loss == "both")
         self.supernet = supernet.to(self.device, memory_format=torch.channels_last).train()
-        self.weights, self.architecture = (
-            supernet.weight_parameters(),
-            supernet.architecture_parameters(),
-        )
+        self.weights = supernet.weight_parameters()
+        self.architecture = supernet.architecture_parameters()
         self.base_ms = base_ms(table, settings.network)
         self.make_optimisers()
         self.refresh_latencies()
 
     def make_optimisers(self) -> None:
         s = self.settings
-        self.sgd = torch.optim.SGD(
-            self.weights, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
-        )
-        self.adam = alpha_optimiser(self.architecture, s)
+        how = dict(lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
+        self.sgd, self.adam = torch.optim.SGD(self.weights, **how), alpha_optimiser(self.architecture, s)
 
     def begin_epoch(self, epoch: int) -> None:
-        """The cosine schedule of the weights' learning rate, and new optimisers where the settings say
-        so."""
+        """The weights' learning rate by the cosine schedule; new optimisers where settings say so."""
         if self.settings.rebuild_optimisers:
             self.make_optimisers()
         for group in self.sgd.param_groups:
             group["lr"] = self.settings.lr * (1 + math.cos(math.pi * epoch / self.settings.epochs)) / 2
 
+    def hidden(self) -> list[list[int]]:
+        """The present hidden widths of each layer's operators."""
+        return [list(layer.hidden) for layer in self.supernet.layers]
+
     def refresh_latencies(self) -> None:
         """Look up the operators' latencies at their present hidden widths."""
-        layers_ms = operators_ms(
-            self.table, self.space, [layer.hidden for layer in self.supernet.layers]
-        )
+        layers_ms = operators_ms(self.table, self.space, self.hidden())
         self.block_ms = [ms.to(self.device) for ms in layers_ms]
 
     def _loss(self, output: tuple[Tensor | None, Tensor], batch: Batch) -> Tensor:
@@ -78,8 +75,7 @@ class Searcher:
         return joint_loss(denoised, logits, batch.clean, batch.labels, ssim_weight=SSIM_WEIGHT)
 
     def sample_paths(self, step: int, both: bool) -> list[list[int]]:
-        """A path by Gumbel and, with `both`, one that is uniformly random among the other operators,
-        layer by layer."""
+        """A path by Gumbel and, with `both`, one uniformly random among each layer's other operators."""
         stream = generator("paths", self.settings.seed, step)
         first, second = [], []
         for alphas in self.supernet.alphas():
@@ -90,8 +86,10 @@ class Searcher:
         return [first, second] if both else [first]
 
     def weight_step(self, step: int, batch: Batch, both: bool = True) -> tuple[Tensor, Tensor]:
-        """Train the weights of one or two sampled paths: the summed loss, and the share of right answers
-        of the Gumbel path."""
+        """Train the weights of one or two sampled paths.
+
+        The summed loss, and the share of right answers of the Gumbel path.
+        """
         outputs = self.supernet.forward_paths(batch.noisy, self.sample_paths(step, both))
         loss = sum(self._loss(output, batch) for output in outputs)
         self.sgd.zero_grad(set_to_none=True)
@@ -105,15 +103,13 @@ class Searcher:
         s, stream = self.settings, generator("alphas", self.settings.seed, step)
         alphas = self.supernet.alphas()
         noisy = [F.log_softmax(a, 0) + gumbel(a.shape, stream).to(a.device) for a in alphas]
-        weights = [F.softmax(z / temperature, 0) for z in noisy]
-        if s.alpha_gradient == "all":
-            output = self.supernet.forward_mixed(batch.noisy, weights)
-        else:
-            pairs = [
-                torch.multinomial(a.detach().cpu().exp(), 2, generator=stream).tolist() for a in alphas
-            ]
-            some = [F.softmax(z[pair] / temperature, 0) for z, pair in zip(noisy, pairs, strict=True)]
-            output = self.supernet.forward_mixed(batch.noisy, some, pairs)
+        weights = mixture = [F.softmax(z / temperature, 0) for z in noisy]
+        pairs = None
+        if s.alpha_gradient == "two":
+            chances = (a.detach().cpu().exp() for a in alphas)
+            pairs = [torch.multinomial(p, 2, generator=stream).tolist() for p in chances]
+            mixture = [F.softmax(z[pair] / temperature, 0) for z, pair in zip(noisy, pairs)]
+        output = self.supernet.forward_mixed(batch.noisy, mixture, pairs)
         task = self._loss(output, batch)
         latency = self.supernet.expected_latency_ms(weights, self.block_ms, self.base_ms)
         penalty = s.latency_weight * (latency / s.target_ms - 1).abs()
@@ -124,18 +120,16 @@ class Searcher:
 
     def probabilities(self) -> list[np.ndarray]:
         """Of each layer's operators."""
-        return [F.softmax(a.detach().double().cpu(), 0).numpy() for a in self.supernet.alphas()]
+        return _probabilities(self.supernet.alphas())
 
     def depth_probabilities(self) -> list[np.ndarray]:
         """Of each stage's depths; empty where beta is removed."""
-        return [F.softmax(b.detach().double().cpu(), 0).numpy() for b in self.supernet.betas or ()]
+        return _probabilities(self.supernet.betas or ())
 
     def argmax(self) -> Architecture:
         """The most probable architecture at the present hidden widths."""
-        depths = [int(p.argmax()) + 1 for p in self.depth_probabilities()] or None
-        return argmax_architecture(
-            self.space, self.probabilities(), [layer.hidden for layer in self.supernet.layers], depths
-        )
+        depths = [int(p.argmax()) + 1 for p in self.depth_probabilities()]
+        return argmax_architecture(self.space, self.probabilities(), self.hidden(), depths)
 
     def expected_ms(self) -> float:
         """Latency of the mixture by the alphas themselves, without Gumbel noise."""
@@ -152,54 +146,39 @@ class Searcher:
         return float(np.mean([int(p.argmax()) == int(ms.argmin()) for p, ms in pairs]))
 
     def scale_elastically(self) -> None:
-        """Shrink or widen the hidden widths of the most probable operators to the target; the strongest
-        channels take part."""
+        """Shrink or widen the most probable operators to the target; their strongest channels stay."""
         fitted = fit_widths(self.argmax(), self.settings.target_ms, self.latency_ms)
         for layer, choice in zip(self.supernet.layers, fitted.choices, strict=True):
             if choice is not None:
                 index = self.space.candidates.index(choice.operator)
                 if layer.hidden[index] != choice.hidden:
-                    self._sort_channels(layer, index)
+                    self._sort_channels(layer.blocks[index])
                     layer.hidden[index] = choice.hidden
         self.refresh_latencies()
 
-    def _sort_channels(self, layer: MixedLayer, index: int) -> None:
-        """Put the channels of an operator in the order of the L1 norm of their depthwise filters, with
-        their momentum."""
-        block = layer.blocks[index]
-        order = (
-            block.depthwise[0].weight.detach().abs().sum((1, 2, 3)).argsort(descending=True, stable=True)
-        )
-        places = [
-            (block.expand[0].weight, 0),
-            (block.depthwise[0].weight, 0),
-            (block.project[0].weight, 1),
-        ]
-        if layer.operators[index].se:
-            places += [
-                (block.se.reduce.weight, 1),
-                (block.se.expand.weight, 0),
-                (block.se.expand.bias, 0),
-            ]
-        with torch.no_grad():
-            for parameter, dim in places:
-                parameter.copy_(parameter.index_select(dim, order))
-                momentum = self.sgd.state.get(parameter, {}).get("momentum_buffer")
-                if momentum is not None:
-                    momentum.copy_(momentum.index_select(dim, order))
+    def _sort_channels(self, block: InvertedResidual) -> None:
+        """Put a block's channels, and momenta, in the order of their depthwise filters' L1 norm."""
+        depthwise = block.depthwise[0].weight
+        order = depthwise.detach().abs().sum((1, 2, 3)).argsort(descending=True, stable=True)
+        axes = {block.expand[0].weight: 0, depthwise: 0, block.project[0].weight: 1}
+        if isinstance(block.se, SqueezeExcite):
+            axes |= {block.se.reduce.weight: 1, block.se.expand.weight: 0, block.se.expand.bias: 0}
+        for parameter, axis in axes.items():
+            momentum = self.sgd.state.get(parameter, {}).get("momentum_buffer")
+            for tensor in (parameter.detach(), momentum):
+                if tensor is not None:
+                    tensor.copy_(tensor.index_select(axis, order))
 
-    def held_out(self, batches: Sequence[Batch]) -> dict:
-        """How the most probable path does on images that no step has seen: accuracies in %, cross
-        entropy, the largest class.
+    def held_out(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """How the most probable path does on images that no step has seen.
 
-        Each batch is normed by its own statistics, as everywhere in a search. A supernet that has
-        learned is better than always naming the largest class.
+        Accuracies in %, cross entropy, and the largest class in %: a supernet that has learned is better
+        than always naming that. Each batch is normed by its own statistics, as everywhere in a search.
         """
         best = [int(p.argmax()) for p in self.probabilities()]
         with torch.no_grad():
-            logits = torch.cat(
-                [self.supernet.forward_paths(batch.noisy, [best])[0][1] for batch in batches]
-            ).cpu()
+            outputs = [self.supernet.forward_paths(batch.noisy, [best])[0] for batch in batches]
+        logits = torch.cat([logits for _, logits in outputs]).cpu()
         labels = torch.cat([batch.labels for batch in batches]).cpu()
         right = logits.argmax(1) == labels
         counts = torch.bincount(labels, minlength=self.space.classes)
@@ -214,13 +193,15 @@ class Searcher:
     def state(self) -> dict:
         """All that the next step depends on, but for the step's number."""
         parts = {"supernet": self.supernet, "sgd": self.sgd, "adam": self.adam}
-        hidden = [layer.hidden for layer in self.supernet.layers]
-        return {name: part.state_dict() for name, part in parts.items()} | {"hidden": hidden}
+        return {name: part.state_dict() for name, part in parts.items()} | {"hidden": self.hidden()}
 
     def restore(self, state: dict) -> None:
-        self.supernet.load_state_dict(state["supernet"])
+        for name in ("supernet", "sgd", "adam"):
+            getattr(self, name).load_state_dict(state[name])
         for layer, hidden in zip(self.supernet.layers, state["hidden"], strict=True):
             layer.hidden = list(hidden)
-        self.sgd.load_state_dict(state["sgd"])
-        self.adam.load_state_dict(state["adam"])
         self.refresh_latencies()
+
+
+def _probabilities(log_probabilities: Iterable[Tensor]) -> list[np.ndarray]:
+    return [F.softmax(p.detach().double().cpu(), 0).numpy() for p in log_probabilities]

@@ -7,29 +7,25 @@ an `Architecture`. A "layer" is a searchable MBConv block, an "operator" one of 
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from ..errors import InputError, in_file
 from ..paths import write_atomic
 
 FORMAT = 1  # of architecture files
 STEM_CHANNELS, SECOND_CHANNELS, SECOND_SE, HEAD_CHANNELS = 32, 16, 8, 1280
-STRIDE = 32  # of the whole network at the paper's strides: five halvings
 STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the first stem and the six stages [16]
 # pixels up to which an image is small: the first stem keeps its size, so that maps have 64, 32, 16, 8,
 # 8, 4 and 4
 SMALL = 64
-MOST_CLASSES = 2**15
-COUNTS = (4, 6, 8)  # how many operators a space may have
 MOST_STEP = 16  # so that each operator has a width: the smallest range is 16 to 32
 NEAR = 0.15  # of a range of hidden widths, to either side
 LEAST_WIDTH = 8  # channels that no multiplier goes below
-MOST_WIDTH, MOST_RESOLUTION = 8.0, 4_096  # a multiplier of 8 gives a network of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -133,21 +129,17 @@ class Space:
     multiples of `width_step`, as devices run some of them faster than those between.
     """
 
-    operators: Literal[COUNTS] = 4
-    resolution: Annotated[int, Field(ge=STRIDE, le=MOST_RESOLUTION)] = 224  # pixels, height and width
-    classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)] = 100
-    width: Annotated[float, Field(gt=0, le=MOST_WIDTH)] = 1.0
-    strides: Annotated[
-        tuple[Literal[1, 2], ...], Field(min_length=len(STRIDES), max_length=len(STRIDES))
-    ] = STRIDES
+    operators: Literal[4, 6, 8] = 4
+    resolution: PositiveInt = 224  # pixels, height and width
+    classes: PositiveInt = 100
+    width: PositiveFloat = 1.0
+    strides: tuple[Literal[1, 2], ...] = STRIDES
     width_step: Annotated[int, Field(ge=1, le=MOST_STEP)] = 1
 
     def __post_init__(self):
-        if self.resolution % math.prod(self.strides):
-            multiple = math.prod(self.strides)
-            raise InputError(
-                f"resolution is {self.resolution}, but a multiple of {multiple} pixels was expected."
-            )
+        if self.resolution % (multiple := math.prod(self.strides)):
+            expected = f"a multiple of {multiple} pixels was expected"
+            raise InputError(f"resolution is {self.resolution}, but {expected}.")
 
     @property
     def candidates(self) -> tuple[Operator, ...]:
@@ -186,32 +178,23 @@ class Choice:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A choice for each layer of a space; None, where beta was learned, leaves out the last of a
-    stage."""
+    """A choice for each layer of a space; with learned beta, None leaves out the last of a stage."""
 
     space: Space
     choices: tuple[Choice | None, ...]
 
     def to_json(self) -> str:
         """The file that rebuilds the network."""
-        space = self.space
-        layers = [
-            None
-            if choice is None
-            else {"layer": layer.name, "operator": choice.operator.name, "hidden": choice.hidden}
-            for layer, choice in zip(space.layers, self.choices, strict=True)
-        ]
-        head = {
-            "operators": space.operators,
-            "resolution": space.resolution,
-            "classes": space.classes,
-            "width": space.width,
-        }
-        # files without them are of the paper's
-        head |= {"strides": space.strides} if space.strides != STRIDES else {}
-        head |= {"width_step": space.width_step} if space.width_step != 1 else {}
-        lines = ",\n  ".join(json.dumps(layer) for layer in layers)
-        return f'{{"format": {FORMAT}, "space": {json.dumps(head)}, "layers": [\n  {lines}\n]}}\n'
+        space = asdict(self.space)
+        for name in ("strides", "width_step"):
+            if space[name] == getattr(Space, name):
+                del space[name]  # files without them are of the paper's
+        lines = []
+        for layer, choice in zip(self.space.layers, self.choices, strict=True):
+            block = choice and {"operator": choice.operator.name, "hidden": choice.hidden}
+            lines.append(json.dumps(block and {"layer": layer.name, **block}))
+        layers = ",\n  ".join(lines)
+        return f'{{"format": {FORMAT}, "space": {json.dumps(space)}, "layers": [\n  {layers}\n]}}\n'
 
 
 def random_architecture(space: Space, rng, around: float | None = None) -> Architecture:
@@ -278,34 +261,25 @@ def _architecture(file: _File) -> Architecture:
     by_name, layers = {operator.name: operator for operator in OPERATORS}, file.space.layers
     if len(file.layers) != len(layers):
         raise InputError(f"it has {len(file.layers)} layers, but its space has {len(layers)}.")
-    choices = []
-    for layer, block in zip(layers, file.layers, strict=True):
-        if block is None:
-            choices.append(None)
-            continue
-        operator = by_name[block.operator]
-        low, high = layer.hidden_range(operator)
-        if layer.stepped(operator, block.hidden) != block.hidden:
-            steps = f" in steps of {layer.width_step}" if layer.width_step > 1 else ""
-            raise InputError(
-                f"the hidden width of {layer.name} is {block.hidden}, but {low} to {high}{steps} were "
-                "expected."
-            )
-        if layer.block and choices[-1] is None:
+    choices = [block and Choice(by_name[block.operator], block.hidden) for block in file.layers]
+    for layer, before, choice in zip(layers, [None, *choices], choices):
+        if choice is None and layer.block == 0:
+            reason = "but the first block of a stage is always there"
+            raise InputError(f"{layer.name} is left out, {reason}.")
+        if choice and layer.block and before is None:
             raise InputError(f"{layer.name} is there, but the block before it is left out.")
-        choices.append(Choice(operator, block.hidden))
-    for stage in file.space.stages:
-        if choices[stage[0]] is None:
-            raise InputError(
-                f"{layers[stage[0]].name} is left out, but the first block of a stage is always there."
-            )
+        if choice and layer.stepped(choice.operator, choice.hidden) != choice.hidden:
+            low, high = layer.hidden_range(choice.operator)
+            steps = f" in steps of {layer.width_step}" if layer.width_step > 1 else ""
+            expected = f"{low} to {high}{steps} were expected"
+            raise InputError(f"the hidden width of {layer.name} is {choice.hidden}, but {expected}.")
     return Architecture(file.space, tuple(choices))
 
 
 def log_size(space: Space) -> float:
     """Decimal logarithm of the number of architectures, widths included: how large the space is."""
-    layers, step = (
-        ([layer.hidden_range(o) for o in space.candidates] for layer in space.layers),
-        space.width_step,
-    )
-    return sum(math.log10(sum((high - low) // step + 1 for low, high in ranges)) for ranges in layers)
+    total = 0.0
+    for layer in space.layers:
+        ranges = (layer.hidden_range(operator) for operator in space.candidates)
+        total += math.log10(sum((high - low) // space.width_step + 1 for low, high in ranges))
+    return total

@@ -1,5 +1,4 @@
-"""The supernet: every operator of every layer at once, with alphas to choose between them (Section 4.1,
-TF-NAS [16]).
+"""The supernet: every operator of every layer at once, and alphas between them (Section 4.1, [16]).
 
 Three ways through a layer:
 - `one`: a single sampled operator, for training weights;
@@ -11,7 +10,9 @@ Alphas are log-probabilities. With learned beta, a stage's output is the softmax
 its blocks' outputs; with beta removed, the paper's proposal, it is the last block's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby, repeat
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,7 @@ def _norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class MixedLayer(nn.Module):
-    """All operators of one layer at their largest width, of which the first `hidden[i]` channels take
-    part."""
+    """All operators of one layer at their largest width; the first `hidden[i]` channels take part."""
 
     def __init__(self, layer: Layer, operators: Sequence[Operator]):
         super().__init__()
@@ -53,43 +53,37 @@ class MixedLayer(nn.Module):
         return x + z if block.residual else z
 
     def mixed(self, x: Tensor, weights: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """The sum of operators `indices` (default: all), each times its entry of `weights`, which sum to
-        1."""
+        """The sum of operators `indices` (default: all), each times its `weights`, which sum to 1."""
         indices = range(len(self.blocks)) if indices is None else indices
-        projected, at = [], []
-        for kernel in sorted({self.operators[i].kernel for i in indices}):
-            # operators with squeeze-and-excitation last, so that they lie together in memory
-            group = [i for i in indices if self.operators[i].kernel == kernel]
-            group.sort(key=lambda i: self.operators[i].se)
-            projected += self._group(x, group)
-            at += group
-        position = {i: n for n, i in enumerate(indices)}
-        order = weights[[position[i] for i in at]]
+        # operators with squeeze-and-excitation last, so that they lie together in memory
+        order = sorted(indices, key=lambda i: (self.operators[i].kernel, self.operators[i].se))
+        projected = []
+        for _, group in groupby(order, lambda i: self.operators[i].kernel):
+            projected += self._group(x, list(group))
+        scales = weights[[list(indices).index(i) for i in order]]
         outs, batch = self.layer.out_channels, len(x)
         # the weight of an operator enters as batch norm's scale
-        normed = _norm(torch.cat(projected, 1), order.repeat_interleave(outs))
-        summed = normed.view(-1, len(at), outs).sum(1)
+        normed = _norm(torch.cat(projected, 1), scales.repeat_interleave(outs))
+        summed = normed.view(-1, len(order), outs).sum(1)
         size = (-(-side // self.layer.stride) for side in x.shape[2:])  # after the layer, rounded up
         out = summed.view(batch, *size, outs).permute(0, 3, 1, 2)
         return x + out if self.layer.residual else out
 
     def _group(self, x: Tensor, group: Sequence[int]) -> list[Tensor]:
         """Of each operator of one kernel size the projection before its batch norm, (B * H * W, out)."""
-        blocks, widths = [self.blocks[i] for i in group], [self.hidden[i] for i in group]
-        ends = [sum(widths[: n + 1]) for n in range(len(widths))]
-        pairs = list(zip(blocks, widths, strict=True))
-        z = _expand(x, torch.cat([b.expand[0].weight[:n] for b, n in pairs]), blocks[0].expand[2])
-        z = _depthwise(z, torch.cat([b.depthwise[0].weight[:n] for b, n in pairs]), blocks[0])
+        pairs = [(self.blocks[i], self.hidden[i]) for i in group]
+        first, _ = pairs[0]
+        z = _expand(x, torch.cat([b.expand[0].weight[:n] for b, n in pairs]), first.expand[2])
+        z = _depthwise(z, torch.cat([b.depthwise[0].weight[:n] for b, n in pairs]), first)
         rows = z.permute(0, 2, 3, 1).contiguous()  # a view in channels_last
-        parts = []
-        gated = [n for n, i in enumerate(group) if self.operators[i].se]
-        means = rows.mean((1, 2)) if gated else None
-        for n, (block, width, end) in enumerate(zip(blocks, widths, ends, strict=True)):
-            part = rows[..., end - width : end]
-            if n in gated:
-                part = part * _gate(means[:, end - width : end], block, width)[:, None, None, :]
-            parts.append(part.reshape(-1, width) if n in gated else part.flatten(0, 2))
-            parts[-1] = parts[-1] @ block.project[0].weight[:, :width, 0, 0].T
+        means = rows.mean((1, 2)) if any(self.operators[i].se for i in group) else None
+        parts, start = [], 0
+        for i, (block, width) in zip(group, pairs, strict=True):
+            place = slice(start, start + width)
+            part, start = rows[..., place], place.stop
+            if self.operators[i].se:
+                part = part * _gate(means[:, place], block, width)[:, None, None, :]
+            parts.append(part.reshape(-1, width) @ block.project[0].weight[:, :width, 0, 0].T)
         return parts
 
 
@@ -150,29 +144,27 @@ class Supernet(nn.Module):
     def forward_paths(
         self, x: Tensor, paths: Sequence[Sequence[int]]
     ) -> list[tuple[Tensor | None, Tensor]]:
-        """(denoised or None, logits) of several single paths, each a list of operator indices; the stems
-        run once for all."""
+        """(denoised or None, logits) of single paths, each a list of operators; the stems run once."""
         stem = self.run_stem(x)
-        return [
-            self._through(x, stem, lambda i, z, path=path: self.layers[i].one(z, path[i]))
-            for path in paths
-        ]
+        chains = ([partial(layer.one, index=i) for layer, i in zip(self.layers, path)] for path in paths)
+        return [self._through(x, stem, chain) for chain in chains]
 
     def forward_mixed(
         self, x: Tensor, weights: Sequence[Tensor], indices: Sequence[Sequence[int]] | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """(denoised or None, logits) with all operators, or `indices` of each layer, weighted."""
-        some = [None] * len(self.layers) if indices is None else indices
-        return self._through(
-            x, self.run_stem(x), lambda i, z: self.layers[i].mixed(z, weights[i], some[i])
-        )
+        mixtures = zip(self.layers, weights, indices or repeat(None))
+        chain = [partial(layer.mixed, weights=w, indices=some) for layer, w, some in mixtures]
+        return self._through(x, self.run_stem(x), chain)
 
-    def _through(self, image: Tensor, x: Tensor, layer) -> tuple[Tensor | None, Tensor]:
+    def _through(
+        self, image: Tensor, x: Tensor, layers: Sequence[Callable[[Tensor], Tensor]]
+    ) -> tuple[Tensor | None, Tensor]:
         maps = [x]
         for s, stage in enumerate(self.space.stages):
             outputs = []
             for i in stage:
-                x = layer(i, x)
+                x = layers[i](x)
                 outputs.append(x)
             if self.learn_beta and len(stage) > 1:
                 x = sum(w * out for w, out in zip(F.softmax(self.betas[s], 0), outputs, strict=True))
@@ -184,8 +176,10 @@ class Supernet(nn.Module):
     def expected_latency_ms(
         self, weights: Sequence[Tensor], block_ms: Sequence[Tensor], base_ms: float
     ) -> Tensor:
-        """Latency of the mixture: operators by `weights`, depth by beta. `block_ms`: per layer a tensor
-        with each operator's ms."""
+        """Latency of the mixture: operators by `weights`, depth by beta.
+
+        `block_ms`: per layer a tensor with each operator's ms.
+        """
         layers = [(w * ms).sum() for w, ms in zip(weights, block_ms, strict=True)]
         total = torch.as_tensor(base_ms, dtype=layers[0].dtype, device=layers[0].device)
         for s, stage in enumerate(self.space.stages):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..latency.table import Table
-from ..nas.derive import frontier
+from ..nas.derive import Frontier
 from ..nas.lut import key_of, parts
 from ..nas.space import ENCODER_STAGES, Space
 from . import drawing
@@ -186,7 +186,7 @@ def target(measured: Table, searches: dict, network: str = "C-NAS", decoder: str
 
     `searches`: name to (space, log-probabilities of the operators of its layers).
     """
-    solved = {key: frontier(s, measured, logs, network, decoder) for key, (s, logs) in searches.items()}
+    solved = {key: Frontier(s, measured, logs, network, decoder) for key, (s, logs) in searches.items()}
     largest = {key: found.best(found.range_ms[1]) for key, found in solved.items()}
     ends = {key: np.ceil(10 * solved[key].latency_ms(best)) / 10 for key, best in largest.items()}
     low = np.ceil(10 * max(found.range_ms[0] for found in solved.values())) / 10

@@ -1,23 +1,36 @@
 """Networks as ONNX files: equal to PyTorch's, dynamic, folded, quantised at a known cost."""
 
 import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_up import dcnas
+from made_up import dcnas, noisy_picture
+from PIL import Image
 from torch import nn
 
 from dcnas import __version__
-from dcnas.deploy import export
-from dcnas.deploy.weights import Network
+from dcnas.data.pictures import as_uint8, in_tiles
+from dcnas.deploy import apply
+from dcnas.deploy.weights import Network, load_network
 from dcnas.errors import InputError
 from dcnas.nas.networks import build_manual, build_network
 from dcnas.nas.space import Space, random_architecture
+from dcnas.paths import root
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+from dcnas.deploy import export, quantise  # noqa: E402, needs the packages above
+from dcnas.latency import board  # noqa: E402
+from dcnas.study import own_export  # noqa: E402
 
 
 def made_up(kind: str, operators: int = 8) -> Network:
@@ -46,10 +59,35 @@ def small_denoiser() -> Network:
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "joint.onnx"
-    network = made_up("DC-NAS")
-    return network, path, export.export_onnx(network, path)
+def exported(tmp_path_factory):
+    """A network of a kind, its file, and the largest difference from PyTorch: exported once, it takes
+    seconds."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    @cache
+    def of(kind: str) -> tuple[Network, Path, float]:
+        network = small_denoiser() if kind == "UNet" else made_up(kind, 8 if kind == "DC-NAS" else 4)
+        path = folder / kind / "net.onnx"
+        return network, path, export.export_onnx(network, path)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def joint(exported):
+    return exported("DC-NAS")
+
+
+@pytest.fixture(scope="module")
+def digits(mnist, tmp_path_factory):
+    """`dcnas export --int8` of the joint network of Section 3, judged by few images: file, output."""
+    out = tmp_path_factory.mktemp("digits") / "digits.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dict(TRIALS=11, TESTS=11, CALIBRATION=11, MARGIN=1e9).items():
+            patch.setattr(own_export, name, value)
+        status, text, _ = dcnas("export", "dc-net-reduced-integrated", "--int8", "--out", out)
+    assert status == 0
+    return out, text
 
 
 def test_two_outputs_dynamic_and_without_batch_norm(joint):
@@ -99,30 +137,184 @@ def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"of before"]
 
 
-def test_eight_bits_are_near_and_smaller(joint, tmp_path):
+@pytest.mark.parametrize("rows, columns", [(480, 640), (1080, 1920), (65, 67)])
+def test_any_size_by_the_rule_of_the_metadata(joint, rows, columns):
     network, path, _ = joint
-    images = torch.rand(16, 3, 32, 32)
-    export.quantise(path, tmp_path / "int8.onnx", images)
-    inputs = (images[:4],)
-    gap = export.difference(network, export.Session(tmp_path / "int8.onnx"), [inputs])
-    scale = max(out.abs().max().item() for out in network.model(*inputs))
+    session = export.Session(path)
+    facts = session.session.get_modelmeta().custom_metadata_map
+    stride, padding = json.loads(facts["stride"]), json.loads(facts["padding"])
+    assert padding["where"] == ["below", "right"]
+    image = torch.rand(1, 3, rows, columns)
+    pads = (0, 0), (0, 0), (0, -rows % stride), (0, -columns % stride)
+    padded = torch.from_numpy(np.pad(image.numpy(), pads, padding["mode"]))
+    assert export.difference(network, session, [(padded,)]) <= export.TOLERANCE
+    if max(rows, columns) <= 256:  # above, `dcnas denoise` cuts pictures into tiles
+        ours = session(padded)[0][..., :rows, :columns]
+        assert torch.allclose(ours, in_tiles(network.denoise, image.clone()), atol=export.TOLERANCE)
+
+
+def inputs_of(count: int) -> list[tuple[torch.Tensor, ...]]:
+    stream = torch.Generator().manual_seed(1)
+    return [(torch.rand(1, 3, 32, 32, generator=stream),) for _ in range(count)]
+
+
+def test_eight_bits_are_near_and_smaller(joint, tmp_path):
+    """With first and last layers in floating point, where more is not asked for."""
+    network, path, _ = joint
+    small, floating = quantise.quantise(path, tmp_path / "int8.onnx", inputs_of(8), lambda _: True)
+    layers = {name for name, m in network.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    assert {*small, *floating} == layers and len(small) + len(floating) == len(layers)
+    assert {"classifier.stem.first.0", "classifier.head.linear", "decoder.out"} <= {*floating}
+    assert len(floating) < 6
+    gap = export.difference(network, export.Session(tmp_path / "int8.onnx"), inputs_of(4))
+    scale = max(out.abs().max().item() for out in network.model(*inputs_of(1)[0]))
     assert 1e-4 < gap < 0.5 * scale
-    assert (tmp_path / "int8.onnx").stat().st_size < path.stat().st_size
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * path.stat().st_size
     names = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= names
 
 
-def test_the_command_on_a_network_that_ships(tmp_path):
-    """The joint network of Section 3: with boxes, at batch 1."""
-    out = tmp_path / "digits.onnx"
-    command = ["export", "dc-net-reduced-integrated", "--out", out]
-    status, text, _ = dcnas(*command)
+def test_layers_stay_in_floating_point_until_it_holds(joint, tmp_path):
+    """The decoder's last level, then so many of those that cost most that it holds."""
+    network, path, _ = joint
+    (x,) = inputs_of(1)[0]
+    exact, gaps = network.model(x), []
+
+    def gap_of(session: export.Session) -> float:
+        return max((a - b).abs().max().item() for a, b in zip(session(x), exact))
+
+    def left(limit: float) -> set[str]:
+        def holds(session: export.Session) -> bool:
+            gaps.append(gap_of(session))
+            return gaps[-1] <= limit
+
+        return {*quantise.quantise(path, tmp_path / "int8.onnx", inputs_of(8), holds)[1]}
+
+    ends, level = left(1e9), {"decoder.merge.3.0.0", "decoder.merge.3.1.0"}
+    gaps.clear()
+    some = left(limit := 0.3 * gap_of(export.Session(tmp_path / "int8.onnx")))
+    assert ends | level < some and len(gaps) > 2 and max(gaps[:2]) > limit
+    assert gap_of(export.Session(tmp_path / "int8.onnx")) <= limit
+
+
+@pytest.mark.parametrize("enough", range(1, 6))
+def test_so_few_layers_stay_in_floating_point_as_do(enough):
+    """Beside those that do in any case, and in their order; where nothing else does, all of them."""
+    least = quantise._least(["a"], list("bacdef"), lambda names: len(names) > enough)
+    assert least == list("abcdef")[: enough + 1]
+
+
+def test_the_command_on_a_network_that_ships(digits):
+    """The joint network of Section 3, with boxes, at batch 1: both files say what they are."""
+    out, text = digits
     result = json.loads(out.with_suffix(".onnx.json").read_text())
-    assert status == 0 and "times as fast as PyTorch" in text
-    assert result["largest_difference"] <= export.TOLERANCE
-    facts = export.Session(out).session.get_modelmeta().custom_metadata_map
-    assert (facts["device"], facts["network"]) == (result["device"], "integrated")
-    assert facts["dcnas_version"] == __version__
-    ms, threads = result["latency_ms"]["ONNX Runtime"]["median"], result["threads"]
-    assert facts["latency"] == f"{ms:.3f} ms at batch 1, 96 x 96 px, {threads} threads"
-    assert "is of Section 3: " in dcnas(*command, "--int8")[2]
+    assert "times as fast as PyTorch" in text and result["largest_difference"] <= export.TOLERANCE
+    assert result["latency_ms"].keys() == {"PyTorch", "ONNX Runtime", "ONNX Runtime, int8"}
+    assert len(result["int8_layers"]) == 13 and "branches" not in result
+    floating = ", ".join(result["float_layers"])
+    assert f"int8: 13 of 16 layers; floating point: {floating}\n" in text and "unet.out" in floating
+    assert "times as fast as floating point" in text and "% of the size" in text
+    assert result["mib"]["digits-int8.onnx"] < 0.5 * result["mib"]["digits.onnx"]
+    small = out.with_name("digits-int8.onnx")
+    for name, file in (("ONNX Runtime", out), ("ONNX Runtime, int8", small)):
+        facts = export.Session(file).session.get_modelmeta().custom_metadata_map
+        assert facts["device"] == result["device"] and facts["dcnas_version"] == __version__
+        assert facts["network"] == "integrated" and json.loads(facts["label_pixels"]) == 32
+        ms, threads = result["latency_ms"][name]["median"], result["threads"]
+        assert facts["latency"] == f"{ms:.3f} ms at batch 1, 96 x 96 px, {threads} threads"
+    assert json.loads(facts["float_layers"]) == result["float_layers"]
+    assert facts["int8_cost"] == own_export.cost_text(result)
+    with pytest.raises(InputError, match="integrated is of Section 3: it is compared on its digits"):
+        own_export.images_of(load_network("dc-net-reduced-integrated"), "solar", "test", 1)
+
+
+def test_what_eight_bits_cost_decides_whether_they_hold():
+    """Decibels at the worst level; accuracy at the worst, or as one mean where images are few."""
+    before = {"psnr": torch.full((2, 4), 30.0), "accuracy": torch.full((2, 4), 100.0)}
+    after = {"psnr": torch.tensor([[29.75] * 4, [30.0] * 4]), "accuracy": torch.full((2, 4), 100.0)}
+    assert own_export.worst(before, after) == pytest.approx(0.5)
+    after["accuracy"][1, 0] = 0
+    assert own_export.worst(before, after) == pytest.approx(25)
+    means = own_export.over_levels(before), own_export.over_levels(after)
+    assert own_export.worst(*means) == pytest.approx(12.5)
+
+
+# boards
+
+
+def test_branches_side_by_side(joint, tmp_path):
+    """The same outputs; a gain in words, of as many threads; a pack measures it on its board."""
+    network, path, _ = joint
+    image = torch.rand(1, 3, 64, 64)
+    session = board.open_session(path, 2, side_by_side=True)
+    ours = session.run(None, {"noisy": image.numpy()})
+    for a, b in zip(ours, export.Session(path)(image), strict=True):
+        np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
+    gain = board.branches_gain(path, 1, image.numpy(), passes=1, rounds=3)
+    assert gain["threads"] == 2 and 0 < gain["q25"] <= gain["median"] <= gain["q75"]
+    said = board.branches_text({"threads": 2, "median": 0.9, "q25": 0.8, "q75": 0.95})
+    assert said.endswith("0.90 (0.80 to 0.95) times as fast as one after the other: not worth it here")
+    (entry,) = json.loads((export.pack_network(network, tmp_path) / board.LIST).read_text())["files"]
+    assert entry["branches"] and not export.has_branches(small_denoiser())
+
+
+def example_on_a_board(tmp_path, *arguments: str, also: str = "") -> subprocess.CompletedProcess:
+    """`examples/board.py` where Python has numpy, Pillow and onnxruntime alone; `also`: a fake `cv2`."""
+    site = tmp_path / "site"
+    site.mkdir(exist_ok=True)
+    packages = Path(np.__file__).parent.parent
+    for name in ("numpy", "numpy.libs", "onnxruntime", "PIL", "pillow.libs"):
+        if (packages / name).exists() and not (site / name).exists():
+            (site / name).symlink_to(packages / name)
+    if also:
+        (site / "cv2.py").write_text(also)
+    script = root() / "examples/board.py"
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = {['', *arguments]!r}"
+    code += f"; runpy.run_path({str(script)!r}, run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["DC-NAS", "C-NAS", "UNet", "integrated"])
+def test_the_example_for_a_board(kind, exported, tmp_path, request):
+    """What the command line makes of a picture: denoised at its size, and its middle square's label."""
+    if kind == "integrated":
+        network, path = load_network("dc-net-reduced-integrated"), request.getfixturevalue("digits")[0]
+    else:
+        network, path, _ = exported(kind)
+    (tmp_path / "net.onnx").symlink_to(path)
+    pixels = noisy_picture(tmp_path / "p.png", 120, size=(65, 107))
+    ended = example_on_a_board(tmp_path, "net.onnx", "p.png", "out.png")
+    assert ended.returncode == 0, ended.stderr
+    scene = apply.file_scene("p.png", pixels)
+    if network.channels == 1:
+        scene = replace(scene, pixels=torch.from_numpy(np.array(Image.open(pixels).convert("L")))[None])
+    outcome, ours = apply.apply(network, scene), np.asarray(Image.open(tmp_path / "out.png"))
+    theirs = scene.image if outcome.denoised is None else outcome.denoised
+    assert np.abs(as_uint8(theirs).astype(int) - ours).max() <= 1
+    if network.classes:
+        label, probability = apply.best_classes(outcome.own, network.classes)[0]
+        said, share = re.fullmatch(r"Wrote out.png: (.+) \((\d+)%\)\n", ended.stdout).groups()
+        assert said == label and abs(float(share) - 100 * probability) < 3
+    else:
+        assert ended.stdout == "Wrote out.png\n"
+
+
+CAMERA = """
+import numpy
+FONT_HERSHEY_SIMPLEX, frames = 0, [numpy.full((48, 70, 3), 99, numpy.uint8)] * 2
+class VideoCapture:
+    def __init__(self, number): pass
+    def read(self): return bool(frames), frames.pop() if frames else None
+def waitKey(ms): return -1
+def putText(image, label, *how): print("label", label[0])
+def imshow(title, image): print(title, image.shape)
+"""
+
+
+def test_the_example_with_a_camera_and_without_arguments(joint, tmp_path):
+    (tmp_path / "net.onnx").symlink_to(joint[1])
+    ended = example_on_a_board(tmp_path, "net.onnx", "camera", also=CAMERA)
+    assert ended.returncode == 0, ended.stderr
+    assert re.fullmatch(r"(label [abc]\ndenoised \(48, 70, 3\)\n){2}", ended.stdout)
+    assert "python board.py NETWORK.onnx PICTURE" in example_on_a_board(tmp_path, "net.onnx").stderr

@@ -21,7 +21,7 @@ apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("d
 lookup, packs, space = Lazy("nas.lut"), Lazy("nas.packs"), Lazy("nas.space")
 tables = Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
-exports = Lazy("deploy.export")
+exports, board = Lazy("deploy.export"), Lazy("latency.board")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
 
@@ -187,11 +187,10 @@ def export(
     for name, t in result["latency_ms"].items():
         speed = f"{eager_ms / t['median']:.2f} times as fast as PyTorch"
         print(f"{name}: {t['median']:.2f} ms ({t['q25']:.2f} to {t['q75']:.2f}) at batch 1, {speed}")
-    for row in result.get("int8_cost", ()):
-        means = [
-            f"{name} {value:.2f}" for name, value in row.items() if not name.endswith(("_low", "_high"))
-        ]
-        print(f"int8 minus float: {', '.join(means)}")
+    if "branches" in result:
+        print(board.branches_text(result["branches"]))
+    if int8:
+        print(own_export.int8_text(result))
 
 
 def pack(

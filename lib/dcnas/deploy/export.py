@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,11 +31,11 @@ from ..paths import shown
 from .weights import Network
 
 TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
+# numpy.pad's mode, and where: how `data.pictures` brings any size to multiples of the stride
+PADDING = {"mode": "reflect", "where": ["below", "right"]}
 try:  # of the extra `export`
     import onnx
     import onnxscript  # noqa: F401, PyTorch's exporter is written in it
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 except ImportError as error:
     raise InputError(
         f"{error.name} is not installed; `pip install 'dcnas[export]'` brings what export needs."
@@ -43,7 +43,7 @@ except ImportError as error:
 
 
 @contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
+def unfinished(path: Path) -> Iterator[Path]:
     """A place beside `path` for a file that takes its name once it is sound."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -80,6 +80,12 @@ def difference(network: Network, session: Session, inputs: Iterable[tuple[Tensor
     return max((ours - theirs).abs().max().item() for ours, theirs in pairs)
 
 
+def has_branches(network: Network) -> bool:
+    """Whether its decoder and its classification branch could run at the same time."""
+    joint = network.denoises and bool(network.classes)
+    return joint and network.kind not in (*JOINING, "DC-NAS_seq")
+
+
 def facts(network: Network) -> dict:
     """What an exported file says about itself: texts, numbers and lists by name."""
     inputs = (
@@ -94,24 +100,35 @@ def facts(network: Network) -> dict:
         "input": inputs,
         "input_range": [0, 1],
         "stride": STRIDE,  # rows and columns are multiples of it
+        "padding": PADDING,
         "training_pixels": network.card.get("resolution", IMAGE_SIZE),
+        "label_pixels": BOX_SIZE if network.of_digits else network.card.get("resolution", IMAGE_SIZE),
         "licence": f"software: MIT; weights: as the images permit that they were trained on ({data})",
     }
 
 
 def mark(path: Path, **entries) -> None:
     """Add entries to the metadata of an ONNX file: texts as they are, all else as JSON."""
-    file = onnx.load(path)
+    file = slim(onnx.load(path))
     before = {entry.key: entry.value for entry in file.metadata_props}
     texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in entries.items()}
     onnx.helper.set_model_props(file, before | texts)
-    with _unfinished(path) as part:
+    with unfinished(path) as part:
         onnx.save(file, part)
 
 
-def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> float:
-    """Write the network to one ONNX file; the largest difference from PyTorch on random images and on
-    `images` (B, C, H, W).
+def slim(file: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what only a debugger reads: where in PyTorch a node comes from, shapes between nodes."""
+    for entry in (*file.graph.node, *file.graph.input, *file.graph.output, *file.graph.initializer):
+        del entry.metadata_props[:]
+    for entries in (file.graph.value_info, file.graph.metadata_props):
+        del entries[:]
+    return file
+
+
+def export_onnx(network: Network, path: Path, more: Sequence[tuple[Tensor, ...]] = ()) -> float:
+    """Write the network to one ONNX file; the largest difference from PyTorch on random images, and on
+    `more` inputs.
 
     Batch and size are dynamic; for the joint networks of Section 3 the batch is 1. `InputError` and no
     file if an output differs by more than 1e-4. The exporter's own `verify` compares the folded network
@@ -129,7 +146,7 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
         shapes[0][0] = torch.export.Dim("batch", min=1)
     else:
         shapes.append({1: torch.export.Dim("digits", min=1)})
-    with _unfinished(path) as part:
+    with unfinished(path) as part:
         with warnings.catch_warnings():  # of the exporter about itself
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -144,9 +161,7 @@ def export_onnx(network: Network, path: Path, images: Tensor | None = None) -> f
                 verbose=False,
             )
         mark(part, **facts(network))
-        trials = [inputs, example(network, 1, 64, 64), example(network, 3, 32, 128)]
-        if images is not None:
-            trials.append((images if len(inputs) == 1 else images[:1], *inputs[1:]))
+        trials = [inputs, example(network, 1, 64, 64), example(network, 3, 32, 128), *more]
         largest = difference(network, Session(part), trials)
         if not largest <= TOLERANCE:
             reason = f"ONNX Runtime differs from PyTorch by {largest:.2g}, above {TOLERANCE:g}"
@@ -168,38 +183,8 @@ def pack_network(
     arrays = {name: x.numpy() for name, x in (answers | {"noisy": noisy}).items() if x is not None}
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
     file = {"file": "network.onnx", "profile": False, "stored": "stored.npz", "digest": digest}
+    file["branches"] = has_branches(network)
     begin_pack(folder, "network", 1, size, threads, rounds=rounds, files=[file], **known)
     np.savez(folder / file["stored"], **arrays)
     export_onnx(network, folder / file["file"])
     return folder
-
-
-def quantise(path: Path, out: Path, images: Tensor) -> None:
-    """An 8-bit copy (weights per channel, activations per tensor) of an ONNX file, calibrated on images
-    (N, C, H, W).
-
-    The last convolution, which paints the image, stays in float: 256 levels of its sum would be seen.
-    """
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.batches = iter(images.split(8))
-
-        def get_next(self) -> dict | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"noisy": batch.numpy()}
-
-    painter = [node.name for node in onnx.load(path).graph.node if "denoised" in node.output]
-    with _unfinished(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(part),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            nodes_to_exclude=painter,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )

@@ -48,23 +48,48 @@ def device_name():
     return " ".join(filter(None, (platform.processor() or platform.machine(), *maker)))
 
 
-def open_session(path, threads, profile=None):
+def open_session(path, threads, profile=None, side_by_side=False):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    if side_by_side:  # two branches at a time, with half of the threads each
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.inter_op_num_threads, options.intra_op_num_threads = 2, threads // 2
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def network_ms(path, threads, image, passes):
+def network_ms(path, threads, image, passes, side_by_side=False):
     """The time of each of so many passes of a whole network, in ms."""
-    session, times = open_session(path, threads), []
+    session, times = open_session(path, threads, side_by_side=side_by_side), []
     feed = {session.get_inputs()[0].name: image}
     for _ in range(WARMUP + passes):
         start = time.perf_counter_ns()
         session.run(None, feed)
         times.append((time.perf_counter_ns() - start) / 1e6)
     return times[WARMUP:]
+
+
+def branches_gain(path, threads, image, passes, rounds):
+    """How many times as fast a network is whose decoder and classification branch run side by side as
+    with one after the other, both on as many threads, two or more: quartiles over rounds, in turns.
+    """
+    threads, gains = max(2, threads), []
+    for n in range(rounds):
+        ms = {}
+        for together in (False, True) if n % 2 else (True, False):
+            ms[together] = np.median(network_ms(path, threads, image, passes, together))
+        gains.append(float(ms[False] / ms[True]))
+    low, median, high = (round(float(gain), 4) for gain in np.quantile(gains, [0.25, 0.5, 0.75]))
+    return {"threads": threads, "median": median, "q25": low, "q75": high}
+
+
+def branches_text(gain):
+    """The gain in a sentence."""
+    times = f"{gain['median']:.2f} ({gain['q25']:.2f} to {gain['q75']:.2f}) times as fast"
+    worth = "" if gain["q25"] > 1 else ": not worth it here"
+    how = f"side by side on {gain['threads']} threads"
+    return f"Decoder and classification branch {how}: {times} as one after the other{worth}"
 
 
 def parts_ms(path, threads, image, passes, parts):
@@ -181,6 +206,11 @@ def main():
                 gap = largest_difference(folder, entry, result["threads"])
                 result["latency_ms"] = {"median": median, "q25": low, "q75": high}
                 result.update(largest_difference=gap, parity=bool(gap <= PARITY))
+                if entry.get("branches"):
+                    image = np.random.default_rng(0).random(result["pack"]["shape"], dtype=np.float32)
+                    how = (result["threads"], image, result["pack"]["passes"], result["rounds"])
+                    result["branches"] = branches_gain(folder / entry["file"], *how)
+                    print(branches_text(result["branches"]))
                 (folder / RESULT).write_text(json.dumps(result))
                 print(f"{entry['file']}: {median:.3f} ms ({low:.3f} to {high:.3f})")
                 if "predicted_ms" in result["pack"]:

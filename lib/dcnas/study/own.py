@@ -222,7 +222,9 @@ def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]
 def images_for(network: Network, data: str) -> ImageSet:
     """A set at the network's resolution; `InputError` if it has other classes."""
     images = load_images(data, network.card["resolution"])
-    if network.classes and images.classes != network.classes:
+    # a set that names its classes by numbers is the same one by words
+    same = data == network.card["data"] and not data.startswith("folder:")
+    if network.classes and images.classes != network.classes and not same:
         classes = f"{data} has the classes {', '.join(images.classes)}"
         raise InputError(f"{classes}, but the network knows {', '.join(network.classes)}.")
     return images

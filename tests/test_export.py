@@ -55,7 +55,7 @@ def network_of(kind: str, classes: list[str], model: nn.Module) -> Network:
 
 def small_denoiser() -> Network:
     torch.manual_seed(0)
-    return network_of("UNet", [], build_manual("UNet", dict(b=4, d=2, m=1, c=1), 0))
+    return network_of("UNet", [], build_manual("UNet", dict(b=4, d=3, m=1, c=2), 0))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,8 @@ def test_any_size_by_the_rule_of_the_metadata(joint, rows, columns):
     image = torch.rand(1, 3, rows, columns)
     pads = (0, 0), (0, 0), (0, -rows % stride), (0, -columns % stride)
     padded = torch.from_numpy(np.pad(image.numpy(), pads, padding["mode"]))
-    assert export.difference(network, session, [(padded,)]) <= export.TOLERANCE
+    scale = max(x.abs().max().item() for x in session(padded))
+    assert export.difference(network, session, [(padded,)]) <= export.TOLERANCE * max(1, scale)
     if max(rows, columns) <= 256:  # above, `dcnas denoise` cuts pictures into tiles
         ours = session(padded)[0][..., :rows, :columns]
         assert torch.allclose(ours, in_tiles(network.denoise, image.clone()), atol=export.TOLERANCE)
@@ -174,14 +175,13 @@ def test_eight_bits_are_near_and_smaller(joint, tmp_path):
     assert {"QuantizeLinear", "DequantizeLinear"} <= names
 
 
-def test_layers_stay_in_floating_point_until_it_holds(joint, tmp_path):
+def test_layers_stay_in_floating_point_until_it_holds(exported, tmp_path):
     """The decoder's last level, then so many of those that cost most that it holds."""
-    network, path, _ = joint
-    (x,) = inputs_of(1)[0]
-    exact, gaps = network.model(x), []
+    (network, path, _), ((x,), *_) = exported("UNet"), inputs_of(1)
+    exact, gaps = network.model(x)[0], []
 
     def gap_of(session: export.Session) -> float:
-        return max((a - b).abs().max().item() for a, b in zip(session(x), exact))
+        return (session(x)[0] - exact).abs().max().item()
 
     def left(limit: float) -> set[str]:
         def holds(session: export.Session) -> bool:
@@ -190,10 +190,11 @@ def test_layers_stay_in_floating_point_until_it_holds(joint, tmp_path):
 
         return {*quantise.quantise(path, tmp_path / "int8.onnx", inputs_of(8), holds)[1]}
 
-    ends, level = left(1e9), {"decoder.merge.3.0.0", "decoder.merge.3.1.0"}
-    gaps.clear()
-    some = left(limit := 0.3 * gap_of(export.Session(tmp_path / "int8.onnx")))
-    assert ends | level < some and len(gaps) > 2 and max(gaps[:2]) > limit
+    ends, level = left(1e9), {"unet.merge.0.0.0", "unet.merge.0.1.0"}
+    assert ends == {"unet.down.0.0.0", "unet.out"}
+    left(0)
+    some = left(limit := 0.5 * gaps[2])  # the second attempt, with the level in floating point
+    assert ends | level < some and len(some) < 11
     assert gap_of(export.Session(tmp_path / "int8.onnx")) <= limit
 
 
@@ -242,20 +243,19 @@ def test_what_eight_bits_cost_decides_whether_they_hold():
 # boards
 
 
-def test_branches_side_by_side(joint, tmp_path):
-    """The same outputs; a gain in words, of as many threads; a pack measures it on its board."""
+def test_branches_side_by_side(joint):
+    """The same outputs; a gain in words, of as many threads."""
     network, path, _ = joint
     image = torch.rand(1, 3, 64, 64)
     session = board.open_session(path, 2, side_by_side=True)
     ours = session.run(None, {"noisy": image.numpy()})
     for a, b in zip(ours, export.Session(path)(image), strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
-    gain = board.branches_gain(path, 1, image.numpy(), passes=1, rounds=3)
+    gain = board.branches_gain(path, 1, image.numpy(), passes=1, rounds=2)
     assert gain["threads"] == 2 and 0 < gain["q25"] <= gain["median"] <= gain["q75"]
     said = board.branches_text({"threads": 2, "median": 0.9, "q25": 0.8, "q75": 0.95})
     assert said.endswith("0.90 (0.80 to 0.95) times as fast as one after the other: not worth it here")
-    (entry,) = json.loads((export.pack_network(network, tmp_path) / board.LIST).read_text())["files"]
-    assert entry["branches"] and not export.has_branches(small_denoiser())
+    assert export.has_branches(network) and not export.has_branches(small_denoiser())
 
 
 def example_on_a_board(tmp_path, *arguments: str, also: str = "") -> subprocess.CompletedProcess:

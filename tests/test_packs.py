@@ -217,6 +217,7 @@ def test_a_found_network_on_a_board(tmp_path):
     assert result["parity"] and result["largest_difference"] <= 1e-4
     assert result["latency_ms"]["median"] > 0
     assert "By the table of my board: 1.000 ms; measured " in ended.stdout
+    assert board.branches_text(result["branches"]) in ended.stdout
     stored = dict(np.load(folder / "stored.npz"))
     np.savez(folder / "stored.npz", **(stored | {"logits": stored["logits"] + 0.1}))
     ended = on_a_board(folder, tmp_path)

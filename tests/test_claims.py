@@ -51,11 +51,9 @@ MEAN_GAP = "reduced: Integrated minus Sequential in dB, mean over eleven"
         (Interval(0.9, 0.5, 1.3), dict(failed="latencies differ by +22%"), NOT_TESTABLE),
         (Interval(0.9, math.nan, math.nan), dict(seeds=1), NOT_TESTABLE),
         (Interval(-7.1, -8.4, -5.7), dict(ask="< 0", paper=-7.0), REPRODUCED),
-        (Interval(7.1, 6.4, 7.7), dict(ask="< 0", paper=-7.0), CONTRADICTED),
         (Interval(1.2, 1.1, 1.3), dict(ask="> 1", paper=1.3), REPRODUCED),  # a ratio
         (Interval(0.1, -0.2, 0.4), dict(ask="equal within 0.5", paper=0.0), REPRODUCED),
         (Interval(0.9, 0.8, 1.0), dict(ask="equal within 0.5", paper=0.0), CONTRADICTED),
-        (Interval(0.4, 0.1, 0.7), dict(ask="equal within 0.5", paper=0.0), INCONCLUSIVE),
         (Interval(0.4, -2.1, 2.9), dict(ask="equal within 0.5", paper=0.0), NOT_TESTABLE),
     ],
 )

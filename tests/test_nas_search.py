@@ -356,23 +356,17 @@ def test_repair_brings_the_measurement_to_the_target(device):
     assert len(rows["fits"]) == len(rows["misses"]) <= 5  # all take turns, every time
 
 
-@pytest.mark.parametrize(
-    ("flips", "argmax_ms", "cheapest", "word"),
-    [
+def test_the_verdict_on_a_search():
+    for flips, argmax_ms, cheapest, word in (
         ([5, 3, 2, 0, 0, 0], [9, 11, 10, 10, 10, 10], 0.3, "decided"),
         ([5, 3, 2, 4, 3, 4], [10] * 6, 0.3, "oscillating"),
         ([5, 3, 2, 0, 0, 0], [9, 11, 10, 10, 9, 11], 0.3, "oscillating"),
         ([5, 3, 0, 0, 0, 0], [9, 8, 7, 6, 5, 5], 0.95, "collapsed"),
         ([5, 3], [9, 9], 0.3, "undecided"),
-    ],
-)
-def test_the_verdict_on_a_search(flips, argmax_ms, cheapest, word):
-    epochs = pd.DataFrame(dict(flips=flips, argmax_ms=argmax_ms, alphas_trained=True, margin=0.5))
-    found = judge_search(epochs, 18, 10.0, cheapest)
-    assert found.word == word and found.reason
-
-
-@pytest.mark.parametrize(("accuracy", "word"), [(41.9, False), (46.9, True)])
-def test_a_healthy_supernet_is_above_the_largest_class_on_held_out_images(accuracy, word):
-    found = pd.DataFrame(dict(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8))
-    assert healthy(found)[0] is word and healthy(found[["largest_class"]])[0] is None
+    ):
+        epochs = pd.DataFrame(dict(flips=flips, argmax_ms=argmax_ms, alphas_trained=True, margin=0.5))
+        found = judge_search(epochs, 18, 10.0, cheapest)
+        assert found.word == word and found.reason
+    for accuracy, above in ((41.9, False), (46.9, True)):  # the largest class on held-out images
+        found = pd.DataFrame(dict(held_out_accuracy=[60.0, 50.0, accuracy], largest_class=41.8))
+        assert healthy(found)[0] is above and healthy(found[["largest_class"]])[0] is None

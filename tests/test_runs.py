@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -69,7 +69,7 @@ def files_of(run: Run) -> set[str]:
 def results_of(run: Run) -> dict:
     """Everything in a complete run that depends on the run alone."""
     history = history_of(run, "step", "loss", "validation_loss", "lr")
-    names = ("run.json", "weights.safetensors", "per_image.safetensors", "metrics.csv")
+    names = RECORD - {"history.csv", "provenance.json"}
     return {name: (folder_of(run) / name).read_bytes() for name in names} | {"history": history}
 
 
@@ -232,10 +232,10 @@ def test_a_deadline_stops_and_the_same_call_goes_on(undisturbed):
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, call):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, call):
     checkpoint.save(tmp_path, {"step": 1})
-    monkeypatch.setattr(f"dcnas.paths.{call}", Mock(side_effect=OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    full = OSError(28, "No space left on device")
+    with patch(f"dcnas.paths.{call}", side_effect=full), pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path, {"step": 2})
     assert checkpoint.load(tmp_path) == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]

@@ -191,7 +191,7 @@ def test_a_jpeg_without_its_end_marker_is_read_with_a_note(look):
     ("pixels", "kind"),
     [
         (HALF * 257, "PNG"),
-        (HALF * 257, "PPM"),
+        (HALF.astype(np.int32) * 257, "PPM"),
         (HALF.astype(np.int32) * 257, "TIFF"),
         (HALF.astype(np.float32), "TIFF"),
         (HALF.astype(np.float32) / 255, "TIFF"),

@@ -3,6 +3,7 @@
 import copy
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from types import SimpleNamespace
@@ -171,11 +172,12 @@ def test_a_table_is_measured_and_a_killed_build_goes_on(tmp_path):
 def test_the_correction_is_fitted_on_one_half_and_tested_on_the_other():
     """Networks that take 1.3 times the table's sum plus 2 ms: the correction finds both, the error
     vanishes."""
-    table, rng = linear_table(TINY), np.random.default_rng(0)
-    times = [1.3 * lut.predicted_ms(table, random_architecture(TINY, rng)) + 2 for _ in range(8)]
+    space, rng = replace(TINY, operators=8), np.random.default_rng(0)
+    table = linear_table(space)
+    times = [1.3 * lut.predicted_ms(table, random_architecture(space, rng)) + 2 for _ in range(8)]
     found = {n: SimpleNamespace(median_ms=ms, spread_ms=0.1) for n, ms in enumerate(times)}
     with patch.object(lut, "measure_many", lambda *_, **__: found):
-        frame, corrected = lut.validate_table(table, TINY, networks=8, progress=False)
+        frame, corrected = lut.validate_table(table, networks=8, progress=False)
     correction, errors = corrected.correction, lut.table_errors(frame, "predicted_ms")
     assert (correction.scale, correction.offset_ms) == pytest.approx((1.3, 2.0))
     assert correction.error_pct == pytest.approx(0, abs=1e-6)

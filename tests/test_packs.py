@@ -229,7 +229,7 @@ def test_a_derivation_measures_in_the_runtime_of_its_table():
     plain, how = linear_table(TINY, 1), dict(runtime="onnxruntime", memory_format="contiguous")
     table = replace(plain, conditions=replace(plain.conditions, **how))
     network = build_network("DC-NAS", random_architecture(TINY, np.random.default_rng(0)))
-    with patch.object(derivation, "measure_many", wraps=derivation.measure_many) as measure:
+    with patch.object(lut, "measure_many", wraps=lut.measure_many) as measure:
         times, slowdown = derivation.latencies_by_table({"mine": network}, table, rounds=2)
     models = [model for model, _ in measure.call_args.args[0].values()]
     assert len(models) == 1 + derivation.REFERENCES

@@ -11,6 +11,7 @@ from made_up import interrupted, linear_table, two_classes
 
 from dcnas.errors import InputError
 from dcnas.latency.measure import Latency, device_name
+from dcnas.nas import lut
 from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import MANUAL, NETWORKS
 from dcnas.nas.space import Space, load_architecture
@@ -60,7 +61,7 @@ def small(tmp_path, monkeypatch, run_store, downloads):
     monkeypatch.setitem(scales.SCALE, "smoke", sizes)
     linear_table(Space(8, 32, 2, 0.25), batch=4).save(table_path("smoke"))
     device = Device()
-    monkeypatch.setattr(derivation, "measure_many", device.measure_many)
+    monkeypatch.setattr(lut, "measure_many", device.measure_many)
     monkeypatch.setattr(derivation, "build_network", device.build_network)
     return device
 

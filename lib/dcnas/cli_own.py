@@ -96,8 +96,7 @@ def lut_validate(
 ) -> None:
     """Hold the table against whole networks on this device and write its correction into it."""
     table = tables.load_table(file)
-    whole = lookup.space_of(table.conditions, classes=100)
-    frame, table = lookup.validate_table(table, whole, device=device, networks=networks, rounds=rounds)
+    frame, table = lookup.validate_table(table, device=device, networks=networks, rounds=rounds)
     table.save(file)
     _print_validation(table, frame, file)
 

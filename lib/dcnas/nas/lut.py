@@ -9,6 +9,7 @@ alone, 36,480 entries; here a few widths are measured and the rest interpolated.
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..latency.measure import check_device, device_name, measure_many, threads_set
+from ..latency.measure import Latency, check_device, device_name, measure_many, threads_set
 from ..latency.table import Conditions, Correction, Curve, Table
 from ..lazy import Lazy
 from ..paths import shown, write_atomic
@@ -45,11 +46,13 @@ def conditions_of(space: Space, **measured) -> Conditions:
     return Conditions(**sizes, precision="float32", **measured)
 
 
-def in_runtime(model: nn.Module, conditions: Conditions) -> nn.Module:
-    """A network as the runtime of a table runs it."""
-    if conditions.runtime == "pytorch":
-        return model
-    return runtime.session_of(model, conditions.resolution, conditions.threads)
+def measure_under(c: Conditions, models: Mapping[str, nn.Module], **how) -> dict[str, Latency]:
+    """Networks measured in the runtime of a table, and as it was; `how`: more for `measure_many`."""
+    if c.runtime == "onnxruntime":
+        models = {name: runtime.session_of(m, c.resolution, c.threads) for name, m in models.items()}
+    image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
+    how |= dict(warmup=1, threads=c.threads, channels_last=c.memory_format == "channels_last")
+    return measure_many({name: (model, (image,)) for name, model in models.items()}, **how)
 
 
 def key_of(layer: Layer, operator: Operator) -> str:
@@ -235,7 +238,6 @@ def networks_over_the_range(
 
 def validate_table(
     table: Table,
-    space: Space,
     *,
     device: str = "cpu",
     networks: int = VALIDATION_NETWORKS,
@@ -245,31 +247,24 @@ def validate_table(
     offset: bool = True,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, Table]:
-    """Random whole networks, predicted and measured; and the table with a correction fitted on one half
-    of them.
+    """Random whole networks, predicted and measured; and the table with a correction fitted on half.
 
     The correction is a scale and, with `offset`, an offset; tiny networks, which all take alike, allow
     no fit of both. The frame has a row per network: predicted_ms (uncorrected), corrected_ms,
     measured_ms, spread_ms, half ("fit" or "test").
     """
-    sizes = {name: getattr(space, name) for name in ("resolution", "width", "strides", "width_step")}
-    table.require(device=device_name(device), **sizes)
-    rng, c = np.random.default_rng(seed), table.conditions
+    c, rng = table.require(device=device_name(device)).conditions, np.random.default_rng(seed)
+    space, plain = space_of(c, classes=100), table.with_correction(Correction())
     if c.runtime == "pytorch":  # as published tables are
         drawn = [("C-NAS", random_architecture(space, rng)) for _ in range(networks)]
     else:
         drawn = networks_over_the_range(space, networks, rng)
-    image = torch.rand(c.batch, IMAGE_CHANNELS, space.resolution, space.resolution)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        models = {
-            n: (in_runtime(build_network(kind, architecture), c), (image,))
-            for n, (kind, architecture) in enumerate(drawn)
-        }
-    options = dict(rounds=rounds, passes=passes, threads=c.threads, device=device, progress=progress)
-    options["channels_last"] = c.memory_format == "channels_last"
-    measured, plain = measure_many(models, warmup=1, **options), table.with_correction(Correction())
-    frame = pd.DataFrame({"network": [f"network {n}" for n in measured]})
+        models = {f"network {n}": build_network(kind, a) for n, (kind, a) in enumerate(drawn)}
+    how = dict(rounds=rounds, passes=passes, device=device, progress=progress)
+    measured = measure_under(c, models, **how)
+    frame = pd.DataFrame({"network": list(measured)})
     frame["predicted_ms"] = [predicted_ms(plain, a, kind) for kind, a in drawn]
     frame["measured_ms"] = [latency.median_ms for latency in measured.values()]
     frame["spread_ms"] = [latency.spread_ms for latency in measured.values()]
@@ -277,17 +272,15 @@ def validate_table(
 
 
 def fit_correction(table: Table, frame: pd.DataFrame, offset: bool = True) -> tuple[pd.DataFrame, Table]:
-    """The columns `half` and `corrected_ms` for a frame of `validate_table`, and the table with its
-    correction."""
+    """A frame of `validate_table` with `half` and `corrected_ms`, and the table with its correction."""
     frame["half"] = np.where(frame.index % 2, "test", "fit")
     fit = frame[frame["half"] == "fit"]
     scale, offset_ms = fit["measured_ms"].sum() / fit["predicted_ms"].sum(), 0.0
     if offset:
         scale, offset_ms = np.polyfit(fit["predicted_ms"], fit["measured_ms"], 1)
     if not scale > 0:
-        raise InputError(
-            f"the table's slope over measured networks is {scale:.2f}; measure on a quieter machine."
-        )
+        slope = f"the table's slope over measured networks is {scale:.2f}"
+        raise InputError(f"{slope}; measure on a quieter machine.")
     frame["corrected_ms"] = scale * frame["predicted_ms"] + offset_ms
     error = table_errors(frame[frame["half"] == "test"], "corrected_ms")["median_pct"]
     return frame, table.with_correction(Correction(float(scale), float(offset_ms), round(error, 3)))

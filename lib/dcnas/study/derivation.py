@@ -18,11 +18,11 @@ from filelock import FileLock
 from torch import nn
 
 from ..errors import InputError
-from ..latency.measure import Latency, device_named, measure_many
+from ..latency.measure import Latency, device_named
 from ..latency.table import Table, load_table
 from ..nas.derive import fit_widths, repair
-from ..nas.lut import build_table, in_runtime, predicted_ms, space_of, validate_table
-from ..nas.networks import IMAGE_CHANNELS, build_network
+from ..nas.lut import build_table, measure_under, predicted_ms, space_of, validate_table
+from ..nas.networks import build_network
 from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture, Space, random_architecture, save_architecture
 from ..paths import latency_dir, runs_dir, shown, write_atomic
@@ -57,7 +57,7 @@ def obtain_table(scale: str, *, progress: bool = True) -> Table:
             space = Space(8, s.photos["resolution"], 2, s.width, s.strides)
             unfinished, how = path.with_suffix(".unvalidated.json"), dict(rounds=2, progress=progress)
             table = build_table(space, unfinished, batch=4, threads=1, **how)
-            frame, table = validate_table(table, space, networks=30, offset=False, **how)
+            frame, table = validate_table(table, networks=30, offset=False, **how)
             text = frame.to_csv(index=False, lineterminator="\n")
             write_atomic(path.with_suffix(".validation.csv"), text)
             table.save(path)
@@ -95,15 +95,12 @@ def latencies_by_table(
     """
     c = table.conditions
     device, space = device_named(c.device), space_of(c, 4)
-    image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
     draws = (np.random.default_rng([REFERENCES, n]) for n in range(REFERENCES))
     known = {f"reference {n}": random_architecture(space, rng) for n, rng in enumerate(draws)}
     with torch.random.fork_rng():
         references = {name: build_network("C-NAS", a) for name, a in known.items()}
-    every = {name: (in_runtime(model, c), (image,)) for name, model in (models | references).items()}
-    how = dict(rounds=rounds, warmup=1, passes=passes, threads=c.threads, device=device)
-    how |= dict(channels_last=c.memory_format == "channels_last", unsynchronised=device.type != "cpu")
-    measured = measure_many(every, progress=progress, **how)
+    how = dict(rounds=rounds, passes=passes, device=device, unsynchronised=device.type != "cpu")
+    measured = measure_under(c, models | references, progress=progress, **how)
     slower = [measured[name].median_ms / predicted_ms(table, a) for name, a in known.items()]
     return {name: measured[name] for name in models}, float(np.median(slower))
 

@@ -1,6 +1,7 @@
 """What tests make up: a look-up table, architectures, pictures, commands, interruptions."""
 
 import io
+import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import count
@@ -100,6 +101,19 @@ def dcnas(*words) -> tuple[int, str, str]:
         except SystemExit as end:
             status = end.code or 0
     return status, out.getvalue(), err.getvalue()
+
+
+def bare(folder: Path, script: Path, *words: str) -> subprocess.CompletedProcess:
+    """A script in a folder, as on a board: numpy, Pillow, onnxruntime, and what lies in `site` there."""
+    site, packages = folder / "site", Path(np.__file__).parent.parent
+    site.mkdir(exist_ok=True)
+    for name in ("numpy", "numpy.libs", "onnxruntime", "PIL", "pillow.libs"):
+        if (packages / name).exists() and not (site / name).exists():
+            (site / name).symlink_to(packages / name)
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = {['', *words]!r}; "
+    code += f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import dcnas, noisy_picture
+from made_up import bare, dcnas, noisy_picture
 from PIL import Image
 from torch import nn
 
@@ -198,11 +196,11 @@ def test_layers_stay_in_floating_point_until_it_holds(exported, tmp_path):
     assert gap_of(export.Session(tmp_path / "int8.onnx")) <= limit
 
 
-@pytest.mark.parametrize("enough", range(1, 6))
-def test_so_few_layers_stay_in_floating_point_as_do(enough):
+def test_so_few_layers_stay_in_floating_point_as_do():
     """Beside those that do in any case, and in their order; where nothing else does, all of them."""
-    least = quantise._least(["a"], list("bacdef"), lambda names: len(names) > enough)
-    assert least == list("abcdef")[: enough + 1]
+    for enough in range(1, 6):
+        least = quantise._least(["a"], list("bacdef"), lambda names, n=enough: len(names) > n)
+        assert least == list("abcdef")[: enough + 1]
 
 
 def test_the_command_on_a_network_that_ships(digits):
@@ -240,9 +238,6 @@ def test_what_eight_bits_cost_decides_whether_they_hold():
     assert own_export.worst(*means) == pytest.approx(12.5)
 
 
-# boards
-
-
 def test_branches_side_by_side(joint):
     """The same outputs; a gain in words, of as many threads."""
     network, path, _ = joint
@@ -258,21 +253,7 @@ def test_branches_side_by_side(joint):
     assert export.has_branches(network) and not export.has_branches(small_denoiser())
 
 
-def example_on_a_board(tmp_path, *arguments: str, also: str = "") -> subprocess.CompletedProcess:
-    """`examples/board.py` where Python has numpy, Pillow and onnxruntime alone; `also`: a fake `cv2`."""
-    site = tmp_path / "site"
-    site.mkdir(exist_ok=True)
-    packages = Path(np.__file__).parent.parent
-    for name in ("numpy", "numpy.libs", "onnxruntime", "PIL", "pillow.libs"):
-        if (packages / name).exists() and not (site / name).exists():
-            (site / name).symlink_to(packages / name)
-    if also:
-        (site / "cv2.py").write_text(also)
-    script = root() / "examples/board.py"
-    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = {['', *arguments]!r}"
-    code += f"; runpy.run_path({str(script)!r}, run_name='__main__')"
-    command = [sys.executable, "-I", "-S", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+EXAMPLE = root() / "examples/board.py"
 
 
 @pytest.mark.parametrize("kind", ["DC-NAS", "C-NAS", "UNet", "integrated"])
@@ -284,7 +265,7 @@ def test_the_example_for_a_board(kind, exported, tmp_path, request):
         network, path, _ = exported(kind)
     (tmp_path / "net.onnx").symlink_to(path)
     pixels = noisy_picture(tmp_path / "p.png", 120, size=(65, 107))
-    ended = example_on_a_board(tmp_path, "net.onnx", "p.png", "out.png")
+    ended = bare(tmp_path, EXAMPLE, "net.onnx", "p.png", "out.png")
     assert ended.returncode == 0, ended.stderr
     scene = apply.file_scene("p.png", pixels)
     if network.channels == 1:
@@ -314,7 +295,9 @@ def imshow(title, image): print(title, image.shape)
 
 def test_the_example_with_a_camera_and_without_arguments(joint, tmp_path):
     (tmp_path / "net.onnx").symlink_to(joint[1])
-    ended = example_on_a_board(tmp_path, "net.onnx", "camera", also=CAMERA)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "cv2.py").write_text(CAMERA)
+    ended = bare(tmp_path, EXAMPLE, "net.onnx", "camera")
     assert ended.returncode == 0, ended.stderr
     assert re.fullmatch(r"(label [abc]\ndenoised \(48, 70, 3\)\n){2}", ended.stdout)
-    assert "python board.py NETWORK.onnx PICTURE" in example_on_a_board(tmp_path, "net.onnx").stderr
+    assert "python board.py NETWORK.onnx PICTURE" in bare(tmp_path, EXAMPLE, "net.onnx").stderr

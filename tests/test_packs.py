@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up import dcnas, interrupted, linear_table
+from made_up import bare, dcnas, interrupted, linear_table
 
 from dcnas.errors import InputError
 from dcnas.latency import board
@@ -113,19 +111,8 @@ def test_a_build_is_killed_goes_on_and_is_refused_for_another_runtime(tmp_path, 
         table.require(runtime="pytorch")
 
 
-def on_a_board(folder: Path, tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
-    """`measure.py` where Python has numpy and onnxruntime and nothing else that is not its own."""
-    site, packages = tmp_path / "site", Path(np.__file__).parent.parent
-    site.mkdir(exist_ok=True)
-    for name in ("numpy", "numpy.libs", "onnxruntime"):
-        if (packages / name).exists() and not (site / name).exists():
-            (site / name).symlink_to(packages / name)
-    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv[1:] = {[*words, *ANY]!r}; "
-    code += f"runpy.run_path({str(folder / packs.SCRIPT)!r}, run_name='__main__')"
-    return subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
-
-
-ANY = ("--busy-pct", "1e9")
+def on_a_board(folder: Path, place: Path, *words: str):
+    return bare(place, folder / packs.SCRIPT, "--busy-pct", "1e9", *words)
 
 
 def test_a_busy_machine_is_refused_with_the_reason(monkeypatch):

@@ -93,11 +93,12 @@ def main() -> None:
     )
     parser.add_argument("against", choices=["pytorch", "int8", "branches"])
     parser.add_argument("--folder", type=Path, default=Path("out/exported"), help="of the ONNX files")
+    parser.add_argument("--networks", nargs="*", default=SHIPPED, help="of Section 4, that ship")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    networks = [load_network(name) for name in SHIPPED]
+    networks = [load_network(name) for name in args.networks]
     if args.against != "int8":  # which needs images
         networks += [drawn(64), drawn(224)]
     print(f"{device_name()}, {args.threads} threads, batch 1, {args.rounds} rounds in turns")

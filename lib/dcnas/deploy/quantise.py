@@ -4,7 +4,8 @@ Convolutions and linear layers compute in 8 bits: their weights have a scale per
 and outputs one per tensor, from the extremes that images at all noise levels show. All else stays as it
 is; in 8 bits the norms alone cost a denoiser decibels. Layers are left in floating point, more and more
 of them, until what the others cost is allowed: the first and the last ones, then the decoder's last
-level, then one by one those that alone change the outputs most.
+level, then one by one those that alone change the outputs most. (On x86 without VNNI sums of 8-bit
+products may overflow: what is measured here is this machine's.)
 """
 
 import copy

@@ -43,7 +43,8 @@ def test_one_version_of_the_package_and_of_python():
 
 
 def test_no_line_is_longer_than_105_columns_and_no_module_of_the_library_than_350_lines():
-    for path in sum([[*(ROOT / folder).rglob("*.py")] for folder in ("lib", "tests", "benchmarks")], []):
+    folders = "lib", "tests", "benchmarks", "examples"
+    for path in sum([[*(ROOT / folder).rglob("*.py")] for folder in folders], []):
         lines = path.read_text(encoding="utf-8").splitlines()
         assert max(map(len, lines), default=0) <= 105, path
         assert len(lines) <= 350 or not path.is_relative_to(ROOT / "lib"), path

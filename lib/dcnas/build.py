@@ -18,20 +18,25 @@ from .models import (
     UNet,
     build_classifier,
 )
-from .nas.networks import MANUAL, NETWORKS, OnlyClassifies, build_manual, build_network
+from .nas.mobilenet import MobileNet
+from .nas.networks import MANUAL, NETWORKS, Grey, OnlyClassifies, build_manual, build_network
 from .nas.space import Architecture, from_record, widened
 
 TORCHVISION = {"ResNet-18": resnet18, "MobileNetV2": mobilenet_v2}
 # grey; the others take three channels
 ON_DIGITS = ("unet", *JOINING, "encoder", *CLASSIFIERS, *VARIANTS)
-KINDS = (*ON_DIGITS, *NETWORKS, *MANUAL, *TORCHVISION)
+KINDS = (*ON_DIGITS, *NETWORKS, *MANUAL, *TORCHVISION, "MobileNetV3")
 
 
 def build(net: dict, classes: int = 10, architecture: Architecture | None = None) -> nn.Module:
     """The network that `net` describes, with fresh weights from torch's global seed.
 
-    `architecture` stands in for one that `net` does not hold; `upscaled` widens it (Table 4).
+    `architecture` stands in for one that `net` does not hold; `upscaled` widens it (Table 4); `grey` is
+    for grey images.
     """
+    if net.get("grey"):
+        plain = {name: value for name, value in net.items() if name != "grey"}
+        return Grey(build(plain, classes, architecture))
     kind, unet = net["kind"], net.get("unet", {})
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, but one of {', '.join(KINDS)} was expected.")
@@ -45,6 +50,8 @@ def build(net: dict, classes: int = 10, architecture: Architecture | None = None
         return EncoderClassifier(UNet(**unet))
     if kind in ON_DIGITS:
         return build_classifier(kind)
+    if kind == "MobileNetV3":
+        return MobileNet(classes, **{name: value for name, value in net.items() if name != "kind"})
     if kind in TORCHVISION:
         return OnlyClassifies(TORCHVISION[kind](num_classes=classes))
     if architecture is None and "architecture" in net:

@@ -27,6 +27,7 @@ publish, latencies, table = Lazy("study.publish"), Lazy("study.latencies"), Lazy
 
 OWN = "A network for your board and images"  # heading of the help
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
+INTERRUPTED = 130  # typer's exit status after Ctrl-C
 app = typer.Typer(
     help="Efficient denoising and classification, by hand and by search: the study, and your networks.",
     no_args_is_help=True,
@@ -192,19 +193,27 @@ def latency(
 
 
 app.add_typer(cli_own.lut, name="lut", rich_help_panel=OWN)
-for own_command in (cli_own.search, cli_own.train, cli_own.evaluate, cli_own.export, cli_own.pack):
-    app.command(rich_help_panel=OWN)(own_command)
+for own_command in ("front", "search", "train", "compare", "evaluate", "export", "pack"):
+    app.command(rich_help_panel=OWN)(getattr(cli_own, own_command))
 for network_command in (cli_own.weights, cli_own.denoise, cli_own.classify):
     app.command(rich_help_panel="Trained networks")(network_command)
 
 
 def main() -> None:
-    """Entry point: errors of users and of the machine in one sentence, exit status 2."""
+    """Entry point: errors of users and of the machine in one sentence, exit status 2; Ctrl-C in another,
+    130."""
     warnings.formatwarning = lambda message, *_, **__: f"dcnas: {message}\n"  # not where in the code
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be no UTF-8
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print(
+                "\ndcnas: stopped; no file is half written, and the same command goes on.",
+                file=sys.stderr,
+            )
+        raise
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         text = sentence(error)
         if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):

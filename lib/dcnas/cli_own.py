@@ -14,13 +14,24 @@ from typer import Argument, Option
 from . import options
 from .errors import InputError
 from .lazy import Lazy
-from .options import PackOptions, SearchOptions, SpaceOptions, TableOptions, TrainOptions, options_of
+from .options import (
+    CompareOptions,
+    FrontOptions,
+    PackOptions,
+    SearchOptions,
+    SpaceOptions,
+    TableOptions,
+    TrainOptions,
+    options_of,
+)
 from .paths import shown, write_atomic
 
 apply, trained, pictures = Lazy("deploy.apply"), Lazy("deploy.weights"), Lazy("data.pictures")
 lookup, packs, space = Lazy("nas.lut"), Lazy("nas.packs"), Lazy("nas.space")
 tables = Lazy("latency.table")
 own, own_export = Lazy("study.own"), Lazy("study.own_export")
+own_compare, own_front = Lazy("study.own_compare"), Lazy("study.own_front")
+own_estimate = Lazy("study.own_estimate")
 exports, board = Lazy("deploy.export"), Lazy("latency.board")
 lut = typer.Typer(help="The look-up table of latencies that a search needs.", no_args_is_help=True)
 
@@ -124,6 +135,9 @@ def search(settings: SearchOptions) -> None:
 
     Killed, the same command goes on. A target out of reach is answered with the range of the space.
     """
+    settings = settings.shortened()
+    if parts := own_estimate.estimate(settings):
+        print(own_estimate.sentence(parts))
     record = own.search(settings)
     print(f"Search: {record.verdict}; {record.reason}.")
     print(f"By the table: {record.predicted_ms:.2f} of {record.target_ms:.2f} ms.")
@@ -140,6 +154,35 @@ def search(settings: SearchOptions) -> None:
         same = {name: getattr(settings, name) for name in names}
         _print_metrics(own.train(TrainOptions(settings.out, steps=settings.train_steps, **same)))
     print(f"Wrote {shown(own.write_report(settings.out))}")
+    if (settings.out / own.WEIGHTS).exists():
+        print(f"Next: dcnas compare {shown(settings.out)} trains others of the same latency beside it.")
+
+
+@options_of(FrontOptions)
+def front(settings: FrontOptions) -> None:
+    """Show what latency buys before you choose a target: networks over the whole range, trained briefly.
+
+    By hand, from the shelf, searched and random; front.csv and front.png grow with each training.
+    """
+    _, low, high = own_front.range_of(settings)
+    print(f"Targets of {low:.2f} to {high:.2f} ms are in reach.")
+    frame = own_front.front(settings)
+    names = ["network", "latency_ms", *(name for name in own_compare.METRICS if name in frame)]
+    print(frame[names].round(2).to_string(index=False))
+    print(f"Wrote {shown(settings.out / own_front.FRONT)} and {shown(settings.out / own_front.PICTURE)}")
+
+
+@options_of(CompareOptions)
+def compare(settings: CompareOptions) -> None:
+    """Set the network of DIR beside others of its latency, trained equally: was the search worth it?
+
+    A UNet with a linear head, MobileNetV3 with the same decoder, and random networks of the space.
+    """
+    frame = own_compare.compare(settings)
+    names = ["network", "latency_ms", *(name for name in own_compare.METRICS if name in frame)]
+    print(frame[names].round(2).to_string(index=False))
+    print(own_compare.sentence(frame))
+    print(f"Wrote {shown(own.write_report(settings.folder))}")
 
 
 @options_of(TrainOptions)

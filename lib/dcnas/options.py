@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +36,11 @@ Threads = Annotated[int | None, Option(min=1, max=1024, help="CPU threads; PyTor
 Rounds = Annotated[int, Option(min=1, help="Visits to each network, interleaved.")]
 Jobs = Annotated[int, Option(min=1, help="Notebooks at once.")]
 Data = Annotated[
-    str, Option(help="A folder with a folder of images per class, or solar, tiny-imagenet, imagenet100.")
+    str,
+    Option(
+        help="A folder with a folder of pictures per class (in train/ and val/, if you like), with "
+        "pictures alone, or with clean/ and noisy/ pairs; or solar, tiny-imagenet, imagenet100."
+    ),
 ]
 OwnData = Annotated[str | None, Option(help="Images; those of the search or training if not given.")]
 Folder = Annotated[Path, Argument(metavar="DIR", help="The folder that `dcnas search --out` wrote.")]
@@ -139,19 +143,43 @@ class PackOptions(SpaceOptions):
     batch: TableBatch = 1
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """A search for a target latency on a reader's own table and images, and the training after it."""
+@dataclass(frozen=True, kw_only=True)
+class NoiseOptions:
+    """What noise to learn; pairs of pictures have their own."""
+
+    noise: Annotated[
+        Literal["gaussian", "poisson-gaussian"] | None,
+        Option(help="poisson-gaussian: of photons too. Not given: gaussian, or the search's."),
+    ] = None
+    noise_sigma: Annotated[float, Option(min=1e-4, max=10, help="The largest, of a range of 1.")] = 1.0
+    noise_gain: Annotated[
+        float, Option(min=0, max=10, help="Variance of photons per brightness, at most.")
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnOptions(NoiseOptions):
+    """A search on a reader's own table and images."""
 
     lut: Annotated[Path, Option(help="The look-up table of your board, as `dcnas lut` makes it.")]
-    target_ms: Annotated[float, Option(min=0, help="Latency of a batch on the table's device, in ms.")]
-    out: Annotated[Path, Option(help="The folder for the network, new or of the same search.")]
+    out: Annotated[Path, Option(help="The folder for the results, new or of the same call.")]
     data: Data = "solar"
     operators: Annotated[Literal["4", "6", "8"], Option(help="Table 7.")] = "4"
     loss: Annotated[
-        Literal["both", "ce"], Option(help="both: a joint model (DC-NAS); ce: a classifier (C-NAS).")
-    ] = "both"
+        Literal["both", "ce", "denoise"] | None,
+        Option(
+            help="both: a joint model (DC-NAS); ce: a classifier (C-NAS); denoise: a denoiser (D-NAS). "
+            "Not given: both, or of pictures without classes a denoiser."
+        ),
+    ] = None
     noisy: Annotated[bool, Option(help="Search on noisy images.")] = True
+    epochs: Annotated[int, Option(min=2)] = 25
+    steps_per_epoch: Annotated[int, Option(min=1, help="Of the weights; the alphas have half.")] = 16
+    batch: Batch = 32
+    seed: Seed = 0
+    device: Device = "cpu"
+    threads: Threads = None
+    table_limit_pct: Annotated[float, Option(help="Refuse a table with a larger validated error.")] = 5.0
     learn_beta: Annotated[bool, Option(help="Search the depth of the stages too, as TF-NAS does.")] = (
         False
     )
@@ -164,19 +192,36 @@ class SearchOptions:
     temperature_decay: Annotated[
         float | None, Option(min=0, help="Of Gumbel softmax, per epoch; if not given from 5 to 0.2.")
     ] = None
-    epochs: Annotated[int, Option(min=2)] = 25
-    steps_per_epoch: Annotated[int, Option(min=1, help="Of the weights; the alphas have half.")] = 16
-    batch: Batch = 32
-    seed: Seed = 0
-    device: Device = "cpu"
-    threads: Threads = None
-    table_limit_pct: Annotated[float, Option(help="Refuse a table with a larger validated error.")] = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(OwnOptions):
+    """A search for a target latency, and the training after it."""
+
+    target_ms: Annotated[float, Option(min=0, help="Latency of a batch on the table's device, in ms.")]
     measure: Annotated[bool, Option(help="Measure the network here, and repair where it misses.")] = True
     train_steps: Annotated[int, Option(min=0, help="Then train so many steps, or not at all.")] = 1_000
+    quick: Annotated[
+        bool, Option("--quick", help="A first look in about a minute: short search and training.")
+    ] = False
+
+    def shortened(self) -> "SearchOptions":
+        """With `quick` as few epochs and steps as show that all is well."""
+        few = dict(epochs=5, steps_per_epoch=6, batch=min(self.batch, 16), train_steps=60)
+        return replace(self, **few) if self.quick else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontOptions(OwnOptions):
+    """What latency buys: networks over the whole range of targets, trained briefly."""
+
+    points: Annotated[int, Option(min=2, max=12, help="Targets over the range, of each kind.")] = 3
+    steps: Annotated[int, Option(min=1, help="Of each training.")] = 200
+    epochs: Annotated[int, Option(min=2)] = 15
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(NoiseOptions):
     """A training of the network in a folder, searched or put there as `architecture.json`."""
 
     folder: Folder
@@ -192,6 +237,16 @@ class TrainOptions:
     seed: Seed = 0
     device: Device = "cpu"
     threads: Threads = None
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The found network beside others of its latency, trained equally."""
+
+    folder: Folder
+    random: Annotated[int, Option(min=2, help="Random networks of the space.")] = 3
+    seeds: Annotated[int, Option(min=1, help="Trainings of each network.")] = 1
+    device: Device = "cpu"
 
 
 def options_of(kind: type) -> Callable:

@@ -26,9 +26,11 @@ from torchvision.ops import roi_align
 from tqdm.auto import tqdm
 
 from ..errors import InputError
+from ..models.crops import crop_squares
 from ..paths import downloads_dir
 from ..seed import generator
-from .noise import degrade
+from .noise import GAUSSIAN, Noise
+from .pairs import PATCHES, pair_patches
 from .photographs import TINY_SIDE, Photograph, photographs
 from .pictures import DEEP_GREY, OURS, open_picture, upright, with_channels
 
@@ -51,6 +53,11 @@ class ImageSet:
     labels: Tensor  # (N,)
     rows: dict[str, Tensor]  # part to row numbers
     skipped: tuple[str, ...]  # files that could not be read
+    noisy: np.ndarray | None = None  # of a set of pairs the same images with real noise
+
+    @property
+    def grey(self) -> bool:
+        return self.images.shape[1] == 1
 
     @property
     def side(self) -> int:
@@ -59,9 +66,11 @@ class ImageSet:
     def describe(self) -> str:
         """One sentence: images, classes, parts, what was skipped."""
         counts = ", ".join(f"{len(rows):,} for {part}" for part, rows in self.rows.items())
-        kind = "grey" if self.images.shape[1] == 1 else "colour"
+        kind = "grey images" if self.grey else "colour images"
+        kind += " with noisy twins" if self.noisy is not None else ""
         skipped = f"; {len(self.skipped)} unreadable files were skipped" if self.skipped else ""
-        size = f"{len(self.labels):,} {kind} images of {len(self.classes)} classes"
+        of = f" of {len(self.classes)} classes" if self.classes else ""
+        size = f"{len(self.labels):,} {kind}{of}"
         return f"{self.name}: {size}, {counts}, stored at {self.side} px{skipped}."
 
 
@@ -101,33 +110,46 @@ def load_images(
     if skipped:
         text = f"{name}: {len(skipped)} unreadable files, the first is {skipped[0]}."
         warnings.warn(text, stacklevel=2)
-    counts = torch.bincount(labels, minlength=len(source.classes))
+    counts = torch.bincount(labels, minlength=max(1, len(source.classes)))
     if (least := counts.min()) < len(PARTS):
-        few = f"the class {source.classes[counts.argmin()]!r} has {least} readable images"
+        few = f"the class {source.classes[counts.argmin()]!r}" if source.classes else "the folder"
+        few += f" has {least} readable images"
         raise InputError(f"{name}: {few}, but 3 were expected.")
     rows = split_rows(labels, record["test"], name.partition(":")[0])  # however a path is spelled
-    images = np.load(folder / "images.npy", mmap_mode="r")[: len(labels)]
-    return ImageSet(name, source.classes, images, labels, rows, tuple(skipped))
+    stored = [folder / f"{part}.npy" for part in ("images", "noisy")]
+    arrays = [np.load(path, mmap_mode="r")[: len(labels)] for path in stored if path.exists()]
+    return ImageSet(name, source.classes, arrays[0], labels, rows, tuple(skipped), *arrays[1:])
 
 
 def _decode_all(bar: tqdm, files: Sequence[Photograph], side: int, folder: Path) -> None:
     """Read every image once; the folder appears when all is done."""
-    done, skipped, grey = [], [], all(map(_is_grey, files[:: max(1, len(files) // GREY_LOOKS)]))
+    done, skipped, grey = [], [], look_grey(files)
     with TemporaryDirectory(dir=folder.parent) as place:
         part = Path(place) / folder.name
         part.mkdir()
-        shape = (len(files), 1 if grey else 3, side, side)
-        store = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, shape)
-        _reserve(part / "images.npy")
-        for file in bar:
+        paired, channels = files[0].noisy is not None, 1 if grey else 3
+        shape = (len(files) * (PATCHES if paired else 1), channels, side, side)
+        stores = [
+            np.lib.format.open_memmap(part / f"{name}.npy", "w+", np.uint8, shape)
+            for name in ("images", "noisy")[: 1 + paired]
+        ]
+        for path in part.iterdir():
+            _reserve(path)
+        for n, file in enumerate(bar):
+            if paired and file.test is None:  # here, lest patches of one picture were in several parts
+                file = file._replace(test=n % round(1 / TEST_SHARE) == 0)
             try:
-                store[len(done)] = decode(file.path.read_bytes(), side, grey)
-                done.append(file)
+                views = pair_patches(file, side, grey) if paired else _view(file, side, grey)
             except OURS:
                 raise
             except Exception:  # Pillow's parsers raise whatever a damaged file makes them stumble over
                 skipped.append("/".join(file.path.parts[-2:]))
-        store.flush()  # with empty rows at its end where files were skipped
+                continue
+            for store, some in zip(stores, views, strict=True):
+                store[len(done) : len(done) + len(some)] = some
+            done += [file] * len(views[0])
+        for store in stores:
+            store.flush()  # with empty rows at its end where files were skipped
         labels, test = [file.label for file in done], [file.test for file in done]
         record = {"labels": labels, "test": test, "skipped": skipped}
         (part / "record.json").write_text(json.dumps(record))
@@ -143,6 +165,11 @@ def _reserve(path: Path) -> None:
             raise OSError(error.errno, error.strerror, str(path.parent.parent)) from None
 
 
+def look_grey(files: Sequence[Photograph]) -> bool:
+    """Whether all of a few pictures spread over a set are grey."""
+    return all(map(_is_grey, files[:: max(1, len(files) // GREY_LOOKS)]))
+
+
 def _is_grey(file: Photograph) -> bool:
     """Whether a picture is grey, or none."""
     try:
@@ -150,6 +177,10 @@ def _is_grey(file: Photograph) -> bool:
             return image.mode in ("L", "1", *DEEP_GREY)
     except (InputError, OSError):
         return True
+
+
+def _view(file: Photograph, side: int, grey: bool) -> list[np.ndarray]:
+    return [decode(file.path.read_bytes(), side, grey)[None]]
 
 
 def decode(data: bytes, side: int, grey: bool) -> np.ndarray:
@@ -211,12 +242,14 @@ def make_image_draw(
     seed: int,
     *,
     noisy: bool = True,
+    noise: Noise = GAUSSIAN,
     stream_name: str = "images",
     device: torch.device | str = "cpu",
 ) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:
     """`draw(step)`: clean and noisy images (B, 3, resolution, resolution), augmented, and their labels.
 
-    Each image's sigma is uniform in 0 to 1; `noisy=False` gives the clean images as the noisy ones too.
+    Each image's level of noise is uniform in 0 to 1; pairs have their own noise, and are cut without
+    scaling, which would average it. `noisy=False` gives the clean images as the noisy ones too.
     """
     rows = torch.cat([data.rows[part] for part in parts])
     if len(rows) < batch:
@@ -226,24 +259,34 @@ def make_image_draw(
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         stream = generator(stream_name, seed, step)
         picked = rows[order_of(step, batch, len(rows), stream_name, seed)]
-        stored = torch.from_numpy(data.images[picked.numpy()]).to(device).float() / 255
-        if data.side == resolution:
-            clean = shifted(stored, stream)
+        arrays = [data.images] if data.noisy is None else [data.images, data.noisy]
+        stored = torch.cat([torch.from_numpy(array[picked.numpy()]) for array in arrays], 1)
+        stored = stored.to(device).float() / 255
+        if data.noisy is not None:
+            corners = torch.randint(data.side - resolution + 1, (2, batch, 1), generator=stream)
+            views = crop_squares(stored, *corners.to(device), resolution)
+        elif data.side == resolution:
+            views = shifted(stored, stream)
         else:
-            clean = cut_out(stored, random_boxes(batch, data.side, stream), resolution)
+            views = cut_out(stored, random_boxes(batch, data.side, stream), resolution)
         flips = torch.rand(batch, generator=stream) < 0.5
-        clean = torch.where(flips.view(-1, 1, 1, 1).to(device), clean.flip(3), clean)
-        clean = with_channels(clean, 3).contiguous(memory_format=torch.channels_last)
+        views = torch.where(flips.view(-1, 1, 1, 1).to(device), views.flip(3), views)
+        clean, *twin = (in_colour(view) for view in views.chunk(len(arrays), 1))
         labels = data.labels[picked].to(device)
-        if not noisy:
-            return clean, clean, labels
-        sigmas = torch.rand(batch, generator=stream).to(device)
+        if not noisy or twin:
+            return clean, twin[0] if noisy else clean, labels
+        levels = torch.rand(batch, generator=stream).to(device)
         if clean.device.type != "cpu":
             stream = generator(stream_name, seed, step, "noise", device=clean.device)
-        noise = torch.randn(clean.shape, generator=stream, device=clean.device)
-        return clean, degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last), labels
+        normal = torch.randn(clean.shape, generator=stream, device=clean.device)
+        return clean, in_colour(noise.add(clean, levels, normal)), labels
 
     return draw
+
+
+def in_colour(images: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) with three channels, in the memory format that is fast."""
+    return with_channels(images, 3).contiguous(memory_format=torch.channels_last)
 
 
 def order_of(step: int, batch: int, size: int, name: str, seed: int) -> Tensor:
@@ -260,15 +303,34 @@ def evaluation_images(
 
     Centre crops; whole images where they are stored at the network's own size.
     """
+    rows = _evaluated(data, part, count)
+    return _views(data.images, data, rows, resolution), data.labels[rows, None]
+
+
+def evaluation_twins(
+    data: ImageSet, part: str, resolution: int, count: int | None = None
+) -> Tensor | None:
+    """What `evaluation_images` gives, with the real noise of a set of pairs; None of other sets."""
+    if data.noisy is None:
+        return None
+    return _views(data.noisy, data, _evaluated(data, part, count), resolution)
+
+
+def _evaluated(data: ImageSet, part: str, count: int | None) -> Tensor:
     rows = data.rows[part]
-    rows = rows[torch.randperm(len(rows), generator=generator("evaluation", data.name))][:count]
-    edge = data.side * (1 - VIEW) / 2
+    return rows[torch.randperm(len(rows), generator=generator("evaluation", data.name))][:count]
+
+
+def _views(array: np.ndarray, data: ImageSet, rows: Tensor, resolution: int) -> Tensor:
+    edge, corner = data.side * (1 - VIEW) / 2, (data.side - resolution) // 2
     box = torch.tensor([edge, edge, data.side - edge, data.side - edge])
     views = []
     for some in rows.split(256):
-        stored = torch.from_numpy(data.images[some.numpy()])
-        if data.side != resolution:  # averaging would blur an image of this size already
+        stored = torch.from_numpy(array[some.numpy()])
+        if data.noisy is not None:
+            stored = stored[..., corner : corner + resolution, corner : corner + resolution]
+        elif data.side != resolution:  # averaging would blur an image of this size already
             centres = cut_out(stored.float(), box.expand(len(some), 4), resolution)
             stored = centres.round().to(torch.uint8)
         views.append(with_channels(stored, 3))
-    return torch.cat(views), data.labels[rows, None]
+    return torch.cat(views)

@@ -1,8 +1,11 @@
-"""Additive white Gaussian noise: y = x + n with n ~ N(0, sigma^2), x in [0, 1] (Sections 2 and 3).
+"""Additive white Gaussian noise: y = x + n with n ~ N(0, sigma^2), x in [0, 1] (Sections 2 and 3); and
+for cameras noise that grows with brightness.
 
 The paper trains and tests on eleven sigmas on [0, 1]. It does not say whether the noisy image is clipped
 to [0, 1]; unclipped is the default (the paper's PSNR at high noise is closer to it).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +26,36 @@ def degrade(images: Tensor, sigma: float | Tensor, noise: Tensor, *, clip: bool 
     scale = sigma.view(-1, 1, 1, 1) if isinstance(sigma, Tensor) and sigma.dim() else sigma
     noisy = images + scale * noise
     return noisy.clamp_(0, 1) if clip else noisy
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a camera, in full at level 1: y = x + sqrt(gain x + sigma^2) n with n ~ N(0, 1).
+
+    Without gain it is Gaussian; level 1 is the paper's sigma of 1. With gain it is Poisson-Gaussian as
+    Foi et al. (2008) approximate it: the more light, the more its photons scatter. Gain and sigma fall
+    with the level in proportion. In `grey` pictures all channels have the same noise.
+    """
+
+    sigma: float = 1.0
+    gain: float = 0.0
+    grey: bool = False
+
+    def __str__(self) -> str:
+        gain = f" and gain up to {self.gain:g}" if self.gain else ""
+        kind = "Poisson-Gaussian" if self.gain else "Gaussian"
+        return f"{'grey ' * self.grey}{kind} noise of sigma up to {self.sigma:g}{gain}"
+
+    def add(self, images: Tensor, level: float | Tensor, normal: Tensor) -> Tensor:
+        """Noisy images (B, C, H, W); one level or one per image (B,), `normal` of the images' shape."""
+        normal = normal[:, :1] if self.grey else normal
+        if not self.gain:
+            return degrade(images, level * self.sigma, normal)
+        level = level.view(-1, 1, 1, 1) if isinstance(level, Tensor) else level
+        return images + (level * self.gain * images + (level * self.sigma) ** 2).sqrt() * normal
+
+
+GAUSSIAN = Noise()
 
 
 class NoiseBank:

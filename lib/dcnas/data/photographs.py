@@ -1,5 +1,9 @@
 """Where the images of Section 4 come from: every set is a folder with a folder of pictures per class.
 
+A user's folder may have them in `train/` and `val/` (or `valid/`, `test/`), which is for testing then.
+Pictures without class folders train denoisers alone; in `clean/` and `noisy/`, under the same names,
+they are pairs of real noise.
+
 The default, photographs of solar cells, needs no more than pip. Tiny ImageNet stands in for the paper's
 ImageNet-100: 18 of its 200 classes are also among the paper's 100.
 """
@@ -45,16 +49,21 @@ TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
+TRAIN, TESTED = "train", ("val", "valid", "validation", "test")  # parts of a user's folder
+CLEAN, NOISY = "clean", "noisy"
+
+
 class Photograph(NamedTuple):
     """A picture's file, its class, and whether it is for testing (None where the set does not say)."""
 
     path: Path
     label: int
     test: bool | None
+    noisy: Path | None = None  # the same picture with real noise
 
 
 class Photographs(NamedTuple):
-    """The classes and files of a set."""
+    """The classes and files of a set; one without classes is for denoising alone."""
 
     classes: tuple[str, ...]
     files: list[Photograph]
@@ -62,7 +71,8 @@ class Photographs(NamedTuple):
     @property
     def identity(self) -> str:
         """A text that changes with the files."""
-        text = "".join(f"{path} {_state(path)}\n" for path, *_ in self.files)
+        paths = (path for file in self.files for path in (file.path, file.noisy) if path)
+        text = "".join(f"{path} {_state(path)}\n" for path in paths)
         return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
@@ -77,22 +87,22 @@ def _state(path: Path) -> str:
 def photographs(name: str) -> Photographs:
     """A set by name: "solar", "tiny-imagenet", "tiny-imagenet:CLASSES", "imagenet100", "folder:PATH".
 
-    `InputError` for a set that is unknown, cannot be had, or has fewer than two classes.
+    `InputError` for a set that is unknown, cannot be had, or has a single class.
     """
     kind, _, option = name.partition(":")
     if kind not in SETS or option and kind not in ("folder", "tiny-imagenet"):
         known = f"one of {', '.join(NAMED)}, folder:PATH was expected"
         raise InputError(f"data set is {name!r}, but {known}.")
     pictures = SETS[kind](option)
-    if len(pictures) < 2:
+    if len(pictures) < 2 and pictures.keys() != {""}:
         count = f"{len(pictures)} classes with images"
         raise InputError(f"{name} has {count}, but a folder for each of two or more was expected.")
     files = [
-        Photograph(path, n, test) for n, some in enumerate(pictures.values()) for path, test in some
+        Photograph(path, n, *rest) for n, some in enumerate(pictures.values()) for path, *rest in some
     ]
     if kind == "solar":
         files.sort(key=lambda file: file.path.name)  # the published order, over all classes
-    return Photographs(tuple(pictures), files)
+    return Photographs(tuple(filter(None, pictures)), files)
 
 
 def set_named(text: str) -> str:
@@ -111,7 +121,8 @@ def identity_of(name: str) -> str:
     return photographs(name).identity if name.startswith("folder:") else name
 
 
-Pictures = dict[str, list[tuple[Path, bool | None]]]  # by class: files, and whether each is for testing
+# by class ("" where there is none): files, whether each is for testing, and perhaps its noisy twin
+Pictures = dict[str, list[tuple]]
 
 
 def _is_litter(path: Path) -> bool:
@@ -158,11 +169,38 @@ def pictures_in(folder: Path, besides: Path | None = None) -> list[Path]:
 
 def _own_folder(path: str) -> Pictures:
     root = Path(path).expanduser().resolve()
-    pictures = {name: [(file, None) for file in pictures_in(root / name)] for name in _classes_in(root)}
+    parts = [name for name in _classes_in(root) if name.lower() in (TRAIN, *TESTED)]
+    train = next((name for name in parts if name.lower() == TRAIN), None)
+    if train is None or len(parts) < len(_classes_in(root)):
+        return _part(root, None)
+    pictures = _part(root / train, False if len(parts) > 1 else None)
+    for name in parts:
+        for label, some in _part(root / name, True).items() if name != train else ():
+            if label not in pictures:
+                raise InputError(f"{root / name} has the class {label!r}, but {root / train} has none.")
+            pictures[label] += some
+    return pictures
+
+
+def _part(root: Path, test: bool | None) -> Pictures:
+    """Class folders, or pictures without any, or pairs."""
+    names = _classes_in(root)
+    if {CLEAN, NOISY} <= {*names}:
+        return {"": [(file, test, _twin(root, file)) for file in pictures_in(root / CLEAN)]}
+    pictures = {name: [(file, test) for file in pictures_in(root / name)] for name in names}
+    if not any(pictures.values()) and (loose := pictures_in(root)):
+        return {"": [(file, test) for file in loose]}
     if empty := [name for name, some in pictures.items() if not some]:
         text = f"{root}: folders without images are left out as classes: {', '.join(empty)}."
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)
     return {name: some for name, some in pictures.items() if some}
+
+
+def _twin(root: Path, clean: Path) -> Path:
+    noisy = root / NOISY / clean.relative_to(root / CLEAN)
+    if not noisy.exists():
+        raise InputError(f"{clean} has no noisy picture {noisy}.")
+    return noisy
 
 
 def _imagenet100(_: str) -> Pictures:

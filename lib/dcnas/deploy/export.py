@@ -89,7 +89,8 @@ def has_branches(network: Network) -> bool:
 def facts(network: Network) -> dict:
     """What an exported file says about itself: texts, numbers and lists by name."""
     inputs = (
-        f"noisy: (batch, {network.channels}, rows, columns), {'grey' if network.of_digits else 'RGB'}"
+        f"noisy: (batch, {network.channels}, rows, columns), "
+        f"{'grey' if network.channels == 1 else 'RGB'}"
     )
     data = network.card.get("data", "two MNIST digits")
     return {

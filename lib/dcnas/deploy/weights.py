@@ -75,7 +75,7 @@ class Network:
 
     @property
     def channels(self) -> int:
-        return 1 if self.of_digits else 3
+        return 1 if self.of_digits or self.card["network"].get("grey") else 3
 
     @property
     def of_digits(self) -> bool:

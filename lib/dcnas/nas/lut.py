@@ -298,17 +298,27 @@ def table_errors(frame: pd.DataFrame, column: str = "corrected_ms") -> dict[str,
     }
 
 
-def operators_ms(table: Table, space: Space, hidden: list[list[int]]) -> list[Tensor]:
-    """Per layer, the corrected latency of each operator at its hidden width; `base_ms` has the rest."""
+def operators_ms(
+    table: Table, space: Space, hidden: list[list[int]], network: str = "C-NAS"
+) -> list[Tensor]:
+    """Per layer, the corrected latency of each operator at its hidden width, 0 in the layers that a
+    denoiser does without; `base_ms` has the rest.
+    """
     scale = table.correction.scale
     layers = []
     for layer, widths in zip(space.layers, hidden, strict=True):
         pairs = zip(space.candidates, widths, strict=True)
-        layers.append(torch.tensor([scale * table.part_ms(key_of(layer, o), n) for o, n in pairs]))
+        ms = torch.tensor([scale * table.part_ms(key_of(layer, o), n) for o, n in pairs])
+        layers.append(ms if has_layer(network, layer) else 0 * ms)
     return layers
+
+
+def has_layer(network: str, layer: Layer) -> bool:
+    return network != "D-NAS" or layer.stage < ENCODER_STAGES
 
 
 def base_ms(table: Table, network: str = "C-NAS") -> float:
     """What a network costs besides its searchable blocks, corrected, in ms."""
-    decoder = ["decoder conv"] if network == "DC-NAS" else []
-    return table.total_ms([(key, 0) for key in ("stem.first", "stem.second", "head", *decoder)])
+    head = ["head"] if network != "D-NAS" else []
+    decoder = ["decoder conv"] if network in ("D-NAS", "DC-NAS") else []
+    return table.total_ms([(key, 0) for key in ("stem.first", "stem.second", *head, *decoder)])

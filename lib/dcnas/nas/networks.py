@@ -250,6 +250,20 @@ class PlainDenoiser(DnCNN):
         return super().forward(x), None
 
 
+class Grey(nn.Module):
+    """A network of three channels for grey images: (B, 1, H, W), or three equal channels, to its
+    outputs; the denoised image is grey, of as many channels.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        denoised, logits = self.model(x if x.shape[1] == IMAGE_CHANNELS else x.expand(-1, 3, -1, -1))
+        return None if denoised is None else denoised.mean(1, keepdim=True).expand_as(x), logits
+
+
 class OnlyClassifies(nn.Module):
     """A classifier of torchvision in the form of the networks above (Figure 7)."""
 

@@ -98,7 +98,8 @@ def run_search(
                     return None
     epochs = pd.DataFrame(done.epochs)
     fitted = fit_widths(searcher.argmax(), settings.target_ms, searcher.latency_ms)
-    verdict = judge_search(epochs, len(space.layers), settings.target_ms, searcher.cheapest_share())
+    layers = sum(searcher.used())
+    verdict = judge_search(epochs, layers, settings.target_ms, searcher.cheapest_share())
     logs = tuple(np.log(np.clip(p, 1e-12, 1)) for p in searcher.probabilities())
     return SearchResult(fitted, logs, epochs, pd.DataFrame(done.alphas), verdict)
 
@@ -129,7 +130,9 @@ def _end_epoch(searcher: Searcher, epoch: int, done: Progress, held_out: Sequenc
         "alpha_loss": alpha_loss / alpha_steps,
         "latency_loss": latency_loss / alpha_steps,
     }
-    row |= describe(probabilities, done.before)
+    pair = probabilities, done.before or probabilities
+    moved = [[p for p, used in zip(some, searcher.used()) if used] for some in pair]
+    row |= describe(*moved)
     row |= searcher.held_out(held_out) if held_out else {}
     row |= {"expected_ms": searcher.expected_ms(), "argmax_ms": searcher.latency_ms(searcher.argmax())}
     if s.elasticity and row["alphas_trained"]:

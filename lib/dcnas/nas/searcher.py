@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ..latency.table import Table
 from ..seed import generator, set_seed
-from ..training.losses import SSIM_WEIGHT, joint_loss
+from ..training.losses import SSIM_WEIGHT, denoising_loss, joint_loss
+from ..training.metrics import psnr
 from ..training.tasks import Batch
 from .alphas import alpha_optimiser, alpha_update
 from .blocks import InvertedResidual, SqueezeExcite
 from .derive import argmax_architecture, fit_widths
-from .lut import base_ms, operators_ms, predicted_ms
+from .lut import base_ms, has_layer, operators_ms, predicted_ms
 from .settings import SearchSettings
 from .space import Architecture, Space
 from .supernet import Supernet
@@ -39,7 +40,8 @@ class Searcher:
     ):
         self.space, self.table, self.settings, self.device = space, table, settings, torch.device(device)
         set_seed(settings.seed)
-        supernet = Supernet(space, settings.learn_beta, decoder=settings.loss == "both")
+        decoder, classifies = settings.loss != "ce", settings.loss != "denoise"
+        supernet = Supernet(space, settings.learn_beta, decoder, classifies)
         self.supernet = supernet.to(self.device, memory_format=torch.channels_last).train()
         self.weights = supernet.weight_parameters()
         self.architecture = supernet.architecture_parameters()
@@ -65,13 +67,16 @@ class Searcher:
 
     def refresh_latencies(self) -> None:
         """Look up the operators' latencies at their present hidden widths."""
-        layers_ms = operators_ms(self.table, self.space, self.hidden())
+        network = self.settings.network
+        layers_ms = operators_ms(self.table, self.space, self.hidden(), network)
         self.block_ms = [ms.to(self.device) for ms in layers_ms]
 
     def _loss(self, output: tuple[Tensor | None, Tensor], batch: Batch) -> Tensor:
         denoised, logits = output
         if denoised is None:
             return F.cross_entropy(logits, batch.labels)
+        if logits is None:
+            return denoising_loss(denoised, batch.clean, SSIM_WEIGHT)
         return joint_loss(denoised, logits, batch.clean, batch.labels, ssim_weight=SSIM_WEIGHT)
 
     def sample_paths(self, step: int, both: bool) -> list[list[int]]:
@@ -96,7 +101,9 @@ class Searcher:
         loss.backward(inputs=self.weights)
         torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip, foreach=True)
         self.sgd.step()
-        return loss.detach(), (outputs[0][1].argmax(1) == batch.labels).float().mean()
+        logits = outputs[0][1]
+        right = loss.new_zeros(1) if logits is None else (logits.argmax(1) == batch.labels).float()
+        return loss.detach(), right.mean()
 
     def alpha_step(self, step: int, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
         """Train alphas (and betas) on the task's loss and the latency penalty: the two losses."""
@@ -142,8 +149,12 @@ class Searcher:
 
     def cheapest_share(self) -> float:
         """The share of layers whose best operator is their cheapest."""
-        pairs = zip(self.probabilities(), self.block_ms, strict=True)
-        return float(np.mean([int(p.argmax()) == int(ms.argmin()) for p, ms in pairs]))
+        pairs = zip(self.probabilities(), self.block_ms, self.used(), strict=True)
+        return float(np.mean([int(p.argmax()) == int(ms.argmin()) for p, ms, used in pairs if used]))
+
+    def used(self) -> list[bool]:
+        """Whether the searched network has each layer."""
+        return [has_layer(self.settings.network, layer) for layer in self.space.layers]
 
     def scale_elastically(self) -> None:
         """Shrink or widen the most probable operators to the target; their strongest channels stay."""
@@ -176,6 +187,8 @@ class Searcher:
         than always naming that. Each batch is normed by its own statistics, as everywhere in a search.
         """
         best = [int(p.argmax()) for p in self.probabilities()]
+        if self.settings.loss == "denoise":
+            return self._held_out_psnr(batches, best)
         with torch.no_grad():
             outputs = [self.supernet.forward_paths(batch.noisy, [best])[0] for batch in batches]
         logits = torch.cat([logits for _, logits in outputs]).cpu()
@@ -189,6 +202,16 @@ class Searcher:
             "held_out_loss": F.cross_entropy(logits, labels).item(),
             "largest_class": 100 * counts.max().item() / len(labels),
         }
+
+    def _held_out_psnr(self, batches: Sequence[Batch], best: list[int]) -> dict:
+        noisy, denoised = [], []
+        with torch.no_grad():
+            for batch in batches:
+                image = self.supernet.forward_paths(batch.noisy, [best])[0][0]
+                denoised.append(psnr(image.clamp(0, 1), batch.clean))
+                noisy.append(psnr(batch.noisy.clamp(0, 1), batch.clean))
+        means = {"held_out_psnr": torch.cat(denoised), "held_out_noisy_psnr": torch.cat(noisy)}
+        return {name: values.mean().item() for name, values in means.items()}
 
     def state(self) -> dict:
         """All that the next step depends on, but for the step's number."""

@@ -20,7 +20,8 @@ class SearchSettings:
     seed: int = 0
     learn_beta: bool = False  # the paper's proposal: removed
     elasticity: bool = True  # hidden widths follow the target after every epoch [16]
-    loss: Literal["ce", "both"] = "ce"  # both: Eq. 1, with a decoder (Section 4.3 Exp 2)
+    # both: Eq. 1, with a decoder (Section 4.3 Exp 2)
+    loss: Literal["ce", "both", "denoise"] = "ce"
     # "two" sampled operators per layer are cheaper, as in ProxylessNAS
     alpha_gradient: Literal["all", "two"] = "all"
     rebuild_optimisers: bool = False  # every epoch, as TF-NAS does, which forgets their momenta
@@ -37,8 +38,8 @@ class SearchSettings:
 
     @property
     def network(self) -> str:
-        """Whose latency the target is: the classifier's, or with both losses the joint model's."""
-        return "DC-NAS" if self.loss == "both" else "C-NAS"
+        """The network whose latency the target is."""
+        return {"ce": "C-NAS", "both": "DC-NAS", "denoise": "D-NAS"}[self.loss]
 
     def temperature(self, epoch: int) -> float:
         """Of Gumbel softmax in an epoch (from 0): constant while weights train alone, then falling."""
@@ -62,8 +63,8 @@ def latency_range_ms(
     """
     ranges = [[layer.hidden_range(o) for o in space.candidates] for layer in space.layers]
     least, most = ([[pair[end] for pair in layer] for layer in ranges] for end in (0, 1))
-    slowest = [float(ms.max()) for ms in operators_ms(table, space, most)]
-    fastest = [float(ms.min()) for ms in operators_ms(table, space, least)]
+    slowest = [float(ms.max()) for ms in operators_ms(table, space, most, network)]
+    fastest = [float(ms.min()) for ms in operators_ms(table, space, least, network)]
     if learn_beta:
         fastest = [fastest[stage[0]] for stage in space.stages]
     base = base_ms(table, network)

@@ -108,7 +108,9 @@ class Supernet(nn.Module):
     """Stems, mixed layers and head; with `decoder`, also the fixed decoder, for a search on both losses
     (Section 4.3 Exp 2)."""
 
-    def __init__(self, space: Space, learn_beta: bool = False, decoder: bool = False):
+    def __init__(
+        self, space: Space, learn_beta: bool = False, decoder: bool = False, classifies: bool = True
+    ):
         super().__init__()
         self.space, self.learn_beta = space, learn_beta
         self.stem = make_stem(space, affine=False)
@@ -120,7 +122,7 @@ class Supernet(nn.Module):
             if learn_beta
             else None
         )
-        self.head = make_head(space, affine=False)
+        self.head = make_head(space, affine=False) if classifies else None
         self.decoder = Decoder(encoder_levels(space), affine=False) if decoder else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
@@ -161,7 +163,7 @@ class Supernet(nn.Module):
         self, image: Tensor, x: Tensor, layers: Sequence[Callable[[Tensor], Tensor]]
     ) -> tuple[Tensor | None, Tensor]:
         maps = [x]
-        for s, stage in enumerate(self.space.stages):
+        for s, stage in enumerate(self.space.stages[: None if self.head else ENCODER_STAGES]):
             outputs = []
             for i in stage:
                 x = layers[i](x)
@@ -171,7 +173,7 @@ class Supernet(nn.Module):
             if s < ENCODER_STAGES:
                 maps = [*maps[:-1], x] if x.shape[-1] == maps[-1].shape[-1] else [*maps, x]
         denoised = None if self.decoder is None else self.decoder(image, maps)
-        return denoised, self.head(x)
+        return denoised, self.head(x) if self.head else None
 
     def expected_latency_ms(
         self, weights: Sequence[Tensor], block_ms: Sequence[Tensor], base_ms: float

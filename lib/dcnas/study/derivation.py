@@ -86,15 +86,23 @@ def target_ms(run: Search | Derivation) -> float:
 
 
 def latencies_by_table(
-    models: Mapping[str, nn.Module], table: Table, *, rounds: int, passes: int = 1, progress=False
+    models: Mapping[str, nn.Module],
+    table: Table,
+    *,
+    rounds: int,
+    passes: int = 1,
+    device: torch.device | None = None,
+    progress=False,
 ) -> tuple[dict[str, Latency], float]:
     """Networks measured under the table's conditions, and how slow the device is: 2 is half as fast.
+
+    On the table's device, which must be here, or on another `device`.
 
     All take turns, so that other load and clock rates, which come and go in seconds, hit all alike;
     random networks whose latency the table knows run among them, and the slowdown is theirs.
     """
     c = table.conditions
-    device, space = device_named(c.device), space_of(c, 4)
+    device, space = device or device_named(c.device), space_of(c, 4)
     draws = (np.random.default_rng([REFERENCES, n]) for n in range(REFERENCES))
     known = {f"reference {n}": random_architecture(space, rng) for n, rng in enumerate(draws)}
     with torch.random.fork_rng():

@@ -57,7 +57,8 @@ class Search(Named):
     @property
     def space(self) -> Space:
         step = load_table(Path(self.table)).conditions.width_step if self.scale == "own" else 1
-        sizes = self.photos["resolution"], len(images_of(self).classes), self.width, self.strides
+        classes = max(2, len(images_of(self).classes))  # of a denoiser, whose head is not built
+        sizes = self.photos["resolution"], classes, self.width, self.strides
         return Space(self.operators, *sizes, step)
 
     def with_target(self, target_ms: float) -> SearchSettings:

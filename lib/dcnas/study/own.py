@@ -13,53 +13,42 @@ here:
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from nbconvert import HTMLExporter
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from ..data.images import ImageSet, evaluation_images, load_images
-from ..data.noise import SIGMAS
+from ..data.images import ImageSet, evaluation_images, evaluation_twins, load_images
+from ..data.noise import GAUSSIAN, Noise
 from ..data.photographs import identity_of, set_named
 from ..deploy.weights import Network, card_path, load_network
 from ..errors import InputError, in_file
 from ..latency.measure import device_named
-from ..latency.table import Conditions, load_table
+from ..latency.table import Conditions, Table, load_table
 from ..models import count_flops, count_parameters
-from ..nas.lut import predicted_ms, space_of
+from ..nas.lut import predicted_ms
 from ..nas.networks import IMAGE_CHANNELS, NETWORKS, build_network
-from ..nas.settings import check_target
 from ..nas.space import load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
 from ..training import evaluate as evaluate_images
 from .kinds import Derivation, Run, Search
 from .notebooks import OWN_NETWORK, execute
+from .own_runs import search_run, training_of
 from .publish import ship_run
 from .records import derivation_row, search_row
 from .runs import obtain
-from .scales import SCALE
 from .stats import bootstrap, of_share
 from .store import architecture_of, folder_of, to_csv
-from .tasks import bank_noisy
-
-TEMPERATURE_FALL = 0.04  # of the Gumbel softmax over a whole search: 0.96 to the power of 80 epochs [16]
-SETTINGS = (
-    "epochs",
-    "steps_per_epoch",
-    "alpha_lr",
-    "learn_beta",
-    "elasticity",
-    "loss",
-    "alpha_gradient",
-    "rebuild_optimisers",
-)
+from .tasks import noise_met
 
 RECORD, ARCHITECTURE, EPOCHS = "search.json", "architecture.json", "search.csv"
 WEIGHTS, METRICS, REPORT = "weights.safetensors", "metrics.csv", "report.html"
@@ -75,6 +64,7 @@ class Record(BaseModel):
     run: str
     network: Literal[NETWORKS]
     data: str
+    noise: dict[str, float | bool] = {}  # what `Noise` takes, if it is not the paper's
     target_ms: FiniteFloat
     predicted_ms: FiniteFloat
     measured_ms: FiniteFloat | None = None
@@ -94,14 +84,23 @@ def search(options: SearchOptions) -> Record:
     """Search, measure and repair, and write the network to the folder `out`; `InputError` if it has
     another's.
     """
-    table, out = load_table(options.lut).require_accuracy(options.table_limit_pct), options.out
+    run = checked(options)
+    with alone_in(options.out, wait=False):
+        return _search(options, run, load_table(options.lut))
+
+
+def checked(options: SearchOptions) -> Search:
+    """The search of the options; `InputError` if it cannot be made, or not be measured here."""
     if options.measure:
-        device_named(table.conditions.device)
-    run = search_run(options)
+        device_named(load_table(options.lut).conditions.device)
+    return search_run(options, options.target_ms)
+
+
+def _search(options: SearchOptions, run: Search, table: Table) -> Record:
+    out = options.out
     if (out / RECORD).exists() and (known := read_record(out)).run != run.name:
         settings = f"target {known.target_ms:g} ms, {known.data}, or other settings"
         raise InputError(f"{shown(out)} holds another search ({settings}); name another folder.")
-    out.mkdir(parents=True, exist_ok=True)
     obtain(run, device=options.device)
     network, measured, source = run.with_target(options.target_ms).network, {}, run
     if options.measure:
@@ -117,6 +116,7 @@ def search(options: SearchOptions) -> Record:
     judged = {name: end[name] for name in ("target_ms", "verdict", "reason")} | measured | sizes
     told = {"predicted_ms": predicted_ms(table, architecture, network), "conditions": table.conditions}
     told |= {"data": run.photos["data"], "table_error_pct": table.correction.error_pct}
+    told |= {"noise": run.photos.get("noise", {})}
     record = Record(run=run.name, network=network, **judged, **told)
     if (out / ARCHITECTURE).exists() and load_architecture(out / ARCHITECTURE) != architecture:
         # they are of another network
@@ -128,42 +128,22 @@ def search(options: SearchOptions) -> Record:
     return record
 
 
-def search_run(options: SearchOptions) -> Search:
-    """The search of the options, named after its table and images; `InputError` for a target out of
-    reach.
+@contextmanager
+def alone_in(folder: Path, wait: bool) -> Iterator[None]:
+    """The folder, made where it is missing, for this process alone; `InputError` where another has it,
+    unless it is to `wait`.
     """
-    if options.loss == "both" and not options.noisy:
-        raise InputError(
-            "loss is 'both', which denoises as well; without noise (--no-noisy) there is none."
-        )
-    table, data, epochs = load_table(options.lut), set_named(options.data), options.epochs
-    c, weight_epochs = table.conditions, max(1, epochs // 5)
-    decay = options.temperature_decay or TEMPERATURE_FALL ** (1 / (epochs - weight_epochs))
-    digest = hashlib.sha256(options.lut.read_bytes() + identity_of(data).encode()).hexdigest()[:8]
-    settings = {name: getattr(options, name) for name in SETTINGS}
-    settings |= {"weight_epochs": weight_epochs, "temperature_decay": decay}
-    run = Search(
-        f"own search, {digest}",
-        "own",
-        options.seed,
-        photos=dict(data=data, resolution=c.resolution, limit=None),
-        width=c.width,
-        strides=c.strides,
-        operators=int(options.operators),
-        target=options.target_ms,
-        table=str(options.lut.resolve()),
-        batch=options.batch,
-        settings=settings,
-        noisy=options.noisy,
-        threads=_threads(options),
-    )
-    space = space_of(c, run.operators)
-    check_target(space, table, run.with_target(options.target_ms))
-    return run
-
-
-def _threads(options: SearchOptions | TrainOptions) -> int:
-    return options.threads or torch.get_num_threads()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        text = f"another search is at work in {shown(folder)}; wait for it, or name another folder."
+        raise InputError(text) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_record(folder: Path) -> Record:
@@ -178,27 +158,31 @@ def train(options: TrainOptions) -> pd.DataFrame:
     if network is None or data is None:
         record = read_record(folder)
         network, data = network or record.network, data or record.data
+        if options.noise is None and record.noise:
+            sigma, gain = record.noise["sigma"], record.noise["gain"]
+            kind = "poisson-gaussian" if gain else None  # pairs have neither
+            options = replace(options, noise=kind, noise_sigma=sigma, noise_gain=gain)
     run = training_run(options, network, set_named(data))
     obtain(run, device=options.device)
     command = (
         f"dcnas train DIR --network {network} --data {run.data['data']} --decoder '{options.decoder}'"
     )
     command += f" --batch {run.batch} --seed {run.seed}{'' if options.noisy else ' --no-noisy'}"
-    ship_run(
-        run, folder / WEIGHTS, f"{command} --steps {run.train.steps}", half=False, noisy=options.noisy
-    )
-    return evaluate(folder)[0]
+    command += f" --steps {run.train.steps} --noise-sigma {options.noise_sigma:g}"
+    if options.noise_gain:
+        command += f" --noise poisson-gaussian --noise-gain {options.noise_gain:g}"
+    more = dict(half=False, noisy=options.noisy, noise=run.data.get("noise", {}))
+    with alone_in(folder, wait=True):  # weights, card and metrics of one training
+        ship_run(run, folder / WEIGHTS, command, **more)
+        return evaluate(folder)[0]
 
 
 def training_run(options: TrainOptions, network: str, data: str) -> Run:
     """The training of the folder's architecture on a reader's own images."""
     architecture = load_architecture(options.folder / ARCHITECTURE)
-    label = f"own {network}, {hashlib.sha256(identity_of(data).encode()).hexdigest()[:8]}"
     net = dict(kind=network, architecture=json.loads(architecture.to_json()), decoder=options.decoder)
-    photos = dict(data=data, resolution=architecture.space.resolution, limit=None, noisy=options.noisy)
-    how = replace(SCALE["short"].train, steps=options.steps, epoch_steps=max(1, options.steps // 8))
-    sizes = dict(batch=options.batch, eval_images=SCALE["short"].photos_eval, threads=_threads(options))
-    return Run(label, "own", options.seed, "photographs", net, photos, how, **sizes)
+    label = f"own {network}, {hashlib.sha256(identity_of(data).encode()).hexdigest()[:8]}"
+    return training_of(net, label, data, architecture.space.resolution, options, options.steps)
 
 
 def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]:
@@ -220,33 +204,47 @@ def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]
 
 
 def images_for(network: Network, data: str) -> ImageSet:
-    """A set at the network's resolution; `InputError` if it has other classes."""
-    images = load_images(data, network.card["resolution"])
+    """A set at the network's resolution, labelled as the network counts classes; `InputError` if it has
+    others.
+    """
+    images, knows = load_images(data, network.card["resolution"]), network.classes
     # a set that names its classes by numbers is the same one by words
     same = data == network.card["data"] and not data.startswith("folder:")
-    if network.classes and images.classes != network.classes and not same:
-        classes = f"{data} has the classes {', '.join(images.classes)}"
-        raise InputError(f"{classes}, but the network knows {', '.join(network.classes)}.")
-    return images
+    if not knows or same or images.classes == knows:
+        return images
+    if not images.classes or not set(images.classes) <= set(knows):
+        classes = f"{data} has the classes {', '.join(images.classes) or '(none)'}"
+        raise InputError(f"{classes}, but the network knows {', '.join(knows)}.")
+    places = torch.tensor([knows.index(name) for name in images.classes])
+    return replace(images, classes=knows, labels=places[images.labels])
 
 
 def judge(network: Network, images: ImageSet) -> pd.DataFrame:
     """A row per noise level: PSNR (dB) of noisy images; PSNR, SSIM, accuracy (%) with 95% intervals."""
-    size = network.card["resolution"]
-    before = per_image(lambda x: (x, None), images, size)["psnr"]
+    size, noise = network.card["resolution"], Noise(**network.card.get("noise", {}))
+    before = per_image(lambda x: (x, None), images, size, noise)["psnr"]
+    sigmas = met(images, size, noise)[2]
     head = pd.DataFrame(
-        {"sigma": SIGMAS, "images": before.shape[1], "noisy_psnr": before.mean(1).tolist()}
+        {"sigma": sigmas, "images": before.shape[1], "noisy_psnr": before.mean(1).tolist()}
     )
-    return head.join(intervals(per_image(network.answer, images, size), shares=["accuracy"]))
+    return head.join(intervals(per_image(network.answer, images, size, noise), shares=["accuracy"]))
 
 
-def per_image(answer: Callable, images: ImageSet, resolution: int) -> dict[str, Tensor]:
+def met(images: ImageSet, resolution: int, noise: Noise = GAUSSIAN) -> tuple:
+    """The test images (N, 3, H, W), their labels, sigmas, and `noisy(ids, sigma)`."""
+    views, labels = evaluation_images(images, "test", resolution)
+    return views, labels, *noise_met(views, noise, evaluation_twins(images, "test", resolution))
+
+
+def per_image(
+    answer: Callable, images: ImageSet, resolution: int, noise: Noise = GAUSSIAN
+) -> dict[str, Tensor]:
     """psnr (dB), ssim, accuracy (%) of each test image at each noise level: (sigmas, images), of
     `answer(noisy)`.
     """
-    views, labels = evaluation_images(images, "test", resolution)
-    boxes, noisy = torch.zeros(len(views), 1, 4), bank_noisy(views)
-    metrics = evaluate_images(lambda x, _: answer(x), views, boxes, labels, noisy, SIGMAS, progress=True)
+    views, labels, sigmas, noisy = met(images, resolution, noise)
+    boxes = torch.zeros(len(views), 1, 4)
+    metrics = evaluate_images(lambda x, _: answer(x), views, boxes, labels, noisy, sigmas, progress=True)
     if "correct" in metrics:
         metrics["accuracy"] = 100 * metrics.pop("correct").flatten(1)
     return metrics

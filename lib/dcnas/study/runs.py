@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..build import build
-from ..data.images import evaluation_images
-from ..data.noise import SIGMAS, degrade
+from ..data.images import evaluation_images, evaluation_twins
+from ..data.noise import SIGMAS, Noise
 from ..errors import InputError
 from ..latency.measure import check_device
 from ..models import UNETS, count_parameters
@@ -138,14 +138,14 @@ def task_of(run: Run, device: torch.device) -> Digits | Photographs:
 def _evaluate(run: Run, model: nn.Module, task, folder: Path, device: torch.device, progress: bool):
     """Metrics of each test image at eleven noise levels, with the noise that every network meets."""
     begun = time.monotonic()
-    noisy, answer = bank_noisy(task.images, run.data.get("clip", False)), task.answer(model)
+    noisy, answer, sigmas = task.noisy, task.answer(model), task.sigmas
     images = task.images, task.boxes, task.labels
-    metrics = evaluate(answer, *images, noisy, SIGMAS, device=device, progress=progress)
+    metrics = evaluate(answer, *images, noisy, sigmas, device=device, progress=progress)
     boxes = task.boxes[:SAMPLES].to(device)
     _write_outputs(folder, metrics, noisy, lambda x, _: answer(x.to(device), boxes[: len(x)])[0])
     record = {"parameters": count_parameters(model), "evaluate_s": round(time.monotonic() - begun, 1)}
     labels = task.labels if run.task == "photographs" else None
-    finish(folder, device, summarise(metrics, SIGMAS, labels), record)
+    finish(folder, device, summarise(metrics, sigmas, labels), record)
 
 
 def _write_outputs(folder: Path, metrics: dict[str, Tensor], noisy: Callable, denoise: Callable) -> None:
@@ -166,7 +166,8 @@ def network_of(run: Run, architecture: Architecture | None = None) -> nn.Module:
     if architecture is None and run.source is not None:
         architecture = architecture_of(run.source)
     classes = 10 if run.task != "photographs" else len(images_of(run).classes)
-    if "architecture" in run.net and (own := run.net["architecture"]["space"]["classes"]) != classes:
+    own = run.net["architecture"]["space"]["classes"] if "architecture" in run.net else classes
+    if run.net["kind"] != "D-NAS" and own != classes:
         raise InputError(f"the architecture is for {own} classes, but {run.data['data']} has {classes}.")
     return build(run.net, classes, architecture)
 
@@ -221,13 +222,16 @@ def held_out_batches(run: Search, device: torch.device) -> list[Batch]:
     names = labels[:, 0].unique()
     few = [torch.nonzero(labels[:, 0] == name)[: HELD_OUT // len(names), 0] for name in names]
     few = torch.cat(few).sort().values
-    stream, batches = generator("held out", run.seed), []
+    stream, batches, noise = generator("held out", run.seed), [], Noise(**run.photos.get("noise", {}))
+    twins = evaluation_twins(images_of(run), "test", run.photos["resolution"])
     for rows in few.split(HELD_OUT_BATCH):
         clean = noisy = (views[rows] / 255).contiguous(memory_format=torch.channels_last)
-        if run.noisy:
-            sigmas = torch.rand(len(clean), generator=stream)
-            noise = torch.randn(clean.shape, generator=stream)
-            noisy = degrade(clean, sigmas, noise).contiguous(memory_format=torch.channels_last)
+        if run.noisy and twins is not None:
+            noisy = (twins[rows] / 255).contiguous(memory_format=torch.channels_last)
+        elif run.noisy:
+            levels = torch.rand(len(clean), generator=stream)
+            normal = torch.randn(clean.shape, generator=stream)
+            noisy = noise.add(clean, levels, normal).contiguous(memory_format=torch.channels_last)
         batches.append(Batch(clean.to(device), noisy.to(device), None, labels[rows, 0].to(device)))
     return batches
 

@@ -27,7 +27,8 @@ from .. import __version__
 from ..errors import InputError
 from ..latency.measure import device_name
 from ..nas.space import Architecture, from_record, load_architecture
-from ..paths import published_dir, root, runs_dir, write_atomic
+from ..paths import published_dir, root, runs_dir, shown, write_atomic
+from ..training import Settings
 from .kinds import Derivation, Filter, Named, Run, Search
 
 FILES = {Search: "section4_searches", Derivation: "section4_derivations", Filter: "section2"}
@@ -36,6 +37,18 @@ FILES = {Search: "section4_searches", Derivation: "section4_derivations", Filter
 def folder_of(run: Named) -> Path:
     """The run's folder."""
     return runs_dir() / run.name
+
+
+def run_named(name: str) -> Run | Search:
+    """A training or search of this store by its name; `InputError` where there is none."""
+    path = runs_dir() / name / "run.json"
+    if not path.exists():
+        raise InputError(f"{shown(path.parent)} is missing: the network was made in another store.")
+    record = json.loads(path.read_text())
+    fields = record["run"]
+    if record["kind"] == "Search":
+        return Search(**fields | {"strides": tuple(fields["strides"])})
+    return Run(**fields | {"train": Settings(**fields["train"])})
 
 
 def is_complete(run: Named) -> bool:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import evaluation_images, make_image_draw
-from ..data.noise import NoiseBank, degrade, sample_sigmas
+from ..data.images import evaluation_images, evaluation_twins, make_image_draw
+from ..data.noise import GAUSSIAN, SIGMAS, Noise, NoiseBank, degrade, sample_sigmas
 from ..data.two_digits import cached
 from ..models.crops import BOX_SIZE, crop_boxes, crop_squares
 from ..seed import generator
@@ -37,6 +37,7 @@ class Digits:
         self.run, self.device, self.front = run, device, front
         self.test = cached("test", run.eval_images)
         self.images, self.boxes, self.labels = self.test.images, self.test.boxes, self.test.labels
+        self.sigmas, self.noisy = SIGMAS, bank_noisy(self.images, run.data["clip"])
 
     def _denoised(self, batch: Batch) -> Batch:
         if self.front is None:
@@ -89,6 +90,8 @@ class Photographs:
         self.run, self.device, size = run, device, run.data["resolution"]
         self.images, self.labels = evaluation_images(images_of(run), "test", size, run.eval_images)
         self.boxes = torch.zeros(len(self.images), 1, 4)
+        twins = evaluation_twins(images_of(run), "test", size, run.eval_images)
+        self.sigmas, self.noisy = noise_met(self.images, Noise(**run.data.get("noise", {})), twins)
 
     def draws(self) -> tuple[Callable[[int], Batch], Batch]:
         """The batch of a step; for validation one of training images, augmented once."""
@@ -141,10 +144,9 @@ def batches_of(
     run: Search | Run, parts: list[str], stream: str, device: torch.device
 ) -> Callable[[int], Batch]:
     """`draw(step)`: training batches of photographs."""
-    size = (run.data if isinstance(run, Run) else run.photos)["resolution"]
-    how = dict(noisy=run.data["noisy"] if isinstance(run, Run) else run.noisy, device=device)
-    how |= dict(stream_name=stream)
-    draw = make_image_draw(images_of(run), parts, size, run.batch, run.seed, **how)
+    photos, noisy = (run.data, run.data["noisy"]) if isinstance(run, Run) else (run.photos, run.noisy)
+    how = dict(noisy=noisy, noise=Noise(**photos.get("noise", {})), stream_name=stream, device=device)
+    draw = make_image_draw(images_of(run), parts, photos["resolution"], run.batch, run.seed, **how)
 
     def batch(step: int) -> Batch:
         clean, noisy, labels = draw(step)
@@ -153,14 +155,31 @@ def batches_of(
     return batch
 
 
-def bank_noisy(images: Tensor, clip: bool = False) -> Callable[[range, float], Tensor]:
-    """`noisy(ids, sigma)`: images (N, C, H, W) of 0 to 255 with the same noise for every model."""
+def bank_noisy(
+    images: Tensor, clip: bool = False, noise: Noise = GAUSSIAN
+) -> Callable[[range, float], Tensor]:
+    """`noisy(ids, level)`: images (N, C, H, W) of 0 to 255 with the same noise for every model."""
     bank = NoiseBank()
 
-    def noisy(ids: range, sigma: float) -> Tensor:
+    def noisy(ids: range, level: float) -> Tensor:
         clean = images[ids.start : ids.stop] / 255
-        if sigma == 0:
+        if level == 0:
             return clean
-        return degrade(clean, sigma, bank.noise(ids, sigma, clean.shape[1:]), clip=clip)
+        image = noise.add(clean, level, bank.noise(ids, level, clean.shape[1:]))
+        return image.clamp_(0, 1) if clip else image
 
     return noisy
+
+
+def noise_met(
+    images: Tensor, noise: Noise = GAUSSIAN, twins: Tensor | None = None
+) -> tuple[tuple[float, ...], Callable[[range, float], Tensor]]:
+    """What networks are judged by: sigmas, and `noisy(ids, sigma)` of images (N, C, H, W) of 0 to 255.
+
+    Eleven levels of noise, or, of pairs, the real one, whose standard deviation stands for sigma.
+    """
+    if twins is not None:
+        sigma = (twins.float() - images).std().item() / 255
+        return (round(sigma, 4),), lambda ids, _: twins[ids.start : ids.stop] / 255
+    noisy, levels = bank_noisy(images, noise=noise), {level * noise.sigma: level for level in SIGMAS}
+    return tuple(levels), lambda ids, sigma: noisy(ids, levels.get(sigma, sigma))

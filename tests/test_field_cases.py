@@ -21,6 +21,7 @@ from scipy import stats
 
 from dcnas import paths
 from dcnas.data import images, pictures
+from dcnas.data.noise import SIGMAS
 from dcnas.data.photographs import SUFFIXES, photographs, pictures_in
 from dcnas.data.pictures import read_picture
 from dcnas.deploy import apply
@@ -283,6 +284,7 @@ def test_all_of_a_few_right_is_not_certain(monkeypatch):
     """NVIDIA/garak#2076: 22 of 22 are 85 to 100%, by Wilson."""
     metrics = {"psnr": torch.arange(22.0).expand(11, 22), "accuracy": torch.full((11, 22), 100.0)}
     monkeypatch.setattr(own, "per_image", lambda *_, **__: metrics)
+    monkeypatch.setattr(own, "met", lambda *_: (None, None, SIGMAS, None))
     network = SimpleNamespace(card={"resolution": 64}, answer=None)
     row = own.judge(network, SimpleNamespace()).iloc[0]
     expected = (100, 100 * 22 / (22 + stats.norm.ppf(0.975) ** 2), 100)

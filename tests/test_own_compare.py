@@ -17,7 +17,6 @@ from dcnas.nas.space import Space, from_record
 from dcnas.options import CompareOptions, FrontOptions, SearchOptions, TrainOptions
 from dcnas.study import derivation, own, own_compare, own_front, rivals, runs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE = Space(4, 32, 2, 0.25)
 
 

@@ -21,7 +21,7 @@ from dcnas.nas.space import Space
 from dcnas.options import SearchOptions, TrainOptions
 from dcnas.study import own
 
-pytestmark = pytest.mark.usefixtures("one_thread", "downloads")
+pytestmark = pytest.mark.usefixtures("downloads")
 OFFSET = 20  # that a made-up camera adds
 
 

@@ -1,7 +1,7 @@
 """`dcnas front`: what latency buys, before a target is chosen.
 
 One short search, for the middle of the space's range, gives the most probable network for every target
-(`nas.derive.frontier`). Beside these stand random networks of the same targets, and DC-Net and
+(`nas.derive.Frontier`). Beside these stand random networks of the same targets, and DC-Net and
 MobileNetV3 of about as many milliseconds. All are trained briefly and equally: what they end at is no
 promise for a long training, but orders networks and shows where more time gains little.
 """
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..latency.measure import device_named
 from ..latency.table import Table, load_table
-from ..nas.derive import frontier
+from ..nas.derive import Frontier
 from ..nas.lut import predicted_ms
 from ..nas.settings import latency_range_ms
 from ..nas.space import Architecture
@@ -77,7 +77,7 @@ def _chosen(search: Search, targets: list[float], path: Path) -> list[dict]:
         return known["networks"]
     table, network = load_table(Path(search.table)), search.with_target(search.target).network
     classes, space = len(images_of(search).classes), search.space
-    best = frontier(space, table, _log_alphas(search), network)
+    best = Frontier(space, table, _log_alphas(search), network)
     drawn = {"searched": [best.best(ms) for ms in targets]}
     drawn["random"] = [random_of(space, table, network, ms, n) for n, ms in enumerate(targets)]
     rows = [

@@ -12,10 +12,10 @@ from dcnas.data.noise import SIGMAS
 from dcnas.models import JOINING
 from dcnas.paths import notebooks_dir, root
 from dcnas.study import claims, instruments
-from dcnas.study.claims import WORDS, above_zero, counts, judge, narrow
-from dcnas.study.comparisons import Evidence, asked, compared
-from dcnas.study.readme import answer_markdown, read_ledger, summary_markdown
-from dcnas.study.results import results
+from dcnas.study.claims import WORDS, counts, judge, narrow
+from dcnas.study.comparisons import Evidence, above_zero, asked, compared, pooled_psnr
+from dcnas.study.readme import read_ledger, summary_markdown
+from dcnas.study.results import paper, results
 from dcnas.study.stats import (
     Interval,
     bootstrap,
@@ -27,7 +27,6 @@ from dcnas.study.stats import (
     ratio_of_spreads,
     spearman,
 )
-from dcnas.study.tables import paper
 
 REPRODUCED, DIRECTION, INCONCLUSIVE, CONTRADICTED, NOT_TESTABLE = WORDS
 PLAIN = dict(claim="C01", primary=True, comparison="a - b", ask="> 0", paper=1.0, seeds=3)
@@ -115,7 +114,7 @@ def test_instruments_name_what_fails_with_its_number():
 def test_pooling_has_the_pooled_psnr_as_its_mean():
     psnr = np.random.default_rng(0).normal(25, 3, (len(SIGMAS), 200))
     error = (10 ** (-psnr / 10)).mean(1)
-    assert claims.pooled_psnr(psnr).mean(1) == pytest.approx(-10 * np.log10(error), abs=1e-9)
+    assert pooled_psnr(psnr).mean(1) == pytest.approx(-10 * np.log10(error), abs=1e-9)
 
 
 def test_without_zero_a_mean_over_eleven_levels_is_that_over_ten():
@@ -177,6 +176,7 @@ def test_student_s_interval_over_seeds_holds_the_truth_and_the_bootstrap_s_less_
 
 README = (root() / "README.md").read_text()
 COUNTS = counts(read_ledger()["verdict"])
+ANSWER = README.split("## What was found")[1].split("![")[0]
 
 
 def test_no_claim_is_contradicted_by_a_short_training():
@@ -186,14 +186,16 @@ def test_no_claim_is_contradicted_by_a_short_training():
 
 
 def test_readme_begins_with_the_answer_of_the_ledger():
-    top = README.split("## Two commands")[0]
-    assert answer_markdown() in top and COUNTS in top and "figures/section_5_glance.png" in top
+    table, top = read_ledger(), README.split("## Two commands")[0]
+    assert COUNTS in ANSWER and table["why"]["C15"] in ANSWER and "figures/section_5_glance.png" in top
+    for claim in ("C12", "C02", "C20", "C15"):
+        assert f"*{table['verdict'][claim]}*" in ANSWER
     assert summary_markdown() in README
 
 
 def test_no_number_stands_in_the_readme_s_answer_that_the_ledger_lacks():
     table = read_ledger()
-    own = set(re.findall(r"\d+\.\d+", answer_markdown()))
+    own = set(re.findall(r"\d+\.\d+", ANSWER))
     columns = ("paper", "ours", "images (% of the paper's)")
     known = [abs(float(value)) for name in columns for value in table[name]]
     assert own and all(any(abs(float(number) - value) < 0.051 for value in known) for number in own)

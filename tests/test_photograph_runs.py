@@ -173,6 +173,7 @@ def laptop(small, tmp_path, monkeypatch):
     joint = replace(a_run("DC-NAS"), **names)
     unet = replace(a_run("UNet"), label="UNet Reduced", scale="laptop")
     listed = {"table_4": [joint, unet], "section4": [search, joint.source, joint, unet], "section3": []}
+    listed["searches"] = [search]
     real = presets.runs
 
     def runs(group, scale):
@@ -195,9 +196,9 @@ def test_what_is_published_is_what_was_run(laptop, tmp_path):
     for run in laptop:
         obtain(run, progress=False)
     with pytest.raises(InputError, match="`dcnas latency --section 4 --scale laptop`"):
-        results("table_4", "laptop", progress=False)
+        results("table_4", "laptop")
     latencies.measure_section4("laptop")
-    here = results("table_4", "laptop", progress=False)
+    here = results("table_4", "laptop")
     searched = searches("searches", "laptop")
     collected = publish.collect()
     assert [collected[f"section4{part}"] for part in ("_searches", "_derivations", "")] == [1, 1, 2]
@@ -230,12 +231,12 @@ def test_latencies_are_measured_once_per_network(laptop, small):
     small.slowdown = 2.0
     path = latencies.measure_section4("laptop")
     assert latencies.measure_section4("laptop") == path and len(small.measured) == 1
-    rows = latencies.section_4("laptop").set_index("label")
+    rows = latencies.measured(4, "laptop").set_index("label")
     assert set(rows.index) == {"DC-NAS S", "UNet Reduced"}
     assert rows.loc["UNet Reduced", "median_ms"] == 14
     path.write_text(pd.read_csv(path).assign(device="another one").to_csv(index=False))
     latencies.measure_section4("laptop")  # nothing of another device may stay beside it
-    assert len(small.measured) == 2 and set(latencies.section_4("laptop")["device"]) != {"another one"}
+    assert len(small.measured) == 2 and set(latencies.measured(4, "laptop")["device"]) != {"another one"}
 
 
 def test_the_error_of_a_latency_is_what_two_measurements_differ_by():

@@ -7,9 +7,9 @@ import pytest
 from dcnas.errors import InputError
 from dcnas.study.kinds import Run
 from dcnas.study.presets import GROUPS, runs
+from dcnas.study.results import paper
 from dcnas.study.scales import PUBLISHED_SCALES, SCALE
 from dcnas.study.store import file_of, key_of
-from dcnas.study.tables import paper
 
 SECTIONS = ("section2", "section3", "section4")
 

@@ -21,7 +21,7 @@ from dcnas.latency.table import load_table
 from dcnas.models import UNETS
 from dcnas.nas.networks import NETWORKS
 from dcnas.nas.space import Space, load_architecture
-from dcnas.paths import weights_dir
+from dcnas.paths import published_dir, weights_dir
 from dcnas.study.results import archive, read_published
 from dcnas.study.runs import SAMPLE_SIGMAS
 
@@ -92,7 +92,7 @@ def test_shipped_networks_do_what_was_published(name):
     half precision.
     """
     network = load_network(name)
-    published = archive("section3_samples")[network.card["run"]].numpy()
+    published = archive(published_dir() / "section3_samples.safetensors")[network.card["run"]].numpy()
     for i, sigma in enumerate(SAMPLE_SIGMAS):
         for n in range(2):
             found = as_uint8(apply.apply(network, apply.study_scene("digits", n), sigma).denoised)

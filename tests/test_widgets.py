@@ -15,18 +15,15 @@ from PIL import Image
 from dcnas.deploy import apply
 from dcnas.deploy.weights import load_network, names
 from dcnas.errors import InputError
-from dcnas.models import CLASSIFIERS, UNETS, UNet, build_classifier, build_dcnet, unet_widths
+from dcnas.models import UNet, unet_widths
 from dcnas.models.flops import count_flops, count_parameters
-from dcnas.nas.recorder import alpha_rows
 from dcnas.nas.space import Space, random_architecture
 from dcnas.study import demo, drawing, nas_figures, widgets
 from dcnas.study.figures import caption, new_figure
 
 SPACE = Space(operators=8, resolution=64, classes=4)
 TABLE = linear_table(SPACE)
-CHANCES = np.random.default_rng(0).dirichlet(np.ones(8), (4, 18))
-EPOCHS = pd.DataFrame(dict(epoch=range(4), argmax_ms=10.0, expected_ms=11.0, entropy=0.5, flips=2))
-ALPHAS = pd.DataFrame([row for e in range(4) for row in alpha_rows(SPACE, e, [*CHANCES[e]], [])])
+CHANCES = np.random.default_rng(0).dirichlet(np.ones(8), (2, 18))
 SEARCHES = {f"search {n}": (SPACE, [*np.log(CHANCES[n])]) for n in range(2)}
 
 
@@ -38,23 +35,17 @@ def move(panel, **values) -> str:
     return panel.status.value
 
 
-def classifier_rows() -> pd.DataFrame:
-    """Each network is worth 50 and 1 more per 100,000 FLOPs, more at seed 1, less under noise."""
-    sizes = {name: drawing.classifier_size(*vars(spec).values()) for name, spec in CLASSIFIERS.items()}
-    keys = [(name, size.flops, s, n) for name, size in sizes.items() for s in (0.0, 0.8) for n in (0, 1)]
-    rows = pd.DataFrame(keys, columns=["label", "flops", "sigma", "seed"])
-    return rows.assign(accuracy=50 + rows["flops"] / 1e5 + 2 * rows["seed"] - rows["sigma"])
-
-
 def test_a_network_is_placed_among_the_trained_ones():
-    panel = widgets.classifier(classifier_rows())
-    assert "1,069 parameters" in panel.status.value
-    assert "53.7% (mean" in panel.status.value  # 50 + 3.05 + 1 - 0.4
-    panel.controls["expansion"].value = None
-    panel.controls["first"].value = 5
-    assert "Not trained; trained ones that cost half to twice as much" in panel.status.value
-    panel.controls["first"].value, panel.controls["second"].value = 16, 48
-    assert "Neither it nor one that costs about as much is trained" in panel.status.value
+    """Each network is worth 50 and 1 more per 100,000 FLOPs, at seed 1 two more."""
+    costs = {"MB1-S": 180_000, "Conv-L": 450_000, "MB4-L": 460_000}
+    rows = [(label, n, 50 + n / 1e5 + 2 * seed) for label, n in costs.items() for seed in (0, 1)]
+    rows, axes = pd.DataFrame(rows, columns=["label", "flops", "accuracy"]), new_figure(5, 4)[1]
+    for flops, mb, says in (
+        (450_000, False, "55.5% in "),
+        (460_001, False, "Not trained; trained ones that cost half to twice as much (1): 55.5%"),
+        (9_000_000, True, "Neither it nor one that costs about as much is trained."),
+    ):
+        assert drawing.among_trained(axes, rows, "accuracy", flops, mb, "%").startswith(says)
 
 
 def test_networks_stay_within_the_target_and_no_part_of_the_slider_is_dead():
@@ -90,12 +81,13 @@ def test_an_error_ends_in_the_status_line_and_goes_away():
 
 def test_moves_from_another_thread_end_in_the_last_state():
     """JupyterLab calls back in a thread of its own, and torch's inference mode is of a thread."""
-    panel = widgets.replay(ALPHAS, EPOCHS, 12.0)
-    for epoch in (1, 2, 0):
-        thread = threading.Thread(target=setattr, args=(panel.controls["epoch"], "value", epoch))
+    panel = widgets.target(TABLE, SEARCHES)
+    slider = panel.controls["target_ms"]
+    for ms in (slider.max, slider.value, slider.min):
+        thread = threading.Thread(target=setattr, args=(slider, "value", ms))
         thread.start()
         thread.join()
-    assert panel.error is None and panel.status.value.startswith("Epoch 0:")
+    assert panel.error is None and f"at most {slider.min:.1f} ms" in panel.status.value
 
 
 @pytest.fixture
@@ -148,30 +140,15 @@ def test_uploads_are_shown_or_answered_in_words(shown):
     assert "It says" in shown.status.value  # and it goes on
 
 
-BOXES = torch.tensor([[[0, 0, 32, 32]]])
-
-
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts if text.get_text()]
 
 
-UNETS_DRAWN = [(8, 4, 1.5, 2, "conv"), (4, 1, 2, 1, "conv"), (4, 3, 1.25, 3, "mbconv")]
-SIZES = {unet: drawing.unet_size(*unet) for unet in UNETS_DRAWN}
-SIZES |= {j: drawing.unet_size(**UNETS["reduced"], joining=j) for j in ("integrated", "sequential")}
-SIZES |= {name: drawing.classifier_size(*vars(spec).values()) for name, spec in CLASSIFIERS.items()}
-
-
-@pytest.mark.parametrize("network", SIZES, ids=str)
-def test_flops_and_parameters_are_those_of_fvcore(network):
-    image, boxes = torch.zeros(1, 1, 96, 96), []
-    if network in CLASSIFIERS:
-        model, image = build_classifier(network), torch.zeros(1, 1, 32, 32)
-    elif network in UNETS_DRAWN:
-        model = UNet(*network[:4], block=network[4])
-    else:
-        model, boxes = build_dcnet(network, "reduced"), [BOXES]
-    size = count_flops(model, image, *boxes), count_parameters(model)
-    assert (SIZES[network].flops, SIZES[network].parameters) == size
+@pytest.mark.parametrize("unet", [(8, 4, 1.5, 2, "conv"), (4, 1, 2, 1, "conv"), (4, 6, 1, 1, "mbconv")])
+def test_a_unet_costs_what_it_costs_on_whole_images(unet):
+    model = UNet(*unet[:4], block=unet[4])
+    flops = count_flops(model, torch.zeros(1, 1, 96, 96))
+    assert drawing.unet_cost(*unet) == (flops, count_parameters(model))
 
 
 @pytest.mark.parametrize(

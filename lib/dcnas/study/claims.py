@@ -9,6 +9,7 @@ its training images. Intervals are Student's t over seeds, or searches.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,8 @@ from scipy import stats
 
 from .comparisons import Evidence, asked, compared
 from .instruments import failed_check
-from .results import read_published, results
-from .stats import Interval, Scores
-from .tables import paper
+from .results import paper, read_published, results
+from .stats import Interval
 
 REPRODUCED, DIRECTION, INCONCLUSIVE = "reproduced", "reproduced in direction", "inconclusive"
 CONTRADICTED, NOT_TESTABLE = "contradicted under our conditions", "not testable here"
@@ -40,52 +40,27 @@ def comparisons(
     *,
     sigma: float = 0.8,
     device: str = "cpu",
-    without_zero: bool = False,
-    pooled: bool = False,
     clipped: bool = False,
-    images: bool = False,
+    **assumed: bool,
 ) -> list[dict]:
     """The comparisons of some claims or of all, with `failed`: what of their precondition or instrument
     does not hold.
 
-    What the paper leaves open: means over the ten noise levels above 0 (`without_zero`); PSNR of the
-    error `pooled` over all images; networks trained and tested on `clipped` noisy images, where there
-    are any; intervals of a bootstrap over `images` and seeds.
+    `clipped`: of networks trained and tested on clipped noisy images, where there are any; what else may
+    be `assumed` has `Evidence`.
     """
-
-    def change(scores: Scores, metric: str, clean: bool) -> Scores:
-        if pooled and metric == "psnr" and not clean:
-            scores = {key: pooled_psnr(values) for key, values in scores.items()}
-        return above_zero(scores) if without_zero and not clean else scores
-
-    options = dict(sigma=sigma, device=device, change=change, over_seeds=not images)
-    evidence = Evidence(scale, **options)
+    evidence = Evidence(scale, sigma, device, **assumed)
     rows = compared(claims, evidence)
     noisy = asked(claims).query("group in @NOISY_GROUPS")["claim"].unique()
     if clipped and len(noisy):
         there = read_published("section3")
         if scale != "published":
             there = results("clipping_check", scale, device=device).rows
-        twins = compared(noisy, Evidence(scale, select=lambda rows: twins_of(rows, there), **options))
+        select = partial(twins_of, among=there)
+        twins = compared(noisy, Evidence(scale, sigma, device, select, **assumed))
         instead = {(row["claim"], row["comparison"]): row for row in twins if row["seeds"]}
         rows = [instead.get((row["claim"], row["comparison"]), row) for row in rows]
     return [row | {"failed": failed_check(row, evidence) if row["primary"] else None} for row in rows]
-
-
-def pooled_psnr(psnr: np.ndarray) -> np.ndarray:
-    """A number for each image whose mean over images is the PSNR of the pooled error, (11, N) for both.
-
-    To first order the spread of that mean is the spread of the pooled PSNR, which is not a mean itself.
-    """
-    error = 10 ** (-psnr.astype(np.float64) / 10)
-    mean = error.mean(1, keepdims=True)
-    return -10 / np.log(10) * (np.log(mean) + error / mean - 1)
-
-
-def above_zero(scores: Scores) -> Scores:
-    """At σ = 0 the mean of all other levels, so that means over eleven levels are means over ten."""
-    rest = {key: values[1:] for key, values in scores.items()}
-    return {key: np.concatenate([values.mean(0, keepdims=True), values]) for key, values in rest.items()}
 
 
 def twins_of(rows: pd.DataFrame, among: pd.DataFrame) -> pd.DataFrame:

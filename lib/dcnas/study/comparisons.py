@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from ..data.noise import SIGMAS
+from ..latency.measure import median_error
 from ..nas.recorder import TAIL
 from ..paths import paper_dir
 from . import stats
-from .latencies import pair_passes
-from .results import Results, derivations, results, searches
-from .scales import scale_named
+from .latencies import measured, pair_passes, repeat_error
+from .results import Results, derivations, results, scale_of, searches
+from .scales import SCALE
 from .stats import NOISY, Interval, Scores
 
 B_LINE = [f"UNet b={b} d=4 m=2 c=2" for b in (8, 16, 32, 64)]  # b=4 is broken by its norm: 03_2
@@ -41,9 +42,10 @@ def asked(claims: Iterable[str] = ()) -> pd.DataFrame:
 class Evidence:
     """What comparisons are made of: the results of one scale, each group read once.
 
-    `sigma` is the noise level of Figure 3's claims. `change(scores, metric, clean)` may put other scores
-    in their place (`clean`: used without noise), `select(rows)` other networks. Intervals are Student's
-    t `over_seeds`, or a bootstrap over images and seeds.
+    `sigma` is the noise level of Figure 3's claims, `select(rows)` may put other networks in their
+    place. What the paper leaves open: means over the ten noise levels above 0 (`without_zero`); PSNR of
+    the error `pooled` over all images; intervals of a bootstrap over `images` and seeds instead of
+    Student's t over seeds.
     """
 
     def __init__(
@@ -51,26 +53,32 @@ class Evidence:
         scale: str = "published",
         sigma: float = 0.8,
         device: str = "cpu",
-        change: Callable[[Scores, str, bool], Scores] = lambda scores, metric, clean: scores,
         select: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
-        over_seeds: bool = True,
+        without_zero: bool = False,
+        pooled: bool = False,
+        images: bool = False,
     ):
-        self.scale, self.sigma, self.device = scale, sigma, device
-        self.change, self.select = change, select
-        self.contrast = partial(stats.contrast, over_seeds=over_seeds)
-        for name in ("results_of", "flops_of", "scores_of", "searches_of"):
+        self.scale, self.sigma, self.device, self.select = scale, sigma, device, select
+        self.without_zero, self.pooled = without_zero, pooled
+        self.contrast = partial(stats.contrast, over_seeds=not images)
+        for name in ("results_of", "flops_of", "scores_of", "searches_of", "repeat_error"):
             setattr(self, name, cache(getattr(self, name)))
 
     def results_of(self, group: str) -> Results:
-        return Results(
-            self.select(results(GROUPS.get(group, group), self.scale, device=self.device).rows)
-        )
+        rows = results(GROUPS.get(group, group), self.scale, device=self.device).rows
+        return Results(self.select(rows))
 
     def flops_of(self, group: str) -> pd.Series:
         return self.results_of(group).rows.groupby("label", sort=False)["flops"].first()
 
     def scores_of(self, group: str, metric: str, clean: bool) -> Scores:
-        return self.change(self.results_of(group).scores(metric), metric, clean)
+        """Scores under what is assumed, which says nothing of images without noise."""
+        scores = self.results_of(group).scores(metric)
+        if clean:
+            return scores
+        if self.pooled and metric == "psnr":
+            scores = {key: pooled_psnr(values) for key, values in scores.items()}
+        return above_zero(scores) if self.without_zero else scores
 
     def searches_of(self, group: str):
         return searches(group, self.scale, device=self.device)
@@ -78,7 +86,7 @@ class Evidence:
     def images_of(self, row) -> int:
         """Training images that a network of the row has seen; of a search the images of its steps."""
         if row.metric.split()[0] in ("flips", "spread"):
-            s = scale_named(self.searches_of("beta_searches").rows["scale"].iloc[0])
+            s = SCALE[self.searches_of("beta_searches").rows["scale"].iloc[0]]
             return s.search["epochs"] * s.search["steps_per_epoch"] * s.search_batch
         rows = self.results_of(row.group).rows
         return int(rows.loc[[label in row.networks for label in rows["label"]], "images"].min())
@@ -109,7 +117,7 @@ class Evidence:
         """The row with the widths of this scale for `b=equal` and `b=large`."""
         if not re.search("b=(equal|large)", row.networks):
             return row
-        s = scale_named(results(row.group, self.scale, device=self.device).rows["scale"].iloc[0])
+        s = SCALE[results(row.group, self.scale, device=self.device).rows["scale"].iloc[0]]
         names = ("networks", "text", "precondition")
         for word, b in (("b=equal", s.equal_b), ("b=large", s.large_b)):
             row = row._replace(**{name: getattr(row, name).replace(word, f"b={b}") for name in names})
@@ -126,7 +134,7 @@ class Evidence:
             return self.score(row, kind, how, levels)
         labels = re.split(r" [-/|] ", row.networks)
         there = set(labels) <= set(self.flops_of(row.group).index)
-        if not there and kind not in ("pair", "flips", "derived"):
+        if not there and kind not in ("pair", "flips"):
             return None
         return getattr(self, kind)(row, how, levels, labels)  # the methods below are the kinds
 
@@ -188,12 +196,14 @@ class Evidence:
 
     def ms(self, row, how: str, levels, labels) -> Effect:
         """Latency of the first minus that of the second; trainings of one network share one measurement
-        and its error.
+        and its error: that of the median, or, where it is larger, what two measurements differ by.
         """
         mean, error, rows = [], [], self.results_of(row.group).rows
         for label in labels:
             part = rows[rows["label"] == label].drop_duplicates("seed")
-            each = part["error_ms"].groupby(part["derivation"].fillna("made by hand")).sum()
+            error_ms = median_error(part["q75_ms"] - part["q25_ms"], part["passes"])
+            error_ms = np.maximum(error_ms, self.repeat_error() * part["latency_ms"])
+            each = error_ms.groupby(part["derivation"].fillna("made by hand")).sum()
             mean.append(part["latency_ms"].mean())
             error.append(float((each**2).sum() ** 0.5 / len(part)))
         gap, half = mean[0] - mean[1], 1.96 * hypot(*error)
@@ -201,6 +211,12 @@ class Evidence:
         return Interval(gap * unit, (gap - half) * unit, (gap + half) * unit), None, {}
 
     pct = ms
+
+    def repeat_error(self) -> float:
+        """Relative standard error of one measurement of latency, by networks measured twice."""
+        scale = scale_of(self.scale)
+        known = measured(4, scale).drop_duplicates("network").set_index("network")
+        return repeat_error(known["median_ms"] / known["slowdown"], derivations(self.scale))
 
     def flips(self, row, how: str, levels, labels) -> Effect:
         """Best operators that change from one epoch to the next in the last third of the alphas'
@@ -223,18 +239,16 @@ class Evidence:
             values = epochs.groupby(["label", "seed"])["argmax_ms"].last().round(2)
         else:
             scores = self.scores_of(row.group, "accuracy", True)
-            values = pd.Series(
-                {key: each[0].astype(float).mean() for key, each in scores.items()}
-            ).round(1)
+            means = {key: each[0].astype(float).mean() for key, each in scores.items()}
+            values = pd.Series(means).round(1)
         sides = [values[label].to_numpy() for label in labels]
         return stats.ratio_of_spreads(*sides), min(map(len, sides)), {}
 
     def derived(self, row, column: str, levels, labels) -> Effect | None:
         """How far measured latencies of derived networks are from their targets, in %."""
-        rows = derivations(self.scale, device=self.device)
-        ours = rows[
-            (rows["label"] == row.networks) & rows["random_seed"].isna() & (rows["network"] == "C-NAS")
-        ]
+        rows = derivations(self.scale)
+        ours = rows[(rows["label"] == row.networks) & (rows["network"] == "C-NAS")]
+        ours = ours[ours["random_seed"].isna()]
         return (stats.of_few(ours[column].to_numpy()), len(ours), {}) if len(ours) else None
 
 
@@ -245,26 +259,33 @@ def compared(claims: Iterable[str] = (), evidence: Evidence | None = None) -> li
         if (found := evidence.effect(row)) is None:
             continue
         effect, seeds, words = found
+        names = ("claim", "group", "ask", "precondition", "instrument")
+        line = {name: getattr(row, name) for name in names}
+        line |= {"primary": row.primary == "yes", "effect": effect, "seeds": seeds}
+        line |= {"comparison": row.text.format(sigma=evidence.sigma, **words)}
+        line |= {"paper": float(row.paper) if row.paper else None, "decimals": int(row.decimals or 2)}
         if row.metric.startswith("flops"):
-            scale = "counted"
+            line["scale"] = "counted"
         elif row.metric.startswith(("pair", "ms", "pct", "derived")):
-            scale = "timed"
+            line["scale"] = "timed"
         else:
-            scale = evidence.results_of(row.group).rows["scale"].iloc[0]
-        table.append(
-            {
-                name: getattr(row, name)
-                for name in ("claim", "group", "ask", "precondition", "instrument")
-            }
-            | {
-                "primary": row.primary == "yes",
-                "comparison": row.text.format(sigma=evidence.sigma, **words),
-                "effect": effect,
-                "seeds": seeds,
-                "paper": float(row.paper) if row.paper else None,
-                "decimals": int(row.decimals or 2),
-                "scale": scale,
-                "budget_pct": 100 * evidence.images_of(row) / float(row.images) if row.images else None,
-            }
-        )
+            line["scale"] = evidence.results_of(row.group).rows["scale"].iloc[0]
+        share_pct = 100 * evidence.images_of(row) / float(row.images) if row.images else None
+        table.append(line | {"budget_pct": share_pct})
     return table
+
+
+def pooled_psnr(psnr: np.ndarray) -> np.ndarray:
+    """A number for each image whose mean over images is the PSNR of the pooled error, (11, N) for both.
+
+    To first order the spread of that mean is the spread of the pooled PSNR, which is not a mean itself.
+    """
+    error = 10 ** (-psnr.astype(np.float64) / 10)
+    mean = error.mean(1, keepdims=True)
+    return -10 / np.log(10) * (np.log(mean) + error / mean - 1)
+
+
+def above_zero(scores: Scores) -> Scores:
+    """At σ = 0 the mean of all other levels, so that means over eleven levels are means over ten."""
+    rest = {key: values[1:] for key, values in scores.items()}
+    return {key: np.concatenate([values.mean(0, keepdims=True), values]) for key, values in rest.items()}

@@ -1,60 +1,28 @@
-"""Pictures under sliders: the demo of the introduction (Figure 1), Section 3.3's panel, stored outputs.
+"""Pictures under sliders: the demo of the introduction (Figure 1), Section 3.3's panel.
 
 All numbers are those of `dcnas.deploy.apply`, and so of `dcnas denoise` and `dcnas classify`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import anywidget
 import ipywidgets as W
 import numpy as np
-import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data.images import evaluation_images
 from ..deploy.apply import COUNT, WORSE, Outcome, Scene, apply, best_classes, file_scene, study_scene
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, Pictures
-from .results import photographs_of
-from .runs import SAMPLE_SIGMAS, SAMPLES
-from .tasks import bank_noisy
 from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
 KINDS = DIGITS, SOLAR, PHOTOGRAPHS, OWN = "two digits", "solar cells", "photographs", "own picture"
 RIGHT = COLOURS["green"]
-
-
-def outputs(rows: pd.DataFrame, samples: Mapping[str, np.ndarray]) -> Panel:
-    """A test image at a noise level: clean, noisy, and by each network; below, a part of each.
-
-    `samples`: label to the outputs that are kept, uint8 (SAMPLE_SIGMAS, SAMPLES, C, H, W).
-    """
-    images, side = photographs_of(rows["scale"].iloc[0]), int(rows["resolution"].iloc[0])
-    views, _ = evaluation_images(images, "test", side, SAMPLES)
-    noisy, part, count = bank_noisy(views), slice(side // 4, 7 * side // 12), len(samples) + 2
-    shown = Pictures(count, rows=2, height=0.7 + 2 * min(1.35, 8.6 / count))
-
-    def draw(image: int, sigma: float) -> tuple[Figure, str]:
-        row = {"clean": views[image] / 255, "noisy": noisy(range(image, image + 1), sigma)[0]}
-        level = SAMPLE_SIGMAS.index(sigma)
-        row |= {label: arrays[level, image] / 255 for label, arrays in samples.items()}
-        for n, (name, pixels) in enumerate(row.items()):
-            shown.show(n, pixels, name.replace(" ", "\n", len(name) > 8))
-            shown.show(n + count, np.asarray(pixels)[:, part, part])
-        text = f"Test image {image}, σ = {sigma:g}: {', '.join(row)}; below, a part of each."
-        return shown.figure, text
-
-    return Panel(
-        draw,
-        image=W.IntSlider(0, 0, SAMPLES - 1, description="test image", **WIDE),
-        sigma=W.SelectionSlider(options=SAMPLE_SIGMAS, value=0.4, description="noise σ", **WIDE),
-    )
 
 
 class Drop(anywidget.AnyWidget):
@@ -183,7 +151,6 @@ def demo(*networks: str, kinds: Sequence[str] = KINDS, index: int = 3, sigma: fl
         scene, net = scene_of(kind, index, upload), load_network(network)
         outcome = apply(net, scene, sigma)
         noisy = quality(f"noisy, σ = {sigma:.2f}", outcome.noisy_psnr, outcome.noisy_ssim)
-        shown.clear()
         shown.show(0, scene.image, "as it came\n" if kind == OWN else "clean\n")
         shown.show(1, outcome.noisy, noisy)
         shown.show(2, outcome.denoised, quality("denoised", outcome.psnr, outcome.ssim))

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from ..nas.space import Architecture, Space, random_architecture, save_architect
 from ..paths import latency_dir, runs_dir, shown, write_atomic
 from .kinds import Derivation, Search
 from .presets import TARGETS
-from .scales import scale_named
+from .scales import SCALE
 from .store import architecture_of, finish, folder_of, hold, is_complete, to_csv
 
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
@@ -38,12 +37,12 @@ BUSY = 1.5  # times as slow as on the day of the table: something else runs
 
 def table_path(scale: str) -> Path:
     """Where the look-up table of a scale lies: committed in data/latency, for smoke beside the runs."""
-    return (runs_dir() if scale == "smoke" else latency_dir()) / scale_named(scale).table
+    return (runs_dir() if scale == "smoke" else latency_dir()) / SCALE[scale].table
 
 
 def obtain_table(scale: str, *, progress: bool = True) -> Table:
     """The validated look-up table of a scale; at scale smoke it is measured where it is missing."""
-    path, s = table_path(scale), scale_named(scale)
+    path, s = table_path(scale), SCALE[scale]
     if not path.exists() and scale != "smoke":
         sizes = f"--resolution {s.photos['resolution']} --width {s.width:g}"
         where = f"--stem-stride {s.strides[0]} --runtime pytorch --device {s.device}"
@@ -90,7 +89,6 @@ def latencies_by_table(
     table: Table,
     *,
     rounds: int,
-    passes: int = 1,
     device: torch.device | None = None,
     progress=False,
 ) -> tuple[dict[str, Latency], float]:
@@ -107,27 +105,25 @@ def latencies_by_table(
     known = {f"reference {n}": random_architecture(space, rng) for n, rng in enumerate(draws)}
     with torch.random.fork_rng():
         references = {name: build_network("C-NAS", a) for name, a in known.items()}
-    how = dict(rounds=rounds, passes=passes, device=device, unsynchronised=device.type != "cpu")
+    how = dict(rounds=rounds, passes=1, device=device, unsynchronised=device.type != "cpu")
     measured = measure_under(c, models | references, progress=progress, **how)
     slower = [measured[name].median_ms / predicted_ms(table, a) for name, a in known.items()]
     return {name: measured[name] for name in models}, float(np.median(slower))
 
 
 def derive(derivations: Sequence[Derivation], progress: bool = True) -> None:
-    """Complete derivations, whose searches are complete, measured side by side."""
+    """Complete derivations of one table, whose searches are complete, measured side by side."""
     # in the order of their names, so that two processes do not wait for each other
     todo = sorted({d.name: d for d in derivations if not is_complete(d)}.values(), key=lambda d: d.name)
     with ExitStack() as locks:
         for derivation in todo:
             locks.enter_context(hold(derivation, progress=progress))
-        todo = [d for d in todo if not is_complete(d)]
-        todo.sort(key=lambda d: d.search.table)
-        for _, group in groupby(todo, key=lambda d: d.search.table):
-            _derive(list(group), progress)
+        if todo := [d for d in todo if not is_complete(d)]:
+            _derive(todo, progress)
 
 
 def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
-    """Fit, measure, repair and measure again what searches, or chance, have given; all of one table."""
+    """Fit, measure, repair and measure again what searches, or chance, have given."""
     table, by_name = table_of(derivations[0].search), {d.name: d for d in derivations}
     targets = {name: target_ms(d) for name, d in by_name.items()}
     predict = {name: partial(predicted_ms, table, network=d.network) for name, d in by_name.items()}

@@ -1,13 +1,11 @@
-"""Drawings of Section 3's networks (Figure 2), made from the networks themselves, without their weights;
-and the trained ones among which a network of one's own stands.
+"""Drawings of Section 3's UNets and DC-Nets (Figure 2), made from the networks themselves, and the
+trained networks among which one stands.
 
 The height of a box grows with the square root of the map's side, its width with that of its channels.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -15,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter
-from torch import nn
 
+from ..build import build
 from ..data.two_digits import IMAGE_SIZE
-from ..models import CLASSIFIERS, Classifier, UNet, count_parameters
+from ..models import count_flops, count_parameters, unet_widths
 from ..models.crops import BOX_SIZE
 from .figures import COLOURS, MARKERS, PALETTE, new_figure
 from .latencies import section_3
@@ -30,56 +28,17 @@ ENCODER, DECODER, HEAD = COLOURS["sky"], COLOURS["blue"], "0.93"  # light and da
 BENDS = "angle,angleA=-90,angleB=180", "angle,angleA=0,angleB=-90"  # to and from the deepest level
 
 
-class Size(NamedTuple):
-    """A network: (channels, side) of its maps, FLOPs for one image or digit, parameters, operators."""
-
-    maps: tuple[tuple[int, int], ...]
-    flops: int
-    parameters: int
-    steps: tuple[str, ...] = ()
-
-
-def layer_flops(layers: nn.Module, pixels: int) -> int:
-    """FLOPs, as fvcore counts them, of layers on maps of `pixels` (transposed convolutions: input)."""
-    leaves = [layer for layer in layers.modules() if hasattr(layer, "weight")]
-    return pixels * sum(x.weight.numel() * (5 if isinstance(x, nn.GroupNorm) else 1) for x in leaves)
-
-
 @lru_cache(maxsize=512)
-def unet_size(b: int, d: int, m: float, c: int, block: str = "conv", joining: str | None = None) -> Size:
-    """A UNet, or a DC-Net with one digit: the encoder's maps, finest first, and what it all costs."""
-    with torch.device("meta"):
-        unet = UNet(b, d, m, c, block=block)
-        head = nn.Linear(unet.widths[-1], CLASSES)
-    sides = [(IMAGE_SIZE + -IMAGE_SIZE % unet.stride) // 2**i for i in range(d)]
-    layers = [*zip(unet.down, sides), *zip(unet.merge, sides), *zip(unet.up, sides[1:])]
-    flops = sum(layer_flops(layer, side**2) for layer, side in [*layers, (unet.out, sides[0])])
-    parameters = count_parameters(unet)
-    if joining == "integrated":
-        flops, parameters = flops + layer_flops(head, 1), parameters + count_parameters(head)
-    elif joining == "sequential":
-        extra = classifier_size(*vars(CLASSIFIERS["MB2.5-M"]).values())
-        flops, parameters = flops + extra.flops, parameters + extra.parameters
-    return Size(tuple(zip(unet.widths, sides)), flops, parameters)
-
-
-@lru_cache(maxsize=512)
-def classifier_size(first: int, second: int, expansion: float | None = None) -> Size:
-    """A classifier of one digit: the maps up to the global pooling, and the operators between them."""
-    with torch.device("meta"):
-        network = Classifier(first, second, expansion)
-    maps, steps, flops = [(1, BOX_SIZE)], [], layer_flops(network.head, 1)
-    for layer in network.features.modules():  # in the order of the forward pass
-        channels, side = maps[-1]
-        if isinstance(layer, nn.Conv2d):
-            operator = "depthw." if layer.groups > 1 else "conv"
-            steps.append(f"{layer.kernel_size[0]}×{layer.kernel_size[0]}\n{operator}")
-            maps.append((layer.out_channels, side))
-        elif isinstance(layer, nn.MaxPool2d):
-            steps.append("max\npool")
-            maps.append((channels, side // 2))
-        flops += layer_flops(layer, side**2) if isinstance(layer, nn.Conv2d | nn.GroupNorm) else 0
-    return Size(tuple(maps), flops, count_parameters(network), tuple(steps))
+def unet_cost(b, d, m, c, block="conv", joining=None) -> tuple[int, int]:
+    """FLOPs for one image, of a DC-Net with one digit, and parameters."""
+    net = dict(kind=joining or "unet", unet=dict(b=b, d=d, m=m, c=c, block=block))
+    model, side, boxes = build(net | dict(classifier="MB2.5-M")), IMAGE_SIZE, []
+    if joining:
+        boxes = [torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]])]
+    else:
+        side = max(32, 2**d)  # a slider must not wait: all of a UNet grows with the pixels
+    flops = count_flops(model, torch.zeros(1, 1, side, side), *boxes)
+    return flops * IMAGE_SIZE**2 // side**2, count_parameters(model)
 
 
 def _arrow(axes: Axes, start, end, colour: str, **style: str) -> None:
@@ -155,17 +114,11 @@ def _legend(axes: Axes, block: str, deep: bool) -> None:
     axes.legend(handles=handles, loc="lower center", **look)
 
 
-def _finish(axes: Axes, bottom: float, top: float, title: str) -> Figure:
-    axes.set(xlim=(0, 10), ylim=(bottom, top), title=title)
-    axes.set_axis_off()
-    return axes.figure
-
-
 def unet(b: int, d: int, m: float, c: int, block="conv", joining=None, axes=None) -> Figure:
     """Figure 2: a UNet, or with `joining` "sequential" or "integrated" a DC-Net; on `axes` if given."""
-    network = unet_size(b, d, m, c, block, joining)
     axes = axes or new_figure(7, 4.5)[1]
-    places = _levels(axes, network.maps, c)
+    maps = [(width, IMAGE_SIZE // 2**i) for i, width in enumerate(unet_widths(b, d, m))]
+    places = _levels(axes, maps, c)
     _connect(axes, places)
     x, y, _, tall = places[-1]
     bottom = min(-2.6, y - tall)
@@ -179,71 +132,38 @@ def unet(b: int, d: int, m: float, c: int, block="conv", joining=None, axes=None
     _legend(axes, block, d > 1)
     name = ("UNet" if block == "conv" else "MB-UNet") + f" b={b}, d={d}, m={m:g}, c={c}"
     name = name if joining is None else f"DC-Net {joining.capitalize()}: {name}"
-    costs = f"{network.flops / 1e6:,.1f} M FLOPs, {network.parameters:,} parameters"
-    return _finish(axes, 1.2 * bottom - 0.3, 0.35, f"{name}\n{costs}")
+    flops, parameters = unet_cost(b, d, m, c, block, joining)
+    title = f"{name}\n{flops / 1e6:,.1f} M FLOPs, {parameters:,} parameters"
+    axes.set(xlim=(0, 10), ylim=(1.2 * bottom - 0.3, 0.35), title=title)
+    axes.set_axis_off()
+    return axes.figure
 
 
-def classifier(first: int, second: int, expansion: float | None = None, axes=None) -> Figure:
-    """A classifier of Section 3.1 from the digit's square to the classes; on `axes` if given."""
-    network = classifier_size(first, second, expansion)
-    axes = axes or new_figure(7, 2.8)[1]
-    maps = [*network.maps, (network.maps[-1][0], 1), (CLASSES, 1)]
-    steps = ["", *network.steps, "global\nmax p.", "linear"]
-    pitch, before = 10 / len(maps), 0.0
-    for i, ((channels, side), step) in enumerate(zip(maps, steps)):
-        x, half, tall = (i + 0.5) * pitch, 0.026 * channels**0.5, (side / BOX_SIZE) ** 0.5 / 2
-        _blocks(axes, x, 0, half, tall, 1, "white" if i == 0 else HEAD if side == 1 else ENCODER)
-        text = f"{channels} ch\n{side} × {side}" if side > 1 else f"{channels}"
-        axes.text(x, -0.62, text, fontsize=10.5, ha="center", va="top")
-        if step:
-            _arrow(axes, (before, 0), (x - half, 0), DOWN if "max" in step else "black")
-            axes.text((before + x - half) / 2, 0.62, step, fontsize=10.5, ha="center", va="bottom")
-        before = x + half
-    axes.text(5, -1.4, "not drawn: GroupNorm and ReLU", fontsize=9.5, color=SKIP, ha="center")
-    family = "conv" if expansion is None else f"MBConv, rate {expansion:g}"
-    costs = f"{network.flops / 1e3:,.1f} K FLOPs, {network.parameters:,} parameters"
-    return _finish(axes, -1.4, 1.2, f"Classifier {first}, {second} ({family})\n{costs}")
+def among_trained(axes: Axes, rows: pd.DataFrame, metric: str, flops: int, mb: bool, unit: str) -> str:
+    """Draw quality over FLOPs of trained networks (`rows`: label, flops, `metric`), a mark at `flops`.
 
-
-class Trained:
-    """Quality over FLOPs of trained networks (`rows`: label, flops, sigma, `metric`), and a choice."""
-
-    def __init__(self, rows: pd.DataFrame, metric: str, axes):
-        self.rows, self.metric, self.axes, self.lines = rows, metric, axes, {}
-        for mb, label in ((False, "conv"), (True, "MBConv")):
-            look = dict(color=PALETTE[mb], marker=MARKERS[mb], linestyle="", label=label)
-            (self.lines[mb],) = axes.plot([], [], **look)
-        look = dict(marker="o", markersize=11, markerfacecolor="none", color="black", linestyle="")
-        (self.ring,) = axes.plot([], [], label="costs about as much", **look)
-        self.choice = axes.axvline(1e6, color="black", linestyle="--", label="this one")
-        axes.set(xscale="log", xlabel="FLOPs", xlim=(rows["flops"].min() / 5, rows["flops"].max() * 5))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.minorticks_off()
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
-        self.table = lru_cache(self._table)
-
-    def _table(self, sigma: float | None) -> pd.DataFrame:
-        """Each network's mean quality at a noise level (None: over all), and the ms of an image."""
-        rows = self.rows if sigma is None else self.rows[np.isclose(self.rows["sigma"], sigma)]
-        table = rows.groupby("label")[["flops", self.metric]].mean()
-        return table.assign(mb=table.index.str.startswith("MB"), ms=section_3(batch=1)["median_ms"])
-
-    def show(self, size: Size, mb: bool, sigma: float | None, unit: str) -> str:
-        """Mark a network; in words what it costs, and what those reach that cost about as much."""
-        table = self.table(sigma)
-        for is_mb, line in self.lines.items():
-            line.set_data(*table.loc[table["mb"] == is_mb, ["flops", self.metric]].to_numpy().T)
-        self.axes.set_ylim(table[self.metric].min() - 0.8, table[self.metric].max() + 0.8)
-        self.choice.set_xdata([size.flops] * 2)
-        near = table[(table["mb"] == mb) & table["flops"].between(size.flops / 2, size.flops * 2)]
-        same = near[near["flops"] == size.flops]
-        listed = near if same.empty else same
-        self.ring.set_data(listed["flops"], listed[self.metric])
-        text = f"{EngFormatter(places=1)(size.flops)} FLOPs, {size.parameters:,} parameters. "
-        if listed.empty:
-            return text + "Neither it nor one that costs about as much is trained."
-        ends = listed[[self.metric, "ms"]].agg(["min", "max"]).map("{:.1f}".format)
-        quality, ms = (" to ".join(ends[name].unique()) for name in (self.metric, "ms"))
-        if same.empty:
-            text += f"Not trained; trained ones that cost half to twice as much ({len(near)}): "
-        return f"{text}{quality}{unit} in {ms} ms."
+    In words what those of its kind (`mb`: MBConv) reach that cost about as much, in how many ms.
+    """
+    axes.clear()
+    trained = rows.groupby("label")[["flops", metric]].mean().join(section_3(batch=1)["median_ms"])
+    is_mb = trained.index.str.startswith("MB")
+    for kind, label in enumerate(("conv", "MBConv")):
+        points = trained[is_mb == kind]
+        look = dict(color=PALETTE[kind], marker=MARKERS[kind], linestyle="", label=label)
+        axes.plot(points["flops"], points[metric], **look)
+    near = trained[(is_mb == mb) & trained["flops"].between(flops / 2, flops * 2)]
+    same = near[near["flops"] == flops]
+    listed = near if same.empty else same
+    ring = dict(marker="o", markersize=11, markerfacecolor="none", color="black", linestyle="")
+    axes.plot(listed["flops"], listed[metric], label="costs about as much", **ring)
+    axes.axvline(flops, color="black", linestyle="--", label="this one")
+    axes.set(xscale="log", xlabel="FLOPs", xlim=(rows["flops"].min() / 5, rows["flops"].max() * 5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.minorticks_off()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
+    if listed.empty:
+        return "Neither it nor one that costs about as much is trained."
+    ends = listed[[metric, "median_ms"]].agg(["min", "max"]).map("{:.1f}".format)
+    quality, ms = (" to ".join(ends[name].unique()) for name in (metric, "median_ms"))
+    text = f"Not trained; trained ones that cost half to twice as much ({len(near)}): "
+    return f"{text if same.empty else ''}{quality}{unit} in {ms} ms."

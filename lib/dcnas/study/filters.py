@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-# 40 of 255: above, the profile for strong noise, as BM3D's authors do; their package leaves that to the
-# caller
-STRONG = 0.16
+STRONG = 0.16  # 40 of 255: above, the profile for strong noise, which the package leaves to its caller
 
 
 class BM3D(nn.Module):
@@ -25,25 +23,17 @@ class BM3D(nn.Module):
         self.sigma, self.grey = sigma, grey
 
     def forward(self, noisy: Tensor) -> Tensor:
-        return (
-            noisy.clone()
-            if self.sigma == 0
-            else torch.stack([self._one(image) for image in noisy.cpu()])
-        )
-
-    def _one(self, image: Tensor) -> Tensor:
+        if self.sigma == 0:
+            return noisy.clone()
         try:
             import bm3d  # here: it is not free for all uses, so not everyone has it
         except ImportError:
-            raise InputError(
-                "BM3D needs the package bm3d: `.venv/bin/python -m pip install bm3d`."
-            ) from None
-        sigma = self.sigma / len(image) ** 0.5 if self.grey else self.sigma
-        profile = "vn" if sigma > STRONG else "np"
+            need = "BM3D needs the package bm3d: `.venv/bin/python -m pip install bm3d`."
+            raise InputError(need) from None
+        images, sigma, denoise = noisy.cpu().movedim(1, -1), self.sigma, bm3d.bm3d_rgb
         if self.grey:
-            cleaned = bm3d.bm3d(image.mean(0).numpy(), sigma, profile)
-            return torch.from_numpy(np.asarray(cleaned, np.float32).reshape(image.shape[1:])).expand_as(
-                image
-            )
-        cleaned = bm3d.bm3d_rgb(image.permute(1, 2, 0).numpy(), sigma, profile)
-        return torch.from_numpy(np.asarray(cleaned, np.float32)).permute(2, 0, 1)
+            images, sigma, denoise = noisy.cpu().mean(1), sigma / noisy.shape[1] ** 0.5, bm3d.bm3d
+        profile = "vn" if sigma > STRONG else "np"
+        cleaned = [np.asarray(denoise(image.numpy(), sigma, profile), np.float32) for image in images]
+        cleaned = torch.from_numpy(np.stack(cleaned))
+        return (cleaned[..., None] if self.grey else cleaned).movedim(-1, 1).expand_as(noisy)

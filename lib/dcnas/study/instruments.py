@@ -14,7 +14,7 @@ from ..nas.space import Space
 from .comparisons import Evidence
 from .presets import searches
 from .results import largest_class, results
-from .scales import scale_named
+from .scales import SCALE
 from .stats import means
 
 LATENCY_PCT = 5.0  # within which two networks are equally fast
@@ -63,7 +63,7 @@ def _agreement(label: str, group: str, evidence: Evidence) -> str | None:
 
 @lru_cache(maxsize=4)
 def _null(scale: str) -> float:
-    s, settings = scale_named(scale), searches("beta_searches", scale)[0].with_target(1.0)
+    s, settings = SCALE[scale], searches("beta_searches", scale)[0].with_target(1.0)
     space = Space(4, s.photos["resolution"], 2, s.width, s.strides)
     return float(alphas.noise_null(space, settings)["agreement_95"].iloc[-1])
 

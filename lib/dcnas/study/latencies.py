@@ -5,7 +5,7 @@ The paper times batches of 32 with 100 warm-up and 1000 timed passes, apparently
 look-up table, and in its milliseconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,13 @@ from ..latency.measure import (
     device_named,
     measure_many,
     measure_pair,
-    median_error,
 )
 from ..latency.table import load_table
 from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, runs_dir, write_atomic
 from .derivation import latencies_by_table, obtain_table, table_path
 from .filters import BM3D
-from .kinds import Run, images_of
+from .kinds import Named, Run, images_of
 from .presets import filters, runs
 from .runs import network_of
 from .store import is_complete, is_published
@@ -74,8 +73,8 @@ def measure_section3(device: str = "cpu", threads: int | None = None, rounds: in
         torch.manual_seed(0)
         for batch, warmup, passes in ((1, 5, 20), (32, 1, 2)):
             models = {label: (network_of(run), _inputs(run, batch)) for label, run in networks.items()}
-            measured = measure_many(models, warmup=warmup, passes=passes, **how)
-            rows += [{"label": label} | latency.as_row() for label, latency in measured.items()]
+            latencies = measure_many(models, warmup=warmup, passes=passes, **how)
+            rows += [{"label": label} | latency.as_row() for label, latency in latencies.items()]
         for pair in tqdm(PAIRS, desc="pairs"):
             models = {name: (network_of(networks[name]), _inputs(networks[name], 32)) for name in pair}
             a_ms, b_ms = measure_pair(models, 20 * rounds, threads, device).values()
@@ -113,14 +112,25 @@ def pair_passes(a: str, b: str) -> pd.DataFrame:
     return frame[(frame["a"] == a) & (frame["b"] == b)]
 
 
-# ---- Section 4
+# ---- Sections 2 and 4
 
 
-def latency_path(section: str, scale: str) -> Path:
+def latency_path(section: int, scale: str) -> Path:
     """Where the latencies of a section's networks lie."""
     if scale == "smoke":
-        return runs_dir() / f"latency-{section}.csv"
-    return latency_dir() / f"{section}-{scale}.csv"
+        return runs_dir() / f"latency-section{section}.csv"
+    return latency_dir() / f"section{section}-{scale}.csv"
+
+
+def measured(section: int, scale: str) -> pd.DataFrame:
+    """The measured latencies of Section 2 or 4 at a scale; at smoke measured where they are missing."""
+    path = latency_path(section, scale)
+    if scale == "smoke" and not path.exists():
+        (measure_section2 if section == 2 else measure_section4)(scale, rounds=1)
+    if not path.exists():
+        command = f"`dcnas latency --section {section} --scale {scale}`"
+        raise InputError(f"{path.name} is missing; with nothing else running, run {command}.")
+    return pd.read_csv(path)
 
 
 def network_key(kind: str, source: str | None, decoder: str, b, large: bool, upscaled: float) -> str:
@@ -136,66 +146,43 @@ def _key(run: Run) -> str:
 
 
 def measure_section4(
-    scale: str, listed: Sequence[Run] | None = None, *, rounds: int = 30, passes=1, progress=False
+    scale: str, listed: Iterable[Named] = (), *, rounds: int = 30, progress=False
 ) -> Path:
     """Measure networks (all that can be built, if none are given) under the look-up table's conditions.
 
     Networks that the scale's file has already are left as they are. Leave the machine alone meanwhile.
     """
-    path, table = latency_path("section4", scale), obtain_table(scale, progress=False)
+    path, table = latency_path(4, scale), obtain_table(scale, progress=False)
     listed = [run for run in listed or runs("section4", scale) if isinstance(run, Run)]
     listed = [r for r in listed if r.source is None or is_complete(r.source) or is_published(r.source)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["network", "device"])
         known = known[known["device"] == table.conditions.device]  # nothing of another one stays
-        new = [run for run in listed if _key(run) not in set(known["network"])]
+        new = {_key(run): run for run in listed if _key(run) not in set(known["network"])}
         if not new:
             return path
         with torch.random.fork_rng():
-            networks = {_key(run): run for run in new}
-            models = {key: network_of(run) for key, run in networks.items()}
-        how = dict(rounds=rounds, passes=passes, progress=progress)
-        measured, slowdown = latencies_by_table(models, table, **how)
-        head = [
-            {"label": r.label, "seed": r.seed, "network": _key(r), "slowdown": slowdown} for r in new
+            models = {key: network_of(run) for key, run in new.items()}
+        latencies, slowdown = latencies_by_table(models, table, rounds=rounds, progress=progress)
+        rows = [
+            {"label": run.label, "seed": run.seed, "network": key, "slowdown": slowdown}
+            | latencies[key].as_row()
+            for key, run in new.items()
         ]
-        rows = pd.DataFrame([row | measured[row["network"]].as_row() for row in head])
+        rows = pd.DataFrame(rows)
         if device_named(table.conditions.device).type == "cpu":  # the mean is that reading
             rows["unsynchronised_ms"] = rows["mean_ms"]
         rows = pd.concat([known, rows], ignore_index=True) if len(known) else rows
         return _write(path, rows.drop_duplicates(["label", "seed"], keep="last"))
 
 
-def section_4(scale: str) -> pd.DataFrame:
-    """The measured latencies of a scale, a row per network and seed; at smoke measured where missing."""
-    if scale == "smoke" and not latency_path("section4", scale).exists():
-        by_hand = [r for r in runs("section4", scale) if isinstance(r, Run) and r.source is None]
-        measure_section4(scale, by_hand, rounds=1)
-    return _read("4", scale)
-
-
-def _read(section: str, scale: str) -> pd.DataFrame:
-    path = latency_path(f"section{section}", scale)
-    if not path.exists():
-        command = f"`dcnas latency --section {section} --scale {scale}`"
-        raise InputError(f"{path.name} is missing; with nothing else running, run {command}.")
-    return pd.read_csv(path)
-
-
-def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.DataFrame:
-    """With the latency of each row's very network, in the table's milliseconds, and its standard error.
-
-    The error is that of the median of the passes, or, where it is larger, what two measurements of one
-    network differ by: the derivations `derived` measured theirs before.
-    """
-    known = section_4(scale).drop_duplicates("network").set_index("network")
+def with_latency(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """With the latency of each row's very network, in the table's milliseconds."""
+    known = measured(4, scale).drop_duplicates("network").set_index("network")
     known = known.rename(columns={"median_ms": "latency_ms", "batch": "latency_batch"})
     times = ["latency_ms", "q25_ms", "q75_ms"]
     known[times] = known[times].div(known["slowdown"], axis=0)
-    error_ms = median_error(known["q75_ms"] - known["q25_ms"], known["passes"])
-    repeat_ms = repeat_error(known["latency_ms"], derived) * known["latency_ms"]
-    known = known[[*times, "passes", "latency_batch"]].assign(error_ms=np.maximum(error_ms, repeat_ms))
     parts = rows[["network", "derivation", "decoder", "b", "large", "upscaled"]].astype(object)
     parts = parts.where(parts.notna(), None)
     keys = [network_key(*part) for part in parts.itertuples(index=False)]
@@ -204,7 +191,7 @@ def with_latency(rows: pd.DataFrame, scale: str, derived: pd.DataFrame) -> pd.Da
             f"the latency of {', '.join(missing)} was not measured on this scale's device; with nothing "
             f"else running, run `dcnas latency --section 4 --scale {scale}`."
         )
-    return rows.join(known.loc[keys].set_axis(rows.index))
+    return rows.join(known.loc[keys, [*times, "passes", "latency_batch"]].set_axis(rows.index))
 
 
 def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
@@ -212,19 +199,14 @@ def repeat_error(latency_ms: pd.Series, derived: pd.DataFrame) -> float:
 
     What all networks of a session have in common is left out: it cancels where two are compared.
     """
-    keys = [network_key(row.network, row.run, "conv", None, False, 1.0) for row in derived.itertuples()]
-    before = pd.Series(derived.get("measured_ms", ()), dtype=float).set_axis(keys)
-    before = before[before.index.isin(latency_ms.index)]
-    logs = np.log(latency_ms.reindex(before.index) / before).to_numpy()
-    return float(logs.std(ddof=1) / 2**0.5) if len(logs) > 2 else 0.0
-
-
-# ---- Section 2
+    keys = derived["network"] + " " + derived["run"] + " conv 1.0"  # as `network_key` has them
+    logs = np.log(latency_ms / derived["measured_ms"].set_axis(keys)).dropna()
+    return float(logs.std() / 2**0.5) if len(logs) > 2 else 0.0
 
 
 def measure_section2(scale: str, *, rounds: int = 30, progress: bool = False) -> Path:
     """Time BM3D (on the CPU) and the networks in turns, one image, on the table's device and threads."""
-    path, conditions = latency_path("section2", scale), load_table(table_path(scale)).conditions
+    path, conditions = latency_path(2, scale), load_table(table_path(scale)).conditions
     device, each = device_named(conditions.device), filters(scale)
     views, _ = evaluation_images(images_of(each[0]), "test", conditions.resolution, 1)
     image = bank_noisy(views)(range(1), SIGMA)
@@ -234,15 +216,8 @@ def measure_section2(scale: str, *, rounds: int = 30, progress: bool = False) ->
         others = {run.label: (network_of(run), (image,)) for run in runs("related_work", scale)}
         how = dict(rounds=rounds, warmup=1, passes=1, threads=conditions.threads, progress=progress)
         if device.type == "cpu":
-            measured = measure_many(models | others, **how)
+            latencies = measure_many(models | others, **how)
         else:
-            measured = measure_many(models, **how) | measure_many(others, device=device, **how)
-        rows = [{"label": label} | latency.as_row() for label, latency in measured.items()]
+            latencies = measure_many(models, **how) | measure_many(others, device=device, **how)
+        rows = [{"label": label} | latency.as_row() for label, latency in latencies.items()]
         return _write(path, pd.DataFrame(rows))
-
-
-def section_2(scale: str) -> pd.DataFrame:
-    """Latency of each denoiser for a single image; measured where it was not at scale smoke."""
-    if scale == "smoke" and not latency_path("section2", scale).exists():
-        measure_section2(scale, rounds=1)
-    return _read("2", scale)

@@ -13,15 +13,10 @@ from .figures import COLOURS, new_figure, note
 
 KERNEL_COLOURS = {3: COLOURS["sky"], 5: COLOURS["blue"]}  # light and dark: told apart in grey as well
 FIXED = "0.85"
-MIDDLE = dict(ha="center", va="center")
 
 
 def architecture_figure(
-    architecture: Architecture,
-    title: str,
-    network: str = "C-NAS",
-    table: Table | None = None,
-    decoder: str = "conv",
+    architecture: Architecture, title: str, network="C-NAS", table: Table | None = None, decoder="conv"
 ) -> Figure:
     """Figure 8: a box per block, as high as its expansion rate, dark for kernel 5, hatched with SE.
 
@@ -34,62 +29,49 @@ def architecture_figure(
     figure, grid = new_figure(13, sum(heights), len(parts), 1, squeeze=False, height_ratios=heights)
     for axes, (part, order) in zip(grid[:, 0], parts.items()):
         axes.set_title(order)
-        _draw_blocks(axes, _draw_frame(axes, architecture.space, part, decoder), architecture)
+        _draw_network(axes, architecture, part, decoder)
     figure.suptitle(f"{title}{latency}", fontsize=12)
-    return note(
-        figure, "Height: expansion rate; the number above a block: its hidden width in channels."
-    )
+    text = "Height: expansion rate; the number above a block: its hidden width in channels."
+    return note(figure, text)
 
 
-def _draw_blocks(axes: Axes, places: dict[int, float], architecture: Architecture) -> None:
-    """A box for the block of each layer, from the given x on; dotted where a layer is left out."""
-    for i, x in places.items():
-        layer, choice = architecture.space.layers[i], architecture.choices[i]
-        if choice is None:
-            axes.add_patch(Rectangle((x, 0), 0.8, 1, facecolor="none", edgecolor="0.6", linestyle=":"))
-            continue
-        rate, hatch = choice.hidden / layer.in_channels, "//" if choice.operator.se else ""
-        look = dict(facecolor=KERNEL_COLOURS[choice.operator.kernel], edgecolor="black", hatch=hatch)
-        axes.add_patch(Rectangle((x, 0), 0.8, rate, **look))
-        axes.text(x + 0.4, rate + 0.1, str(choice.hidden), ha="center", va="bottom", fontsize=9)
-
-
-def _draw_frame(axes: Axes, space: Space, network: str, decoder: str) -> dict[int, float]:
-    """Stem, stages' names, head and decoder of a network; gives where the blocks of its layers begin."""
-
-    def fixed(x: float, text: str, name: str, rotation: int) -> None:
-        axes.add_patch(Rectangle((x, 0), 0.8, 2, facecolor=FIXED, edgecolor="black"))
-        axes.text(x + 0.4, 1, text, rotation=rotation, fontsize=9, **MIDDLE)
-        ticks.append((x + 0.4, name))
-
-    x, ticks, places, ends, sizes = 2.0, [], {}, {0: 2.0}, map_sizes(space)
-    fixed(0, "3x3", "stem", 90)
-    fixed(1, "MB", "stem", 90)
+def _draw_network(axes: Axes, architecture: Architecture, network: str, decoder: str) -> None:
+    """Stem, blocks (an empty box where one is left out), head and decoder of a network."""
+    space, sizes = architecture.space, map_sizes(architecture.space)
+    boxes = [(0.0, 2, FIXED, "black", "", "3x3"), (1.0, 2, FIXED, "black", "", "MB")]
+    x, ticks, ends = 2.0, [(0.9, "stem")], {0: 2.0}
     for s, stage in enumerate(space.stages[:ENCODER_STAGES] if network == "D-NAS" else space.stages):
         first, last = x + 0.35, space.layers[stage[-1]]
-        places |= {i: first + n for n, i in enumerate(stage)}
+        for n, i in enumerate(stage):
+            layer, choice = space.layers[i], architecture.choices[i]
+            look = (1, "none", "0.7", "", "")
+            if choice is not None:
+                height, hatch = choice.hidden / layer.in_channels, "//" if choice.operator.se else ""
+                colour = KERNEL_COLOURS[choice.operator.kernel]
+                look = height, colour, "black", hatch, f"{choice.hidden}"
+            boxes.append((first + n, *look))
         x = first + len(stage)
         size = last.size // last.stride
         ticks.append(((first + x) / 2 - 0.1, f"stage {s + 1}\n{last.out_channels} ch., {size} px"))
         if s < ENCODER_STAGES:
             ends[sizes.index(size)] = x
-    x += 0.35
     if network != "D-NAS":
-        fixed(x, "1x1\npool\nlin.", "head", 0)
+        boxes.append((x + 0.35, 2, FIXED, "black", "", "1x1\npool\nlinear"))
+        ticks.append((x + 0.75, "head"))
+    left, height, color, edgecolor, hatch, texts = zip(*boxes)
+    look = dict(color=color, edgecolor=edgecolor, hatch=hatch, align="edge")
+    axes.bar_label(axes.bar(left, height, 0.8, **look), texts, fontsize=9)
     if network != "C-NAS":
         _draw_decoder(axes, space, ends, decoder)
     bottom = -0.2 if network == "C-NAS" else -2.6
-    right = x + (4.8 if network == "D-NAS" else 1.2)  # room for the text beside the decoder
+    right = x + (5.2 if network == "D-NAS" else 1.6)  # room for the text beside the decoder
     axes.set(xlim=(-0.3, right), ylim=(bottom, 9.6), ylabel="expansion rate", yticks=range(0, 9, 2))
     axes.set_xticks(*zip(*ticks), fontsize=9)
     axes.grid(False, axis="x")
-    looks = {
-        f"MBConv, kernel {kernel}": dict(facecolor=colour) for kernel, colour in KERNEL_COLOURS.items()
-    }
+    looks = {f"MBConv, kernel {size}": dict(facecolor=colour) for size, colour in KERNEL_COLOURS.items()}
     looks |= {"with SE": dict(facecolor="white", hatch="//"), "fixed": dict(facecolor=FIXED)}
     handles = [Patch(edgecolor="black", label=name, **look) for name, look in looks.items()]
     axes.legend(handles=handles, ncols=4, loc="upper left", fontsize=9)
-    return places
 
 
 def map_sizes(space: Space) -> list[int]:
@@ -106,7 +88,7 @@ def _draw_decoder(axes: Axes, space: Space, ends: dict[int, float], decoder: str
     arrow = dict(arrowstyle="->", color="black")
     for i, x in places.items():
         axes.add_patch(Rectangle((x, -2.2), 0.9, 1.2, facecolor=COLOURS["green"], edgecolor="black"))
-        axes.text(x + 0.45, -1.6, f"{sides[i]}", fontsize=9, color="white", **MIDDLE)
+        axes.text(x + 0.45, -1.6, f"{sides[i]}", fontsize=9, color="white", ha="center", va="center")
         if i:  # the skip connection
             axes.annotate("", (x + 0.45, -1.0), (x + 0.45, 0), arrowprops=arrow | dict(color="0.35"))
     for finer, x in zip(places.values(), [*places.values()][1:]):

@@ -60,22 +60,13 @@ def execute(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # a copy of an earlier run must not pass for this one's
     partial = target.with_name(f"{target.stem}.partial.ipynb")
-    notebook = papermill.execute_notebook(
-        str(source),
-        str(partial),
-        dict(parameters),
-        cwd=str(source.parent),
-        kernel_name="python3",
-        progress_bar=progress,
-        coalesce_streams=True,
-        extra_arguments=["--log-level=40"],
-    )
-    cells = [
-        cell for cell in notebook.cells if "papermill" in cell.metadata and cell.cell_type == "code"
-    ]
-    for cell in cells:
-        if cell.metadata.papermill["status"] != "completed" or cell.execution_count is None:
-            raise RuntimeError(f"{source.name}: not all of its cells ran; see {shown(partial)}.")
+    how = dict(cwd=str(source.parent), kernel_name="python3", progress_bar=progress)
+    how |= dict(coalesce_streams=True, extra_arguments=["--log-level=40"])
+    notebook = papermill.execute_notebook(str(source), str(partial), dict(parameters), **how)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "papermill" in cell.metadata:
+            if cell.metadata.papermill["status"] != "completed" or cell.execution_count is None:
+                raise RuntimeError(f"{source.name}: not all of its cells ran; see {shown(partial)}.")
     os.replace(partial, target)
     return target
 

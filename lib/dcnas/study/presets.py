@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..errors import InputError
 from ..models import CLASSIFIERS, JOINING, UNETS, VARIANTS
 from .kinds import Derivation, Filter, Run, Search
-from .scales import SCALE, Budget, Scale, scale_named
+from .scales import SCALE, Budget, Scale
 
 IMAGES_OF_BM3D = 50  # of the test set: BM3D takes a second for an image of 64 x 64 pixels
 
@@ -177,7 +177,7 @@ def _search(s: Scale, label: str) -> Search:
 
 def searches(group: str, scale: str) -> list[Search]:
     """The searches of a group, a seed of all before the next; Table 8's with more seeds."""
-    s, made = scale_named(scale), []
+    s, made = SCALE[scale], []
     for seed in range(1 if group == "operator_searches" else s.seeds + s.more_seeds):
         for label in SEARCH_GROUPS[group]:
             if seed < s.seeds or label in (REMOVED, LEARNED):
@@ -208,17 +208,12 @@ def _figure_7(s: Scale) -> list[Run]:
     return [*_searched(s, [C_NAS, TF_NAS]), random, *_searched(s, [CHANCE]), *others]
 
 
-def _manual(s: Scale, kind: str, source: Derivation | None = None) -> list[Run]:
-    """A manual network reduced, and as fast as the searched one where that is another width."""
-    names = {b: f"{kind} Reduced" if b == 8 else f"{kind} b={b}" for b in sorted({8, s.equal_b})}
-    unets = {name: UNETS["reduced"] | dict(b=b) for b, name in names.items()}
-    return [_photographs(s, name, kind, source, unet=unet) for name, unet in unets.items()]
-
-
 def _table_4(s: Scale) -> list[Run]:
     small, large = _derived(s, REMOVED), UNETS["reduced"] | dict(b=s.large_b, d=5, m=2)
+    manual = {"Reduced" if b == 8 else f"b={b}": b for b in sorted({8, s.equal_b})}
+    manual = {f"UNet {size}": UNETS["reduced"] | dict(b=b) for size, b in manual.items()}
     return [
-        *_manual(s, "UNet"),
+        *(_photographs(s, label, "UNet", unet=unet) for label, unet in manual.items()),
         _photographs(s, "D-NAS S", "D-NAS", small),
         _photographs(s, f"UNet b={s.large_b} d=5 m=2", "UNet", unet=large),
         _photographs(s, "D-NAS S upscaled", "D-NAS", small, upscaled=s.upscaling),
@@ -239,8 +234,10 @@ def _table_5(s: Scale) -> list[Run]:
     made = [_photographs(s, label, *row) for label, row in rows.items()]
     for kind in ("mb", "mb 1-op", "mb 3-lay"):
         made.append(_photographs(s, f"DC-NAS clean M, {kind}", "DC-NAS", clean, decoder=kind))
-    for pair in zip(_manual(s, "DC-Net"), _manual(s, "DC-Net_tail", small)):
-        made += pair
+    for b in sorted({8, s.equal_b}):  # reduced, and as fast as the searched one
+        size, unet = "Reduced" if b == 8 else f"b={b}", UNETS["reduced"] | dict(b=b)
+        for kind, source in (("DC-Net", None), ("DC-Net_tail", small)):
+            made.append(_photographs(s, f"{kind} {size}", kind, source, unet=unet))
     return [*made, _photographs(s, "DC-NAS S", "DC-NAS", small)]
 
 
@@ -268,18 +265,29 @@ GROUPS = (*SECTIONS, *SECTION_3, *SECTION_4, *SEARCH_GROUPS)
 
 
 def runs(group: str, scale: str) -> list:
-    """The runs of a group in the paper's order, a seed of all before the next; of a section the most
-    useful first.
+    """The runs of a group in the paper's order, a seed of all before the next.
+
+    Of a section each once, the most useful group first; of Section 4 what is needed before.
     """
-    s = scale_named(scale)
-    if group in SECTIONS:
-        return _section(group, scale)
+    if group == "section2":
+        return [*filters(scale), *runs("related_work", scale)]
+    if group == "section4_searches":
+        return searches("searches", scale)
+    if group in ("section3", "section4"):
+        groups = SECTION_3 if group == "section3" else SECTION_4
+        each = [*{run.name: run for name in groups for run in runs(name, scale)}.values()]
+        if group == "section3":
+            return each
+        derived = {run.source.name: run.source for run in each if run.source is not None}
+        derived = sorted(derived.values(), key=lambda d: d.seed)
+        return [*searches("searches", scale), *derived, *each]
     if group in SEARCH_GROUPS:
         return searches(group, scale)
     if group not in GROUPS:
         raise InputError(f"group is {group!r}, but one of {', '.join(GROUPS)} was expected.")
+    s, made = SCALE[scale], []
     seeds = 1 if group == "related_work" else s.seeds + (s.more_seeds if group == "table_8" else 0)
-    made, networks = [], (SECTION_3 | SECTION_4)[group](s)
+    networks = (SECTION_3 | SECTION_4)[group](s)
     for seed in range(seeds):
         for run in networks:
             source = run.source  # a network has the seed of its search; one of chance is drawn with it
@@ -293,22 +301,6 @@ def runs(group: str, scale: str) -> list:
 
 def filters(scale: str) -> list[Filter]:
     """Both readings of BM3D."""
-    photos, count = scale_named(scale).photos, 1 if scale == "smoke" else IMAGES_OF_BM3D
+    photos, count = SCALE[scale].photos, 1 if scale == "smoke" else IMAGES_OF_BM3D
     readings = {"BM3D colour": False, "BM3D grey": True}
     return [Filter(label, scale, photos, count, grey) for label, grey in readings.items()]
-
-
-def _section(group: str, scale: str) -> list:
-    """All runs of a section, each once, its groups in the order above."""
-    if group == "section2":
-        return [*filters(scale), *runs("related_work", scale)]
-    every = searches("searches", scale)
-    if group == "section4_searches":
-        return every
-    each, groups = {}, SECTION_3 if group == "section3" else SECTION_4
-    for name in groups:
-        each |= {run.name: run for run in runs(name, scale) if run.name not in each}
-    if group == "section3":
-        return [*each.values()]
-    derived = {run.source.name: run.source for run in each.values() if run.source is not None}
-    return [*every, *sorted(derived.values(), key=lambda d: d.seed), *each.values()]

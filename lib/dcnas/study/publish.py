@@ -51,18 +51,16 @@ ROWS = {"section4_searches": search_row, "section4_derivations": derivation_row}
 
 def collect() -> dict[str, int]:
     """Merge complete runs into data/published and data/weights; how many runs each file has now."""
-    here: dict[str, dict[str, Named]] = {
-        name: {} for name in ("section2", "section3", *ROWS, "section4")
-    }
+    here = {name: [] for name in ("section2", "section3", *ROWS, "section4")}
     for scale in reversed(PUBLISHED_SCALES):
-        listed = runs("section3", scale)
+        listed = [*runs("section3", scale)]
         if table_path(scale).exists():  # without a table nothing of Section 4 can have been made
             listed += [*runs("section4", scale), *filters(scale)]
         for run in filter(is_complete, listed):
-            here[file_of(run)][run.name] = run
+            here[file_of(run)].append(run)
     for name, fresh in here.items():
         if fresh:
-            _collect(name, [*fresh.values()])
+            _collect(name, fresh)
     archive.cache_clear()
     published_architectures.cache_clear()
     return {name: _read(f"{name}.csv")["run"].nunique() for name in here}
@@ -70,27 +68,26 @@ def collect() -> dict[str, int]:
 
 def _collect(name: str, here: list[Named]) -> None:
     fresh = pd.DataFrame(map(ROWS[name], here)) if name in ROWS else read_runs(here)
-    if name == "section4":
-        recalls = fresh[["run", "sigma"]].join(fresh.reindex(columns=RECALLS)).dropna()
-    fresh = fresh.drop(columns=["source", *RECALLS], errors="ignore")
-    rows = _merged(_read(f"{name}.csv"), fresh)
+    plain = fresh.drop(columns=["source", *RECALLS], errors="ignore")
+    rows = _merged(_read(f"{name}.csv"), plain)
     _write(f"{name}.csv", rows)
     names = set(rows["run"])
     if name in ROWS:
         _write_architectures(here)
+    else:
+        shown = [run for run in here if run.seed == 0 and run.label in SHOWN[name]]
+        _write_tensors(f"{name}_per_image", here, names)
+        _write_tensors(f"{name}_samples", shown, names)
     if name == "section4_searches":
         for file in ("epochs.csv", "alphas.csv"):
             parts = [pd.read_csv(folder_of(run) / file).assign(run=run.name) for run in here]
             packed = ".gz" if file.startswith("alphas") else ""
             _write_parts(f"section4_{file}{packed}", pd.concat(parts), names)
-    if name in SHOWN:
-        shown = [run for run in here if run.seed == 0 and run.label in SHOWN[name]]
-        _write_tensors(f"{name}_per_image", here, names)
-        _write_tensors(f"{name}_samples", shown, names)
     if name in ("section3", "section4"):
         _write_parts(f"{name}_history.csv", pd.concat(map(_history, here)), names)
         _ship_all(here)
     if name == "section4":
+        recalls = fresh[["run", "sigma"]].join(fresh.reindex(columns=RECALLS)).dropna()
         _write_parts("section4_recalls.csv", recalls, names)
 
 

@@ -14,7 +14,7 @@ from ..models.crops import BOX_SIZE
 from ..nas.networks import IMAGE_CHANNELS
 from ..nas.space import Architecture
 from .kinds import Derivation, Filter, Named, Run, Search, images_of
-from .store import architecture_of, folder_of, is_complete, read_rows
+from .store import architecture_of, folder_of, is_complete
 
 FORMAT = 1  # of published files
 INTEGERS = dict.fromkeys(("b", "d", "c", "crop"), "Int64")  # also where not every run has one
@@ -32,8 +32,8 @@ def read_runs(runs: Iterable[Named]) -> pd.DataFrame:
         head |= {"seed": run.seed} | (_of_run if trained else _of_filter)(run)
         names = ("parameters", *MADE, "train_s", "evaluate_s") if trained else MADE
         made = {name: record.get(name) for name in names} | {"source": "runs"}
-        for level in read_rows(folder_of(run) / "metrics.csv"):
-            rows.append(head | {name: float(value) for name, value in level.items()} | made)
+        levels = pd.read_csv(folder_of(run) / "metrics.csv", dtype=str).astype(float)  # to the very bits
+        rows += [head | level | made for level in levels.to_dict("records")]
     frame = pd.DataFrame(rows)
     return frame.astype({name: kind for name, kind in INTEGERS.items() if name in frame})
 

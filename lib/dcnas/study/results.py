@@ -6,7 +6,7 @@ how well on each test image.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,8 +18,8 @@ from ..data.images import ImageSet, evaluation_images
 from ..data.two_digits import cached
 from ..errors import InputError
 from ..latency.table import Table
-from ..nas.space import Architecture, Space, from_record, load_architecture
-from ..paths import published_dir, runs_dir
+from ..nas.space import Architecture, Space
+from ..paths import paper_dir, published_dir, runs_dir
 from . import latencies, presets
 from .derivation import derive, obtain_table
 from .kinds import Derivation, Named, images_of
@@ -28,19 +28,19 @@ from .records import INTEGERS, derivation_row, read_runs, search_row
 from .runs import SAMPLE_SIGMAS, SAMPLES, needs, obtain
 from .scales import PUBLISHED_SCALES, SCALES
 from .stats import Scores
-from .store import folder_of, published_architectures
+from .store import architecture_named, folder_of, is_complete
 from .tasks import bank_noisy
 
 RECALLS = ["balanced_accuracy", "least_recall"]  # in a file of their own
 CURVE = ["run", "step", "loss", "lr", "validation_loss"]
+archive = lru_cache(maxsize=8)(load_file)  # keeps published tensors in memory
 
 
 @dataclass(frozen=True)
 class Results:
-    """Networks of a group: a row per run and noise level, a number per test image in `scores`."""
+    """Networks of a group: a row per run and noise level."""
 
     rows: pd.DataFrame
-    compared: dict[str, Scores] = field(default_factory=dict)  # cut to the images that all have
 
     @property
     def labels(self) -> list[str]:
@@ -75,8 +75,6 @@ class Results:
 
     def scores(self, metric: str) -> Scores:
         """(label, seed) to "psnr" (dB), "ssim" or "accuracy" (%): (sigmas, images[, digits])."""
-        if metric in self.compared:
-            return self.compared[metric]
         stored, factor = ("correct", 100) if metric == "accuracy" else (metric, 1)
         runs = self.rows[self.rows[metric].notna()].drop_duplicates("run")
         return {
@@ -127,85 +125,72 @@ class Results:
     def architectures(self) -> dict[tuple[str, int], Architecture]:
         """(label, seed) to the architecture, before it was upscaled, of the networks that have one."""
         runs = self.rows.drop_duplicates("run").dropna(subset="derivation").itertuples()
-        return {(run.label, run.seed): _architecture(run.derivation, run.source) for run in runs}
+        return {(run.label, run.seed): architecture_named(run.derivation) for run in runs}
 
 
-def results(
-    group: str | Sequence[str], scale: str, *, device: str = "cpu", progress: bool = True
-) -> Results:
+def results(group: str | Sequence[str], scale: str, *, device: str = "cpu") -> Results:
     """The results of a group such as "table_3", or of several, at the first group's scale."""
     groups = [group] if isinstance(group, str) else list(group)
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}, but one of {', '.join(SCALES)} was expected.")
     if groups == ["section2"]:
-        return _section_2(scale, device=device, progress=progress)
-    if scale != "published":
+        return _section_2(scale, device)
+    of_photographs = groups[0] in SECTION_4
+    if scale == "published":
+        every = read_published("section4" if of_photographs else "section3")
+        scale = best_scale(every if of_photographs else _of_groups(every, groups[:1]))
+        rows = _of_groups(every[every["scale"] == scale], groups)  # budgets are never mixed
+    else:
         listed = {run.name: run for name in groups for run in presets.runs(name, scale)}.values()
-        carry_out(listed, device=device, progress=progress)
+        carry_out(listed, device)
         rows = read_runs(listed)
-        if groups[0] in SECTION_4:
-            if scale == "smoke":
-                latencies.measure_section4(scale, listed, rounds=1)
-            derived = [derivation_row(run.source) for run in listed if needs(run) is not None]
-            rows = latencies.with_latency(rows, scale, pd.DataFrame(derived))
-        return Results(rows)
-    if groups[0] in SECTION_4:
-        scale = published_scale()
-        rows = _of_groups(read_published("section4"), groups, scale)
-        return Results(latencies.with_latency(rows, scale, derivations("published")))
-    every = read_published("section3")
-    first = pd.concat([_of_groups(every, groups[:1], scale) for scale in PUBLISHED_SCALES])
-    if first.empty:
-        raise InputError(f"no results of {groups[0]} are published yet; use another scale.")
-    return Results(_of_groups(every, groups, best_scale(first)))  # budgets are never mixed
+        if of_photographs and scale == "smoke":
+            latencies.measure_section4(scale, listed, rounds=1)
+    return Results(latencies.with_latency(rows, scale) if of_photographs else rows)
 
 
-def _of_groups(published: pd.DataFrame, groups: Sequence[str], scale: str) -> pd.DataFrame:
-    """The published rows of groups at a scale, in the groups' order."""
-    rows = published[published["scale"] == scale].set_index(["label", "seed"], drop=False)
-    keys = dict.fromkeys((run.label, run.seed) for g in groups for run in presets.runs(g, scale))
+def _of_groups(published: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """The published rows of groups, in the groups' order, the best scale first."""
+    rows = published.set_index(["label", "seed", "scale"], drop=False)
+    scales = [scale for scale in PUBLISHED_SCALES if scale in set(published["scale"])]
+    runs = (run for scale in scales for group in groups for run in presets.runs(group, scale))
+    keys = dict.fromkeys((run.label, run.seed, run.scale) for run in runs)
     return rows.loc[[key for key in keys if key in rows.index]].reset_index(drop=True)
 
 
-def _section_2(scale: str, *, device: str, progress: bool) -> Results:
-    """BM3D beside networks, on the images that all were given; `latency_ms` of a single image."""
-    networks, compared = results("related_work", scale, device=device, progress=progress), {}
+def _section_2(scale: str, device: str) -> Results:
+    """BM3D beside networks; `latency_ms` of a single image."""
+    networks = results("related_work", scale, device=device).rows
     if scale == "published":
         rows = read_published("section2")
-        rows = rows[rows["scale"] == published_scale()]
+        rows = rows[rows["scale"] == networks["scale"].iloc[0]]
     else:
-        carry_out(presets.filters(scale), device=device, progress=progress)
+        carry_out(presets.filters(scale), device)
         rows = read_runs(presets.filters(scale))
-    filters = Results(rows.assign(network=None))
-    for metric in ("psnr", "ssim"):
-        scores = filters.scores(metric) | networks.scores(metric)
-        count = min(values.shape[1] for values in scores.values())
-        compared[metric] = {key: values[:, :count] for key, values in scores.items()}
-    rows = pd.concat([rows, networks.rows[networks.rows["psnr"].notna()]], ignore_index=True)
-    times = latencies.section_2(scale_of(scale)).rename(columns={"median_ms": "latency_ms"})
-    columns = ["latency_ms", "q25_ms", "q75_ms", "passes"]
-    rows = rows.drop(columns=columns).join(times.set_index("label")[columns], on="label")
-    return Results(rows, compared)
+    rows = [rows.assign(network=None), networks[networks["psnr"].notna()]]
+    times = latencies.measured(2, scale_of(scale)).rename(columns={"median_ms": "latency_ms"})
+    times = times.set_index("label")[["latency_ms", "q25_ms", "q75_ms", "passes"]]
+    rows = pd.concat(rows, ignore_index=True).drop(columns=times.columns)
+    return Results(rows.join(times, on="label"))
 
 
 def lengths(group: str) -> dict[str, Results]:
     """The published results of a group of Section 3, by length of training, the shortest first."""
-    every = read_published("section3")
-    rows = pd.concat([_of_groups(every, [group], scale) for scale in PUBLISHED_SCALES])
+    rows = _of_groups(read_published("section3"), [group])
     parts = [Results(part.reset_index(drop=True)) for _, part in rows.groupby("images")]
     return {f"{part.rows['images'].iloc[0]:,} images, {part.seeds.max()} seeds": part for part in parts}
 
 
-def carry_out(listed: Iterable[Named], *, device: str, progress: bool) -> None:
+def carry_out(listed: Iterable[Named], device: str) -> None:
     """Complete runs; what they derive together, measured side by side."""
-    listed, how = list(listed), dict(device=device, progress=progress)
+    listed = list(listed)
     derived = [run if isinstance(run, Derivation) else needs(run) for run in listed]
     derived = {run.name: run for run in derived if isinstance(run, Derivation)}
     for search in filter(None, map(needs, derived.values())):
-        obtain(search, **how)
-    derive([*derived.values()], progress)
+        obtain(search, device=device)
+    derive([*derived.values()])
     for run in listed:
-        obtain(run, **how)
+        obtain(run, device=device)
 
 
 # ---- searches and derivations
@@ -234,54 +219,46 @@ class Searches:
         return self.architectures[label, seed].space, logs
 
 
-def searches(group: str, scale: str, *, device: str = "cpu", progress: bool = True) -> Searches:
-    """The searches of a group such as "beta_searches", named "label, seed N", in its order."""
-    source, files = "runs", ("epochs.csv", "alphas.csv")
+def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
+    """The searches of a group such as "beta_searches", in its order."""
     if scale == "published":
-        source, best = "published", published_scale()
-        keys = [(run.label, run.seed) for run in presets.searches(group, best)]
-        rows = read_published("section4_searches").query("scale == @best")
-        rows = rows.set_index(["label", "seed"], drop=False)
-        rows = rows.loc[[key for key in keys if key in rows.index]].reset_index(drop=True)
-        paths = [published_dir() / "section4_epochs.csv", published_dir() / "section4_alphas.csv.gz"]
-        parts = [pd.read_csv(path).groupby("run") for path in paths]
-        frames = [[part.get_group(run) for run in rows["run"]] for part in parts]
+        rows = read_published("section4_searches")
+        rows = _of_groups(rows[rows["scale"] == scale_of(scale)], [group])
+        files = "section4_epochs.csv", "section4_alphas.csv.gz"
+        frames = [pd.read_csv(published_dir() / file) for file in files]
     else:
-        listed = presets.searches(group, scale)
-        carry_out(listed, device=device, progress=progress)
+        listed, files = presets.searches(group, scale), ("epochs.csv", "alphas.csv")
+        carry_out(listed, device)
         rows = pd.DataFrame(map(search_row, listed))
-        frames = [[pd.read_csv(folder_of(run) / file) for run in listed] for file in files]
-    architectures = {(s.label, s.seed): _architecture(s.run, source) for s in rows.itertuples()}
-    rows["run"] = rows["label"] + ", seed " + rows["seed"].astype(str)
-    heads = rows[["run", "label", "seed"]].to_dict("records")
-    named = [
-        pd.concat([frame.assign(**head) for frame, head in zip(of, heads)], ignore_index=True)
-        for of in frames
-    ]
-    named = [frame.dropna(axis=1, how="all").infer_objects() for frame in named]
-    columns = ["run", "label", "seed", "scale", "target_ms", "predicted_ms", "verdict", "reason"]
-    return Searches(rows[columns], *named, architectures)
+        parts = [(run.name, folder_of(run)) for run in listed]
+        frames = [[pd.read_csv(at / file).assign(run=name) for name, at in parts] for file in files]
+        frames = [pd.concat(each) for each in frames]
+    frames = [rows[["run", "label", "seed"]].merge(each, on="run") for each in frames]
+    frames = [each.dropna(axis=1, how="all").infer_objects() for each in frames]
+    architectures = {(s.label, s.seed): architecture_named(s.run) for s in rows.itertuples()}
+    return Searches(rows, *frames, architectures)
 
 
-def derivations(scale: str, *, device: str = "cpu", progress: bool = True) -> pd.DataFrame:
-    """A row per derived network: target, prediction and measurement in ms."""
+def derivations(scale: str) -> pd.DataFrame:
+    """A row per derived network that there is: target, prediction and measurement in ms."""
     if scale == "published":
         rows = read_published("section4_derivations")
-        return rows[rows["scale"] == published_scale()].reset_index(drop=True)
+        return rows[rows["scale"] == scale_of(scale)].reset_index(drop=True)
     listed = [run for run in presets.runs("section4", scale) if isinstance(run, Derivation)]
-    carry_out(listed, device=device, progress=progress)
-    return pd.DataFrame(map(derivation_row, listed))
+    return pd.DataFrame(map(derivation_row, filter(is_complete, listed)))
 
 
 # ---- what is published
 
 
+def paper(name: str, index: str = "model") -> pd.DataFrame:
+    """One of the paper's tables in data/paper, such as "table3_dcnet"."""
+    return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
+
+
 def read_published(name: str) -> pd.DataFrame:
     """A file of data/published; its name is the rows' `source`."""
-    path = published_dir() / f"{name}.csv"
-    if not path.exists():
-        raise InputError(f"no results are published in {path.name} yet; use another scale.")
-    rows = pd.read_csv(path, dtype=INTEGERS).assign(source=name)
+    rows = pd.read_csv(published_dir() / f"{name}.csv", dtype=INTEGERS).assign(source=name)
     recalls = published_dir() / f"{name}_recalls.csv"
     return rows.merge(pd.read_csv(recalls), "left", ["run", "sigma"]) if recalls.exists() else rows
 
@@ -289,36 +266,19 @@ def read_published(name: str) -> pd.DataFrame:
 def best_scale(rows: pd.DataFrame) -> str:
     """The scale with most trained networks, each seed counted; of two with as many the better one."""
     counts = rows.drop_duplicates(["scale", "label", "seed"])["scale"].value_counts()
-    return max(counts.index, key=lambda name: (counts[name], SCALES.index(name)))
-
-
-def published_scale() -> str:
-    """The scale of which most trainings of Section 4 are published."""
-    return best_scale(read_published("section4"))
+    return SCALES[max((count, SCALES.index(scale)) for scale, count in counts.items())[1]]
 
 
 def scale_of(scale: str) -> str:
-    """A scale of Section 4; that of the published results at `published`."""
-    return published_scale() if scale == "published" else scale
-
-
-def _architecture(run: str, source: str) -> Architecture:
-    path = runs_dir() / run / "architecture.json"
-    if source == "runs" and path.exists():
-        return load_architecture(path)
-    return from_record(published_architectures()[run])
-
-
-@lru_cache(maxsize=8)
-def archive(name: str) -> dict[str, Tensor]:
-    """A published archive, kept in memory."""
-    return load_file(published_dir() / f"{name}.safetensors")
+    """A scale of Section 4; at `published` that of which most trainings are published."""
+    return best_scale(read_published("section4")) if scale == "published" else scale
 
 
 def _tensor(run, file: str, name: str) -> Tensor | None:
     """A tensor of a row's run: its "per_image", or its "samples", which few have."""
     if run.source != "runs":
-        return archive(f"{run.source}_{file}").get(run.run if file == "samples" else f"{run.run}/{name}")
+        published = archive(published_dir() / f"{run.source}_{file}.safetensors")
+        return published.get(run.run if file == "samples" else f"{run.run}/{name}")
     path = runs_dir() / run.run / f"{file}.safetensors"
     return load_file(path)[name] if path.exists() else None
 

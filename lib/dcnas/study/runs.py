@@ -188,8 +188,6 @@ def _search(run: Search, folder: Path, device: torch.device, *, checkpoint_s: fl
     table = table_of(run)
     if run.scale != "own":
         table.require(runtime="pytorch")  # in which all of the study is measured
-    sizes = dict(width=run.width, strides=run.strides, width_step=run.space.width_step)
-    table.require(resolution=run.photos["resolution"], **sizes)
     if run.scale not in ("smoke", "own"):  # a tiny table need not be good; a reader sets the limit
         table.require_accuracy(TABLE_LIMIT_PCT)
     settings = run.with_target(target_ms(run))

@@ -3,8 +3,6 @@
 import tomllib
 from dataclasses import dataclass
 
-from ..data.images import stored_side
-from ..errors import InputError
 from ..nas.settings import SearchSettings
 from ..nas.space import STRIDES
 from ..paths import root
@@ -52,7 +50,7 @@ class Scale:
     seeds: int = 3
     more_seeds: int = 0  # of the searches with beta removed and learned (Table 8, Figure 5)
     width: float = 1.0  # of the space
-    stem_stride: int = STRIDES[0]
+    strides: tuple[int, ...] = STRIDES
     table: str = "lut-64px-cpu.json"
     device: str = "cpu"  # that latencies are for
     dropout: float = 0.0  # and drop-connect
@@ -63,45 +61,15 @@ class Scale:
     random_steps: int = 2
     noisy_lr: float = SearchSettings.lr  # of a supernet's weights on noisy images
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return (self.stem_stride, *STRIDES[1:])
-
 
 def _scale(row: dict) -> Scale:
     budgets = {name: Budget(**row[name]) for name in ("classify", "denoise", "joint")}
     how = dict(lr=4e-3, schedule="one-cycle", clip_norm=5.0, weight_decay=1e-5) | row["train"]
     train = Settings(epoch_steps=max(1, how["steps"] // 8), **how)
-    return Scale(**row | budgets | dict(photos=dict(limit=None) | row["photos"], train=train))
+    strides = (row.pop("stem_stride", STRIDES[0]), *STRIDES[1:])
+    sizes = dict(photos=dict(limit=None) | row["photos"], train=train, strides=strides)
+    return Scale(**row | budgets | sizes)
 
 
 _TOML = tomllib.loads((root() / "data/scales.toml").read_text())
 SCALE = {name: _scale(row) for name, row in _TOML.items()}
-
-
-def scale_named(name: str) -> Scale:
-    """The sizes of a scale that has runs; `InputError` for another name."""
-    if name not in SCALE:
-        raise InputError(f"scale is {name!r}, but one of smoke, laptop, gpu, paper was expected.")
-    return SCALE[name]
-
-
-def differs(scale: str) -> str:
-    """What a scale does otherwise than the paper in Section 4, or where it gives no number, in a
-    phrase.
-    """
-    s, noise, parts = scale_named(scale), [], []
-    if s.train.optimiser != "sgd":
-        parts.append(f"networks trained with {s.train.optimiser.capitalize()} instead of SGD")
-    parts += [] if s.dropout else ["without dropout and drop-connect"]
-    if stored_side(s.photos["data"], s.photos["resolution"]) == s.photos["resolution"]:
-        parts.append("images flipped and shifted, without random resized crops")
-    parts.append(f"label smoothing {LABEL_SMOOTHING:g} where networks classify, none in searches")
-    if s.noisy_lr != SearchSettings.lr:
-        noise.append(
-            f"supernets on noisy images learn with {s.noisy_lr:g} instead of {SearchSettings.lr:g}"
-        )
-    if s.photos["data"] == "solar":
-        grey = "grey images in three channels with noise of their own"
-        noise.append(f"{grey}, so that their mean has noise of sigma / 1.73")
-    return "; ".join([", ".join(parts), *noise])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def _draws(seeds: int, images: int) -> tuple[np.ndarray, np.ndarray]:
     return picked, rng.multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
 
 
-def bootstrap(values: np.ndarray, statistic: Callable = lambda means: means) -> Interval:
+def bootstrap(values: np.ndarray, statistic: Callable = np.asarray) -> Interval:
     """The mean over seeds of a statistic of the means over images, resampling seeds and images.
 
     `values` (seeds, ..., images). `statistic` takes means (seeds, ...[, DRAWS]), gives (seeds[, DRAWS]).
@@ -91,7 +92,7 @@ def bootstrap_of_means(values: np.ndarray, statistic: Callable) -> Interval:
 def per_image(scores: Scores, label: str, sigmas: Sequence[float] = SIGMAS) -> dict[int, np.ndarray]:
     """A number per image, the mean over noise levels (and digits), by seed."""
     rows, by_seed = [SIGMAS.index(sigma) for sigma in sigmas], {}
-    for (name, seed), values in scores.items():
+    for (name, seed), values in sorted(scores.items(), key=itemgetter(0)):
         if name == label:
             levels = values[rows].astype(np.float64)
             by_seed[seed] = levels.mean(axis=tuple(i for i in range(levels.ndim) if i != 1))
@@ -118,8 +119,9 @@ def means(
     scores: Scores, labels: Sequence[str], sigmas: Sequence[float] = SIGMAS
 ) -> dict[str, Interval]:
     """The mean score of each network that has results, with its interval."""
-    pairs = {label: contrast(scores, {label: 1.0}, sigmas) for label in labels}
-    return {label: pair[0] for label, pair in pairs.items() if pair}
+    each = {label: per_image(scores, label, sigmas) for label in labels}
+    each = {label: [*by_seed.values()] for label, by_seed in each.items() if by_seed}
+    return {label: bootstrap(np.stack(seeds)) for label, seeds in each.items()}
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

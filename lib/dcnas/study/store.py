@@ -6,8 +6,6 @@ images), `provenance.json` and, last of all, `metrics.csv` (a row per noise leve
 run is complete. What is published is found by label, scale and seed; its runs' names are opaque keys.
 """
 
-import csv
-import io
 import json
 import platform
 import subprocess
@@ -18,6 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
@@ -109,13 +108,11 @@ def published_name(run: Named) -> str | None:
 
 @lru_cache(maxsize=8)
 def _names(path: Path, _changed: int) -> dict[tuple, str]:
-    names = {}
-    for row in read_rows(path):
-        key = row["label"], row["scale"], int(row["seed"])
-        if "random_seed" in row:
-            key += row["network"], int(float(row["random_seed"])) if row["random_seed"] else None
-        names[key] = row["run"]
-    return names
+    rows = pd.read_csv(path).drop_duplicates("run")
+    columns = [name for name in ("label", "scale", "seed", "network", "random_seed") if name in rows]
+    keys = rows[columns if "random_seed" in rows else columns[:3]].astype(object)
+    keys = keys.where(keys.notna(), None).itertuples(index=False, name=None)
+    return dict(zip(keys, rows["run"]))
 
 
 def is_published(run: Named) -> bool:
@@ -125,10 +122,14 @@ def is_published(run: Named) -> bool:
 
 def architecture_of(source: Search | Derivation) -> Architecture:
     """What a search or a derivation ended in: from its folder, else the published one."""
-    path = folder_of(source) / "architecture.json"
-    if path.exists():
-        return load_architecture(path)
-    return from_record(published_architectures()[published_name(source)])
+    here = (folder_of(source) / "architecture.json").exists()
+    return architecture_named(source.name if here else published_name(source))
+
+
+def architecture_named(name: str) -> Architecture:
+    """What the search or derivation of that name ended in."""
+    path = runs_dir() / name / "architecture.json"
+    return load_architecture(path) if path.exists() else from_record(published_architectures()[name])
 
 
 @lru_cache(maxsize=1)
@@ -159,15 +160,9 @@ def finish(folder: Path, device: torch.device, metrics: list[dict], record: dict
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     } | record
     if (folder / "history.csv").exists():
-        record["train_s"] = float(read_rows(folder / "history.csv")[-1]["seconds"])
+        record["train_s"] = float(pd.read_csv(folder / "history.csv")["seconds"].iloc[-1])
     write_atomic(folder / "provenance.json", json.dumps(record, indent=1))
     write_atomic(folder / "metrics.csv", to_csv(metrics))
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, as text (without pandas)."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -181,12 +176,8 @@ def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_csv(rows: list[dict]) -> str:
-    """Rows of equal keys as CSV text; floats as Python prints them, which read back as the same bits."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    """Rows as CSV text; floats as Python prints them, which read back as the same bits."""
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def require_commit() -> None:

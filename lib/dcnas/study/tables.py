@@ -8,16 +8,10 @@ import pandas as pd
 
 from ..data.noise import SIGMAS
 from ..data.two_digits import cached
-from ..paths import paper_dir
 from ..training import evaluate
 from .latencies import section_3
 from .stats import Interval, Scores, contrast, means
 from .tasks import bank_noisy
-
-
-def paper(name: str, index: str = "model") -> pd.DataFrame:
-    """One of the paper's tables in data/paper, such as "table3_dcnet"."""
-    return pd.read_csv(paper_dir() / f"{name}.csv").set_index(index)
 
 
 def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = SIGMAS) -> pd.DataFrame:
@@ -27,15 +21,12 @@ def quality(scores: Scores, name: str, decimals: int, sigmas: Sequence[float] = 
     return pd.DataFrame(rows, pd.Index(list(levels)), [name, f"{name}, 95%"])
 
 
-def beside(
-    ours: dict[str, Interval | float], theirs, decimals: int, exact: bool = False
-) -> pd.DataFrame:
+def beside(ours: dict[str, Interval | float], theirs, decimals: int, exact=False) -> pd.DataFrame:
     """Our numbers beside the paper's (a dict or Series by name): a row per network with the difference
     and a verdict.
 
-    `decimals` is how the paper prints the number. With `exact` (FLOPs), it is a match if ours rounds to
-    the paper's number; else if the paper's number lies inside our interval, or would before it was
-    rounded.
+    `decimals` is how the paper prints the number. It is a match if the paper's number lies inside our
+    interval, or would before it was rounded; `exact` (FLOPs) has no interval.
     """
     rows = []
     for name, value in ours.items():
@@ -43,12 +34,12 @@ def beside(
         row = {"network": name, "ours": round(interval.mean, decimals)}
         if not exact:
             row["95% interval"] = interval.bounds(decimals) if isinstance(value, Interval) else "exact"
-        number = theirs.get(name)
-        row["paper"] = number
-        row["difference"] = None if number is None else round(interval.mean - number, decimals)
-        half = 0.5 * 10**-decimals
-        match = number is not None and interval.low - half <= number <= interval.high + half
-        row["verdict"] = "not in the paper" if number is None else "match" if match else "no match"
+        number, half = theirs.get(name), 0.5 * 10**-decimals
+        row["paper"], row["difference"], row["verdict"] = number, None, "not in the paper"
+        if number is not None:
+            match = interval.low - half <= number <= interval.high + half
+            row["difference"] = round(interval.mean - number, decimals)
+            row["verdict"] = "match" if match else "no match"
         rows.append(row)
     return pd.DataFrame(rows).set_index("network")
 
@@ -62,23 +53,17 @@ def contrasts(scores: Scores, parts: dict, name: str | Sequence[str] = "comparis
         if weights and (pair := contrast(scores, weights, sigmas)):
             effect, seeds = pair
             side = "above 0" if effect.low > 0 else "below 0" if effect.high < 0 else "includes 0"
-            rows[part] = [
-                round(effect.mean, 2),
-                effect.bounds(),
-                seeds,
-                side + " (one seed)" * (seeds == 1),
-            ]
+            side += " (one seed)" * (seeds == 1)
+            rows[part] = [round(effect.mean, 2), effect.bounds(), seeds, side]
     columns = ["effect", "95% interval", "seeds", "interval is"]
     return pd.DataFrame(list(rows.values()), pd.Index(list(rows)), columns).rename_axis(name)
 
 
 @lru_cache(maxsize=4)
 def _noisy_input(images: int) -> dict[str, np.ndarray]:
-    data = cached("test", images)
+    data, sees = cached("test", images), lambda noisy, _: (noisy, None)
     noisy = bank_noisy(data.images)
-    scores = evaluate(
-        lambda noisy, _: (noisy, None), data.images, data.boxes, data.labels, noisy, SIGMAS
-    )
+    scores = evaluate(sees, data.images, data.boxes, data.labels, noisy, SIGMAS)
     return {metric: values.numpy() for metric, values in scores.items()}
 
 
@@ -95,17 +80,11 @@ def beside_the_paper(theirs: pd.Series, reference: str) -> pd.DataFrame:
     of `reference`.
     """
     ours, single = (section_3(batch).reindex(theirs.index) for batch in (32, 1))
-    table = pd.DataFrame(
-        {
-            "batch 32 (ms)": ours["median_ms"],
-            "batch 1 (ms)": single["median_ms"],
-            "paper, batch 32 (ms)": theirs,
-        }
-    )
-    relative = (table / table.loc[reference]).rename(
-        columns=lambda name: name.replace("(ms)", "(relative)")
-    )
+    columns = {"batch 32 (ms)": ours["median_ms"], "batch 1 (ms)": single["median_ms"]}
+    table = pd.DataFrame(columns | {"paper, batch 32 (ms)": theirs})
+    relative = (table / table.loc[reference]).round(2)
+    relative.columns = table.columns.str.replace("(ms)", "(relative)")
     spread = {"q25_ms": "25% of passes (ms)", "q75_ms": "75% of passes (ms)"}
     spread |= {"unsynchronised_ms": "unsynchronised mean (ms)"}
-    table = table.join(relative.round(2)).join(ours[[*spread]].rename(columns=spread)).round(3)
+    table = table.join(relative).join(ours[[*spread]].rename(columns=spread)).round(3)
     return table.join(ours[["device", "threads"]]).rename_axis("network")

@@ -191,7 +191,9 @@ def test_layers_stay_in_floating_point_until_it_holds(exported, tmp_path):
     ends, level = left(1e9), {"unet.merge.0.0.0", "unet.merge.0.1.0"}
     assert ends == {"unet.down.0.0.0", "unet.out"}
     left(0)
-    some = left(limit := 0.5 * gaps[2])  # the second attempt, with the level in floating point
+    limit = gaps[2]  # of the second attempt, with the level in floating point
+    assert limit < gaps[1] and left(limit) == ends | level
+    some = left(limit := 0.5 * limit)
     assert ends | level < some and len(some) < 11
     assert gap_of(export.Session(tmp_path / "int8.onnx")) <= limit
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..models import CLASSIFIERS, JOINING, UNETS, VARIANTS
+from ..training import Settings
 from .kinds import Derivation, Filter, Run, Search
 from .scales import SCALE, Budget, Scale
 
@@ -44,9 +45,11 @@ def _digits(s: Scale, label: str, task: str, net: dict, budget: Budget, precisio
         how = dict(precision=precision, channels_last=precision != "bf16" or wide)
     else:
         how = PLAIN
+    steps = -(-budget.images // budget.batch)
+    train = Settings(steps, -(-steps // budget.epochs), budget.lr, budget.schedule, **how)
     data = dict(images=s.train_images, crop=budget.crop, clip=False)
     images = s.eval_images if task == "denoise" else s.joint_eval_images
-    return Run(label, "", 0, task, net, data, budget.settings(**how), budget.batch, images)
+    return Run(label, "", 0, task, net, data, train, budget.batch, images)
 
 
 def _unet(s: Scale, unet: dict, **more) -> Run:

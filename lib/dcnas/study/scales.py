@@ -24,10 +24,6 @@ class Budget:
     schedule: str = "plateau"
     crop: int | None = None  # random squares of this size instead of whole images
 
-    def settings(self, **how) -> Settings:
-        steps = -(-self.images // self.batch)
-        return Settings(steps, -(-steps // self.epochs), self.lr, self.schedule, **how)
-
 
 @dataclass(frozen=True)
 class Scale:

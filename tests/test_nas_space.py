@@ -10,30 +10,14 @@ from made_up import start_architecture
 
 from dcnas.errors import InputError
 from dcnas.models import count_flops
-from dcnas.nas.networks import (
-    DECODERS,
-    Classifier,
-    Decoder,
-    build_network,
-    dropped_level,
-    encoder_levels,
-    shares,
-)
-from dcnas.nas.space import (
-    OPERATORS,
-    STRIDES,
-    Space,
-    load_architecture,
-    log_size,
-    random_architecture,
-    save_architecture,
-    strides_for,
-    widened,
-)
+from dcnas.nas import networks
+from dcnas.nas import space as spaces
+from dcnas.nas.networks import DECODERS, Classifier, Decoder
+from dcnas.nas.space import OPERATORS, STRIDES, Space, random_architecture
 from dcnas.paths import paper_dir
 
 SMALL = Space(operators=8, resolution=64, classes=4, width=0.25)
-FINE = replace(SMALL, strides=strides_for(64))  # the first stem keeps the size
+FINE = replace(SMALL, strides=spaces.strides_for(64))  # the first stem keeps the size
 
 
 def test_operators_are_those_of_table_7():
@@ -81,9 +65,9 @@ def sides_of(space: Space) -> list[int]:
 
 
 def test_the_encoder_has_four_levels_and_the_decoder_four():
-    assert [level.channels for level in encoder_levels(Space())] == [16, 24, 40, 112]
+    assert [level.channels for level in networks.encoder_levels(Space())] == [16, 24, 40, 112]
     assert sides_of(Space(4, 64, 4)) == [32, 16, 8, 4]
-    levels = encoder_levels(Space())
+    levels = networks.encoder_levels(Space())
     counts = {kind: len(Decoder(levels, kind).up) for kind in DECODERS}
     assert counts == {"conv": 4, "mb": 4, "mb 1-op": 4, "mb 3-lay": 3}
     parameters = {kind: sum(p.numel() for p in Decoder(levels, kind).parameters()) for kind in DECODERS}
@@ -91,8 +75,13 @@ def test_the_encoder_has_four_levels_and_the_decoder_four():
 
 
 def test_small_images_keep_their_size_in_the_first_stem():
-    assert strides_for(224) == strides_for(65) == strides_for(64, 2) == STRIDES
-    assert strides_for(64) == strides_for(32) == strides_for(224, 1) == (1, *STRIDES[1:])
+    assert spaces.strides_for(224) == spaces.strides_for(65) == spaces.strides_for(64, 2) == STRIDES
+    assert (
+        spaces.strides_for(64)
+        == spaces.strides_for(32)
+        == spaces.strides_for(224, 1)
+        == (1, *STRIDES[1:])
+    )
     ends = [FINE.layers[stage[-1]].size // FINE.layers[stage[-1]].stride for stage in FINE.stages]
     assert [FINE.layers[0].size, *ends] == [64, 32, 16, 8, 8, 4, 4]
     assert sides_of(FINE) == [64, 32, 16, 8]
@@ -104,8 +93,8 @@ def test_small_images_keep_their_size_in_the_first_stem():
 def test_three_levels_leave_out_the_one_whose_share_is_nearest_the_paper_s(space):
     """Shares as counted are those of the network's own multiply-accumulates, batch norm and the last
     convolution aside."""
-    levels = encoder_levels(space)
-    found, dropped = shares(levels), dropped_level(levels)
+    levels = networks.encoder_levels(space)
+    found, dropped = networks.shares(levels), networks.dropped_level(levels)
     assert sum(found) == pytest.approx(1)
     assert sorted(found, key=lambda share: abs(share - 0.28))[0] == found[dropped]
     decoder, maps = Decoder(levels, "mb").eval(), [torch.rand(1, 3, 64, 64)]
@@ -127,8 +116,11 @@ def test_an_architecture_survives_its_file(tmp_path):
     drawn = random_architecture(SMALL, np.random.default_rng(2))
     short = replace(drawn, choices=(drawn.choices[0], None, *drawn.choices[2:]))  # as learned beta does
     for architecture in (drawn, short):
-        assert load_architecture(save_architecture(architecture, tmp_path / "a.json")) == architecture
-    assert len(build_network("C-NAS", short).stages[0]) == 1
+        assert (
+            spaces.load_architecture(spaces.save_architecture(architecture, tmp_path / "a.json"))
+            == architecture
+        )
+    assert len(networks.build_network("C-NAS", short).stages[0]) == 1
 
 
 def test_hidden_widths_are_multiples_of_the_step(tmp_path):
@@ -140,10 +132,14 @@ def test_hidden_widths_are_multiples_of_the_step(tmp_path):
             assert low % 8 == high % 8 == 0 and 0 <= low - least < 8 and 0 <= most - high < 8
             assert [wide.stepped(o, n) for n in (1, low + 7, 1e9)] == [low, low + 8, high]
     drawn = random_architecture(stepped, np.random.default_rng(0))
-    assert load_architecture(save_architecture(drawn, tmp_path / "a.json")) == drawn
-    assert {choice.hidden % 8 for a in (drawn, widened(drawn, 0.3)) for choice in a.choices} == {0}
+    assert spaces.load_architecture(spaces.save_architecture(drawn, tmp_path / "a.json")) == drawn
+    assert {choice.hidden % 8 for a in (drawn, spaces.widened(drawn, 0.3)) for choice in a.choices} == {
+        0
+    }
     off = replace(drawn.choices[4], hidden=drawn.choices[4].hidden + 1)
     choices = (*drawn.choices[:4], off, *drawn.choices[5:])
     with pytest.raises(InputError, match="but [0-9]+ to [0-9]+ in steps of 8 were expected"):
-        load_architecture(save_architecture(replace(drawn, choices=choices), tmp_path / "b.json"))
-    assert log_size(plain) - log_size(stepped) == pytest.approx(18 * np.log10(8), rel=0.2)
+        spaces.load_architecture(
+            spaces.save_architecture(replace(drawn, choices=choices), tmp_path / "b.json")
+        )
+    assert spaces.log_size(plain) - spaces.log_size(stepped) == pytest.approx(18 * np.log10(8), rel=0.2)

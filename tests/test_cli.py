@@ -12,7 +12,6 @@ from made_up import dcnas, noisy_picture
 from PIL import Image
 
 from dcnas.data.mnist import FILES
-from dcnas.errors import InputError
 from dcnas.paths import weights_dir
 from dcnas.study import store
 
@@ -51,11 +50,8 @@ def refused(answer: tuple[int, str, str]) -> str:
     [
         ("runs --group table_9", "group is 'table_9', but one of section2, "),
         ("run MB9-M --scale smoke", "there is no network 'MB9-M'; did you mean 'MB"),
-        ("run Conv-S --scale smoke --seed 9", "seed is 9, but Conv-S has the seeds 0 at scale smoke."),
         ("run Conv-S --scale smoke --device cuda", "device is 'cuda', but PyTorch finds only cpu"),
         ("study 99_nothing", "notebook is '99_nothing', but the beginning of one of "),
-        ("study -p sigma", "parameter is 'sigma', but NAME=VALUE was expected."),
-        ("lut build --resolution 50 --out x.json", "resolution is 50, but a multiple of "),
         ("data --folder mnist", "train-images-idx3-ubyte"),
         ("denoise nowhere OUT", "IN is 'nowhere', but a picture, a folder or one of digits, solar"),
         ("denoise text.png OUT", "text.png is not a picture that can be read"),
@@ -70,11 +66,6 @@ def test_bad_input(shipped, arguments, why):
         (shipped / "mnist" / name).write_bytes(b"\x00\x00\x08\x03 not a digit")
     assert why in refused(dcnas(*arguments.split()))
     assert not (shipped / "OUT").exists() and not list(shipped.rglob("downloads/MNIST/raw/*"))
-
-
-def test_debug_shows_where():
-    with pytest.raises(InputError, match="group is"):
-        dcnas("--debug", "runs", "--group", "table_9")
 
 
 def test_denoising_a_folder_names_what_cannot_be_read(shipped):

@@ -44,13 +44,6 @@ def fake_clock(monkeypatch, durations_ms):
     monkeypatch.setattr(latency, "clock", lambda: next(readings))
 
 
-def test_runs_exactly_warmup_plus_passes():
-    calls = []
-    result = measure(Spy(lambda self, x: calls.append(1)), X, warmup=3, passes=5)
-    assert len(calls) == 8
-    assert (result.warmup, result.passes, result.unsynchronised_ms) == (3, 5, None)
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_caller_finds_everything_as_it_was(fails):
     def action(self, x):

@@ -18,7 +18,6 @@ from dcnas.models import (
     count_parameters,
     unet_widths,
 )
-from dcnas.models.blocks import MBConv
 from dcnas.models.crops import BOX_SIZE, crop_boxes, crop_features
 from dcnas.paths import paper_dir
 from dcnas.study.presets import runs
@@ -102,18 +101,6 @@ def test_widths():
         assert unet_widths(b, d, m) == widths
         net = UNet(b, d, m, 1)
         assert net.widths == widths and [level[-1][0].out_channels for level in net.down] == widths
-
-
-def test_mbconv():
-    block = MBConv(6, 6, 2.5)
-    convs = [layer for layer in block.layers if isinstance(layer, nn.Conv2d)]
-    shapes = [(c.kernel_size[0], c.in_channels, c.out_channels, c.groups) for c in convs]
-    assert shapes == [(1, 6, 15, 1), (3, 15, 15, 15), (1, 15, 6, 1)]
-    x = torch.rand(2, 6, 5, 7)
-    assert torch.equal(block(x), x + block.layers(x))
-    assert torch.equal((other := MBConv(6, 8, 2))(x), other.layers(x))
-    without_expansion = MBConv(6, 8, 1).layers
-    assert sum(isinstance(layer, nn.Conv2d) for layer in without_expansion) == 2
 
 
 @pytest.mark.parametrize("height, width, block", [(8, 8, "conv"), (97, 61, "conv"), (8, 31, "mbconv")])

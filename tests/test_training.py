@@ -1,6 +1,5 @@
 """Losses, metrics, the loop with its schedules and precisions, exact resume and checkpoints."""
 
-import contextlib
 import math
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from made_up import interrupted
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from dcnas.models import DnCNN, Integrated, UNet
+from dcnas.models import Integrated, UNet
 from dcnas.models.crops import crop_boxes
 from dcnas.seed import generator, set_seed
 from dcnas.training import Batch, Settings, Trainer, evaluate, fit, summarise
@@ -229,16 +228,3 @@ def test_going_on_ends_with_the_same_bits(tmp_path, schedule, stop_after, dropou
     assert equal(resumed.weights, whole.weights)
     for row, other in zip(resumed.history, whole.history, strict=True):
         assert all(row[name] == other[name] for name in ("step", "loss", "validation_loss", "lr"))
-
-
-def test_a_recording_leaves_the_statistics_of_batch_norm_as_they_were(monkeypatch):
-    """A stand-in for CUDA graphs, which run the model a few times before they record it."""
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    replay = lambda module, inputs, **_: module(*inputs)  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", replay)
-    loss = lambda m, b: charbonnier(m(b.noisy), b.clean)  # noqa: E731
-    trainer = Trainer(DnCNN(channels=1, depth=3, width=4), loss, Settings(steps=2, epoch_steps=2))
-    trainer.unrecorded = True
-    trainer.step(make_batch()._replace(boxes=None))
-    norms = [m for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [norm.num_batches_tracked.item() for norm in norms] == [1] and not trainer.unrecorded

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dcnas.build import build
 from dcnas.latency.measure import device_name, measure_many
 from dcnas.models import UNETS
-from dcnas.nas.networks import IMAGE_CHANNELS, NETWORKS, OnlyClassifies, build_manual, build_network
+from dcnas.nas.networks import IMAGE_CHANNELS, NETWORKS, OnlyClassifies, build_network
 from dcnas.nas.space import Space, random_architecture, strides_for
 from dcnas.paths import latency_dir, shown, write_atomic
 
@@ -35,11 +36,9 @@ def networks(resolution: int) -> dict[str, torch.nn.Module]:
     made = {name: build_network(name, architecture) for name in NETWORKS}
     for size, unet in UNETS.items():
         for name in ("UNet", "DC-Net", "DC-Net_tail"):
-            made[f"{name} {size}"] = build_manual(name, unet, space.classes, architecture)
-    made |= {
-        "UNet large": build_manual("UNet", LARGE, space.classes),
-        "DnCNN": build_manual("DnCNN", {}, space.classes),
-    }
+            net = {"kind": name, "unet": unet}
+            made[f"{name} {size}"] = build(net, space.classes, architecture)
+    made |= {"UNet large": build({"kind": "UNet", "unet": LARGE}), "DnCNN": build({"kind": "DnCNN"})}
     for name in ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"):
         made[name] = OnlyClassifies(getattr(models, name)(num_classes=space.classes))
     return made

@@ -18,7 +18,7 @@ from dcnas.data.pictures import as_uint8, in_tiles
 from dcnas.deploy import apply
 from dcnas.deploy.weights import Network, load_network
 from dcnas.errors import InputError
-from dcnas.nas.networks import build_manual, build_network
+from dcnas.nas.networks import OnlyDenoises, build_network
 from dcnas.nas.space import Space, random_architecture
 from dcnas.paths import root
 
@@ -53,7 +53,7 @@ def network_of(kind: str, classes: list[str], model: nn.Module) -> Network:
 
 def small_denoiser() -> Network:
     torch.manual_seed(0)
-    return network_of("UNet", [], build_manual("UNet", dict(b=4, d=3, m=1, c=2), 0))
+    return network_of("UNet", [], OnlyDenoises(b=4, d=3, m=1, c=2))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,16 @@ from .models import (
     build_classifier,
 )
 from .nas.mobilenet import MobileNet
-from .nas.networks import MANUAL, NETWORKS, Grey, OnlyClassifies, build_manual, build_network
+from .nas.networks import (
+    MANUAL,
+    NETWORKS,
+    Grey,
+    ManualJoint,
+    OnlyClassifies,
+    OnlyDenoises,
+    PlainDenoiser,
+    build_network,
+)
 from .nas.space import Architecture, from_record, widened
 
 TORCHVISION = {"ResNet-18": resnet18, "MobileNetV2": mobilenet_v2}
@@ -61,4 +70,8 @@ def build(net: dict, classes: int = 10, architecture: Architecture | None = None
     regular = {name: net[name] for name in ("dropout", "drop_connect") if name in net}
     if kind in NETWORKS:
         return build_network(kind, architecture, net.get("decoder", "conv"), **regular)
-    return build_manual(kind, unet, classes, architecture, **regular)
+    if kind == "UNet":
+        return OnlyDenoises(**unet)
+    if kind.startswith("DnCNN"):
+        return PlainDenoiser(residual=kind == "DnCNN, residual")
+    return ManualJoint(classes, architecture if kind == "DC-Net_tail" else None, unet, **regular)

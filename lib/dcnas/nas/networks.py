@@ -284,14 +284,3 @@ def build_network(
     if name == "D-NAS":
         return Denoiser(architecture, decoder)
     return (Joint if name == "DC-NAS" else SequentialJoint)(architecture, decoder, **regularisation)
-
-
-def build_manual(
-    name: str, unet: dict, classes: int, architecture: Architecture | None = None, **regularisation
-) -> nn.Module:
-    """One of `MANUAL` of UNet hyper-parameters, DC-Net_tail with an architecture's last stages."""
-    if name.startswith("DnCNN"):
-        return PlainDenoiser(residual=name == "DnCNN, residual")
-    if name == "UNet":
-        return OnlyDenoises(**unet)
-    return ManualJoint(classes, architecture if name == "DC-Net_tail" else None, unet, **regularisation)

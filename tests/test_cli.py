@@ -14,6 +14,7 @@ from PIL import Image
 from dcnas.data.mnist import FILES
 from dcnas.paths import weights_dir
 from dcnas.study import store
+from dcnas.study.scales import SCALE
 
 COMMANDS = "data runs run queue collect readme latency study search train evaluate export".split()
 COMMANDS += "weights denoise classify lut".split()
@@ -23,6 +24,7 @@ SHIPPED = weights_dir()
 @pytest.fixture
 def project(tmp_path, monkeypatch, downloads):
     """A project folder that has nothing yet."""
+    assert SCALE  # of the study, read before
     monkeypatch.setenv("DCNAS_ROOT", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("DCNAS_RUNS", raising=False)

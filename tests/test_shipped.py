@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import skimage.data
 import torch
 from made_up import grains, linear_table, start_architecture
 from PIL import Image
@@ -98,6 +99,16 @@ def test_shipped_networks_do_what_was_published(name):
             found = as_uint8(apply.apply(network, apply.study_scene("digits", n), sigma).denoised)
             difference = np.abs(found.astype(int) - published[i, n, 0])
             assert difference.max() <= 3 and difference.mean() < 0.3
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "tiny-imagenet" in name])
+def test_grey_photographs_lose_their_noise_too(name):
+    """By ten decibels, as coloured ones do; to the last row and column."""
+    photograph = torch.from_numpy(skimage.data.camera()[None, 50:178, 150:278].copy())
+    outcome = apply.apply(load_network(name), apply.Scene("camera", photograph), 0.2)
+    assert outcome.psnr > outcome.noisy_psnr + 8
+    error = (outcome.denoised - outcome.scene.image).abs()
+    assert max(error[:, -1].mean(), error[..., -1].mean()) < 2 * error.mean()
 
 
 def test_sources_are_named(tmp_path):

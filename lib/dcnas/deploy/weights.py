@@ -106,13 +106,22 @@ class Network:
         return denoised, None if logits is None else logits[:, None]
 
     def denoise(self, images: Tensor) -> Tensor:
-        """Denoised images; colours one by one where the network knows only grey."""
+        """Denoised images; colours one by one where the network knows only grey.
+
+        A network of colours tells noise by its being another in each channel. A grey image in three
+        channels would be all structure to it, so two of them are moved by a pixel, and moved back.
+        """
         if self.channels == 1:
             grey = images.flatten(0, 1)[:, None]
             anywhere = torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]).expand(len(grey), 1, 4)
             return self.answer(grey, anywhere)[0].reshape(images.shape)
-        denoised = self.answer(with_channels(images, 3))[0]
-        return denoised.mean(1, keepdim=True) if images.shape[1] == 1 else denoised
+        if images.shape[1] == 3:
+            return self.answer(images)[0]
+        moved = [images, images.roll(1, 2), images.roll(1, 3)]
+        whole, lower, right = self.answer(torch.cat(moved, 1))[0].split(1, 1)
+        lower, right = lower.roll(-1, 2), right.roll(-1, 3)
+        lower[:, :, -1], right[..., -1] = whole[:, :, -1], whole[..., -1]  # these came from the other side
+        return (whole + lower + right) / 3
 
     def views(self, image: Tensor) -> Tensor:
         """What is classified of a picture (C, H, W): its middle square (1, C', s, s)."""

@@ -84,6 +84,7 @@ def stock(folder: Path) -> str:
             network = load_network(name)
             images = "digits" if network.of_digits else network.card["data"]
             facts = {"name": name, "label": network.label, "classes": network.classes}
+            facts |= {"resolution": network.card["resolution"], "refusal": network.card.get("refusal")}
             networks.append(facts | {"set": images if images in TITLES else "photographs"})
     except InputError:
         files, networks = [], []

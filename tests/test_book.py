@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
+import skimage.data
 from made_up import SHOTS
+from PIL import Image
 
-from dcnas.deploy.apply import apply, best_classes, study_scene
+from dcnas.deploy.apply import apply, best_classes, file_scene, study_scene
 from dcnas.deploy.weights import DIGITS, load_network
 from dcnas.study.claims import counts
 from dcnas.study.notebooks import notebook_paths
@@ -208,8 +210,18 @@ def play(page, site, tmp_path):
     denoised, noisy = levels.search(views.text_content()).groups()
     assert float(denoised) > float(noisy) + 5
     file = page.locator("#demo input[type=file]")
-    file.set_input_files(ROOT / "demo" / "screenshot.png")
-    expect(status).to_contain_text(re.compile("No label|only denoises"), timeout=30_000)
+    page.locator("#demo input[name=sigma]").focus()
+    page.keyboard.press("Home")
+    for name in ("coffee", "chelsea", "astronaut"):  # what PyTorch says of it, or why it does not
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(getattr(skimage.data, name)()[60:220, 130:330]).save(path)
+        file.set_input_files(path)
+        network = load_network(page.locator("#demo select").input_value())
+        outcome = apply(network, file_scene(path.name, path), 0.0)
+        rates, ((label, p),) = network.refusal_rates(0), best_classes(outcome.own, network.classes)
+        rule = f"the rule refuses {rates['refused']:.0f}% of such pictures too, and labels"
+        expect(page.locator("#demo figcaption").first).to_have_text(path.name, timeout=30_000)
+        expect(status).to_contain_text(f"says {label} {100 * p:.0f}%" if outcome.familiar else rule)
     file.set_input_files(ROOT / "README.md")
     expect(status).to_contain_text("README.md is no picture")
     expect(views).to_be_hidden()

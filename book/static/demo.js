@@ -268,12 +268,13 @@
       paint(clean, picture, picture.pixels);
       paint(noisy, picture, input);
       paint(denoised, picture, output);
-      const known = network.set === picture.set && picture.labels.length > 0, [before, after] = [input, output].map(x => psnr(x, picture.pixels));
+      const known = network.set === picture.set && picture.labels.length > 0;
+      const [before, after] = [input, output].map(x => psnr(x, picture.pixels));
       for (const canvas of known && picture.boxes.length ? [clean, denoised] : []) mark(canvas, picture, network, probabilities);
       const right = sigma ? `, ${before.toFixed(1)} dB` : "", left = sigma ? `, ${after.toFixed(1)} dB` : "";
       words[0].textContent = picture.set === "own" ? picture.title : `clean: ${picture.title}`;
       words[1].textContent = `left: denoised${left}; right: noisy${right}`;
-      status.replaceChildren(...says(network, picture, probabilities, known),
+      status.replaceChildren(...says(network, picture, probabilities, known, sigma),
         sigma && after < before ? " It makes this picture worse than the noise does." : "", ` (${ms.toFixed(0)} ms)`);
     }
 
@@ -299,11 +300,20 @@
     });
   }
 
-  function says(network, picture, probabilities, known) {
+  // A label, if the network's classes are known to be in the picture, or by the network's rule.
+  function says(network, picture, probabilities, known, sigma) {
     if (!network.classes.length) return [`${network.label} only denoises. `];
-    if (!known) return ["No label: this picture is unlike anything that ", network.label, " was trained on."];
+    const { below, rates } = network.refusal ?? { below: Infinity };
+    const none = ["No label: this picture is unlike anything that ", network.label, " was trained on."];
+    if (!known && (picture.labels.length || !(Math.max(...probabilities.flat()) >= below))) {
+      if (picture.labels.length || !rates) return none;
+      const near = rates.reduce((a, b) => Math.abs(b.sigma - sigma) < Math.abs(a.sigma - sigma) ? b : a);
+      const refused = `At σ = ${near.sigma} the rule refuses ${near.refused.toFixed(0)}% of such pictures too`;
+      return [...none, ` ${refused}, and labels ${near.labelled.toFixed(0)}% of others.`];
+    }
     const answers = probabilities.flatMap((row, n) => {
       const label = network.classes[best(row)], right = label === picture.labels[n];
+      if (!known) return [html("b", {}, label), ` ${(100 * Math.max(...row)).toFixed(0)}%`];
       const text = right ? `${label} ✓` : `${label} ✗ (it is ${picture.labels[n]})`;
       return [n ? ", " : "", html("b", { class: right ? "right" : "wrong" }, text), ` ${(100 * Math.max(...row)).toFixed(0)}%`];
     });

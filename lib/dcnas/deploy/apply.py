@@ -66,6 +66,7 @@ class Outcome:
     ssim: float | None
     before: Tensor | None  # of the noisy image, by a Sequential network's classifier alone
     own: Tensor | None  # the network's answer
+    familiar: bool  # whether that is a label: not of a picture unlike all that it was trained on
     ms: float  # of the pass that denoises and classifies
 
     @property
@@ -167,7 +168,26 @@ def apply(network: Network, scene: Scene, sigma: float = 0.0, *, progress: bool 
     own = None if logits is None else logits[0].softmax(-1)
     if denoised is not None and sigma > 0:
         psnr, ssim = _quality(denoised, scene, sigma, progress)
-    return Outcome(scene, sigma, denoised, *noisy_quality, psnr, ssim, before, own, ms)
+    familiar = own is not None and is_familiar(network, scene, own)
+    return Outcome(scene, sigma, denoised, *noisy_quality, psnr, ssim, before, own, familiar, ms)
+
+
+def is_familiar(network: Network, scene: Scene, probabilities: Tensor) -> bool:
+    """By what is known of the scene; of an own picture by the network's rule."""
+    if scene.labels:
+        return set(scene.labels) <= set(network.classes)
+    return not network.refuses(probabilities)
+
+
+def no_label(network: Network, scene: Scene, sigma: float) -> str:
+    """That, and how far it is to be believed."""
+    text = f"No label: this is unlike anything it was trained on ({network.knows})."
+    if scene.labels or "refusal" not in network.card:  # it is known to be
+        return text
+    rates = network.refusal_rates(sigma)
+    refused, labelled = (f"{rates[name]:.0f}%" for name in ("refused", "labelled"))
+    rule = f"At σ = {rates['sigma']:g} the rule refuses {refused} of those too"
+    return f"{text} {rule}, and labels {labelled} of others."
 
 
 def _quality(image: Tensor, scene: Scene, sigma: float, progress: bool) -> tuple[float, float]:
@@ -193,12 +213,15 @@ def row_of(scene: Scene, network: Network, sigma: float, outcome: Outcome) -> di
     if sigma > 0:
         names = ("noisy_psnr", "noisy_ssim", *(("psnr", "ssim") if network.denoises else ()))
         row |= {name: round(getattr(outcome, name), 2 if "psnr" in name else 3) for name in names}
-    if outcome.own is not None:
+    notes = [*scene.notes, *([WORSE] if outcome.is_worse else [])]
+    if outcome.own is not None and not outcome.familiar:
+        row |= {"class": "", "probability": ""}
+        notes.append(no_label(network, scene, sigma))
+    elif outcome.own is not None:
         names, probabilities = zip(*best_classes(outcome.own, network.classes))
         row |= {"class": " ".join(names), "probability": " ".join(f"{p:.3f}" for p in probabilities)}
     if scene.labels and (not network.of_digits or network.classes == DIGITS):
         row |= {"true": " ".join(scene.labels)}
-    notes = [*scene.notes, *([WORSE] if outcome.is_worse else [])]
     return row | {"ms": round(outcome.ms, 1), "notes": " ".join(notes)}
 
 

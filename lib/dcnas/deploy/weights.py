@@ -36,6 +36,12 @@ class _Net(BaseModel):
     decoder: Literal[DECODERS] = "conv"
 
 
+class _Refusal(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    below: FiniteFloat = Field(ge=0, le=1)
+    rates: list[dict[str, FiniteFloat]] = Field(min_length=1)  # in %, a row per noise level
+
+
 class _Card(BaseModel):
     model_config = ConfigDict(extra="allow")
     format: Literal[FORMAT]
@@ -50,6 +56,7 @@ class _Card(BaseModel):
     steps: NonNegativeInt = 0
     batch: NonNegativeInt = 0
     parameters: NonNegativeInt = 0
+    refusal: _Refusal | None = None  # which pictures get no label, as benchmarks/unknown.py measures it
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,14 @@ class Network:
         return tuple(self.card["classes"])
 
     @property
+    def knows(self) -> str:
+        """What it was trained on, in a few words."""
+        if self.of_digits:
+            return "two digits on grey"
+        sets = {"solar": "solar cells", "tiny-imagenet": "small photographs of 18 things"}
+        return sets.get(self.card.get("data"), "images of its own set")
+
+    @property
     def channels(self) -> int:
         return 1 if self.of_digits or self.card["network"].get("grey") else 3
 
@@ -85,6 +100,20 @@ class Network:
     @property
     def denoises(self) -> bool:
         return self.kind != "C-NAS"
+
+    def refuses(self, probabilities: Tensor) -> bool:
+        """Whether (K, classes) are as unsure as those of pictures unlike all that it was trained on.
+
+        A card without the rule refuses nothing.
+        """
+        rule = self.card.get("refusal")
+        return rule is not None and float(probabilities.max()) < rule["below"]
+
+    def refusal_rates(self, sigma: float) -> dict[str, float]:
+        """In %: how many pictures like those of its training are "refused", and how many unlike them
+        "labelled", at the measured noise level that is nearest.
+        """
+        return min(self.card["refusal"]["rates"], key=lambda row: abs(row["sigma"] - sigma))
 
     def takes(self, image: Tensor, boxes: Tensor | None) -> bool:
         """Whether (C, H, W) is as the images that it was trained on."""
@@ -120,7 +149,10 @@ class Network:
         moved = [images, images.roll(1, 2), images.roll(1, 3)]
         whole, lower, right = self.answer(torch.cat(moved, 1))[0].split(1, 1)
         lower, right = lower.roll(-1, 2), right.roll(-1, 3)
-        lower[:, :, -1], right[..., -1] = whole[:, :, -1], whole[..., -1]  # these came from the other side
+        lower[:, :, -1], right[..., -1] = (
+            whole[:, :, -1],
+            whole[..., -1],
+        )  # these came from the other side
         return (whole + lower + right) / 3
 
     def views(self, image: Tensor) -> Tensor:

@@ -14,7 +14,17 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..deploy.apply import COUNT, WORSE, Outcome, Scene, apply, best_classes, file_scene, study_scene
+from ..deploy.apply import (
+    COUNT,
+    WORSE,
+    Outcome,
+    Scene,
+    apply,
+    best_classes,
+    file_scene,
+    no_label,
+    study_scene,
+)
 from ..deploy.weights import Network, load_network, names
 from ..errors import InputError
 from .figures import COLOURS, Pictures
@@ -97,24 +107,16 @@ def quality(title: str, db: float | None, similarity: float | None) -> str:
     return f"{title}\n{', '.join(numbers)}"
 
 
-def knows(network: Network, scene: Scene) -> bool:
-    """Whether the picture is of the kind whose classes the network was taught."""
-    return bool(scene.labels) and set(scene.labels) <= set(network.classes)
-
-
 def sentence(network: Network, scene: Scene, outcome: Outcome) -> str:
     """The status line: what the network says, and how far it is to be believed."""
-    seen = {"solar": "solar cells", "tiny-imagenet": "small photographs of 18 things"}
     text = f"{network.label} took {outcome.ms:.0f} ms. "
-    if network.classes and not knows(network, scene):
-        known = seen.get(
-            network.card.get("data"), "two digits on grey" if network.of_digits else "others"
-        )
-        text += f"No label: this is unlike anything it was trained on ({known}). "
-    elif outcome.own is not None:
-        text += f"It says {words(network, outcome.own)}; the truth is {', '.join(scene.labels)}. "
-        if network.kind == "sequential":
+    if outcome.familiar:
+        truth = f"; the truth is {', '.join(scene.labels)}" if scene.labels else ""
+        text += f"It says {words(network, outcome.own)}{truth}. "
+        if network.kind == "sequential" and outcome.before is not None:
             text += f"Without its denoiser its classifier says {words(network, outcome.before)}. "
+    elif outcome.own is not None:
+        text += no_label(network, scene, outcome.sigma) + " "
     return (text + " ".join([WORSE] * outcome.is_worse + [*scene.notes])).strip()
 
 
@@ -139,7 +141,9 @@ def bars(axes, classes: Sequence[str], probabilities: Sequence, truths: Sequence
         axes.text(2, y, name, va="center")
     axes.set_yticks(range(10) if len(classes) == 10 else [])
     axes.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.5), xlabel="probability (%)")
-    axes.set_title("what it says\n(green: the truth)", fontsize=10)
+    axes.set_title(
+        "what it says\n(green: the truth)" if truths[0] in classes else "what it says", fontsize=10
+    )
 
 
 def demo(*networks: str, kinds: Sequence[str] = KINDS, index: int = 3, sigma: float = 0.8) -> Panel:
@@ -154,14 +158,14 @@ def demo(*networks: str, kinds: Sequence[str] = KINDS, index: int = 3, sigma: fl
         shown.show(0, scene.image, "as it came\n" if kind == OWN else "clean\n")
         shown.show(1, outcome.noisy, noisy)
         shown.show(2, outcome.denoised, quality("denoised", outcome.psnr, outcome.ssim))
-        chances = outcome.own.numpy() if outcome.own is not None and knows(net, scene) else ()
+        chances = outcome.own.numpy() if outcome.familiar else ()
         for k, box in enumerate([] if scene.boxes is None else scene.boxes[0].tolist()):
             shown.mark(0, box, scene.labels[k], COLOURS["blue"])
             if len(chances):
                 label = net.classes[chances[k].argmax()]
                 right = label == scene.labels[k]
                 shown.mark(2, box, label + (" ✓" if right else " ✗"), RIGHT if right else COLOURS["red"])
-        bars(shown.plot, net.classes or "-", chances, scene.labels)
+        bars(shown.plot, net.classes or "-", chances, scene.labels or ["unknown"])
         return shown.figure, sentence(net, scene, outcome)
 
     labels = [(load_network(name).label, name) for name in networks]

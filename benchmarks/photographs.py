@@ -95,7 +95,7 @@ def sentence(table: pd.DataFrame) -> str:
         small_ones.loc[name] for name in ("unet-b16-tiny-imagenet", "dc-net-b16-tiny-imagenet")
     )
     gains = ", ".join(f"{gain:.1f}" for gain in unet["psnr"] - unet["noisy_psnr"])
-    worse = f"{unet['worse'][0.1]} are worse at 0.1 (DC-Net: {joint['worse'][0.1]})"
+    worse = f"{unet['worse'][0.1]:.0f} are worse at 0.1 (DC-Net: {joint['worse'][0.1]:.0f})"
     large_ones = table[table["pictures"] != "tiny-imagenet"].set_index(["network", "pictures"])
     behind = large_ones["psnr"]["BM3D"] - large_ones["psnr"]["unet-b16-tiny-imagenet"]
     left = large_ones.groupby("network")["chroma_kept"].median()
@@ -123,6 +123,7 @@ def main() -> None:
     rows += [large(large_scene(name), denoise) for denoise in networks() for name in LARGE]
     frame = pd.DataFrame(rows).round({"least_gain": 2, "accuracy": 1, "chroma_kept": 1})
     frame = frame.round({"noisy_psnr": 2, "psnr": 2, "mean_colour_error": 2})
+    frame["worse"] = frame["worse"].astype("Int64")
     print(frame.to_string(index=False), sentence(frame), sep="\n")
     write_atomic(CSV, frame.to_csv(index=False, lineterminator="\n"))
 

@@ -48,6 +48,21 @@ def table():
     return pd.read_csv(photographs.CSV)
 
 
+def test_readme_says_what_the_table_says(table):
+    assert photographs.sentence(table) in (photographs.root() / "README.md").read_text()
+
+
+def test_networks_of_photographs_help(table):
+    """By five decibels from sigma = 0.2 on; the UNet's pictures are never worse than the noisy ones."""
+    small = table[table["pictures"] == "tiny-imagenet"]
+    strong = small[small["sigma"] >= 0.2]
+    assert (strong["psnr"] - strong["noisy_psnr"] >= 5).all() and (strong["worse"] == 0).all()
+    weak = small[small["sigma"] == 0.1]
+    assert (weak["psnr"] > weak["noisy_psnr"]).all() and (weak["worse"] < 5).all()
+    assert (weak.loc[weak["network"].str.startswith("unet"), "worse"] == 0).all()
+    assert (small.loc[small["sigma"] == 0.2, "accuracy"].dropna() >= 35).all()
+
+
 @pytest.mark.parametrize("name", photographs.networks())
 def test_numbers_of_small_photographs_are_those_of_the_table(table, name):
     try:

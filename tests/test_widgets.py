@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from dcnas.deploy import apply
-from dcnas.deploy.weights import load_network, names
+from dcnas.deploy.weights import Network, load_network, names
 from dcnas.errors import InputError
 from dcnas.models import UNet, unet_widths
 from dcnas.models.flops import count_flops, count_parameters
@@ -130,7 +130,7 @@ def test_uploads_are_shown_or_answered_in_words(shown):
         (b"", "own.png is not a picture that can be read"),
         (file_of(PHOTO, "JPEG")[:700], "own.png is damaged or cut short"),
         (file_of(Image.new("L", (4000, 3000), 9)), "It is scaled from 4000 x 3000 to 256 x 192 pixels."),
-        (file_of(PHOTO, "JPEG"), "No label"),
+        (file_of(PHOTO, "JPEG"), " ms. "),
     ):
         text = upload(shown, data)
         assert shown.controls["kind"].value == demo.OWN and shown.controls["index"].disabled
@@ -204,3 +204,25 @@ def test_a_caption_says_what_the_interval_of_a_single_seed_is(seeds, text):
     rows = pd.DataFrame(dict(label="a", seed=range(seeds), scale="laptop", images=32_000))
     figure = caption(new_figure(3, 3)[0], rows, "Bars: 95%.")
     assert figure.get_supxlabel().endswith(f"per network. {text}")
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_network(name).classes])
+def test_an_own_picture_gets_a_label_or_the_error_rates_of_the_rule(shown, monkeypatch, name):
+    move(shown, sigma=0.4)
+    upload(shown, file_of(PHOTO))
+    (rates,) = (row for row in load_network(name).card["refusal"]["rates"] if row["sigma"] == 0.4)
+    for refuses in (True, False):
+        monkeypatch.setattr(Network, "refuses", lambda *_, refuses=refuses: refuses)
+        shown.drawn.cache_clear()
+        move(shown, network="unet-b16-tiny-imagenet")
+        text = move(shown, network=name)
+        assert ("No label: this is unlike anything" in text) == refuses != ("It says " in text)
+        rule = f"At σ = 0.4 the rule refuses {rates['refused']:.0f}% of those too, and labels "
+        assert (f"{rule}{rates['labelled']:.0f}% of others." in text) == refuses
+
+
+def test_a_picture_that_is_made_worse_is_said_to_be(shown):
+    upload(shown, file_of(Image.fromarray(np.full((90, 120, 3), (200, 40, 90), np.uint8))))
+    text = move(shown, network="unet-b8-d4-m1.5-c2", sigma=0.05)
+    assert "The denoised picture is worse than the noisy one." in text
+    assert "worse" not in move(shown, network="unet-b16-tiny-imagenet", sigma=0.4)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.images import evaluation_images
-from ..data.noise import SIGMAS
+from ..data.images import evaluation_images, evaluation_twins
+from ..data.noise import GAUSSIAN, SIGMAS, Noise
 from ..data.photographs import set_named
 from ..data.two_digits import IMAGE_SIZE, cached
 from ..deploy import export, quantise
@@ -23,7 +23,7 @@ from ..models.dcnet import JOINING
 from ..paths import write_atomic
 from ..training import evaluate
 from .own import images_for, intervals
-from .tasks import bank_noisy
+from .tasks import noise_met
 
 CALIBRATION = 88  # images, eight for each noise level
 TRIALS = 256  # training images by which layers are chosen that stay in floating point
@@ -39,11 +39,17 @@ class Images(NamedTuple):
     clean: Tensor  # uint8 (N, C, H, W)
     boxes: Tensor  # (N, K, 4)
     labels: Tensor  # (N, K)
+    noise: Noise = GAUSSIAN
+    twins: Tensor | None = None  # of pairs `clean` with its real noise
+
+    def met(self) -> tuple[tuple[float, ...], Callable[[range, float], Tensor]]:
+        """Sigmas, and the noisy images of each: what `noise_met` gives."""
+        return noise_met(self.clean, self.noise, self.twins)
 
     def inputs(self, network: Network, count: int) -> list[tuple[Tensor, ...]]:
         """Of single passes: the first images, at all noise levels in turn."""
-        noisy = bank_noisy(self.clean)
-        images = [noisy(range(n, n + 1), SIGMAS[n % len(SIGMAS)]) for n in range(count)]
+        sigmas, noisy = self.met()
+        images = [noisy(range(n, n + 1), sigmas[n % len(sigmas)]) for n in range(count)]
         boxed = network.kind in JOINING
         return [(x, self.boxes[n : n + 1]) if boxed else (x,) for n, x in enumerate(images)]
 
@@ -58,8 +64,11 @@ def images_of(network: Network, data: str | None, part: str, count: int) -> Imag
         digits = cached("test" if part == "test" else "train", count)
         return Images(digits.images, digits.boxes, digits.labels)
     images = images_for(network, set_named(data or network.card["data"]))
-    views, labels = evaluation_images(images, part, network.card["resolution"], count)
-    return Images(views, torch.zeros(len(views), 1, 4), labels)
+    how = images, part, network.card["resolution"], count
+    (views, labels), twins = evaluation_images(*how), evaluation_twins(*how)
+    views, twins = (x if x is None else x[:, : network.channels] for x in (views, twins))
+    noise = Noise(**network.card.get("noise", {}))
+    return Images(views, torch.zeros(len(views), 1, 4), labels, noise, twins)
 
 
 def write_export(
@@ -120,7 +129,7 @@ def write_int8(network: Network, path: Path, out: Path, training: Images, test: 
     quantised = answer_of(export.Session(out))
     before, after = metrics_of(exact, test), metrics_of(quantised, test)
     cost = intervals({name: after[name].double() - before[name].double() for name in before})
-    cost.insert(0, "sigma", SIGMAS)
+    cost.insert(0, "sigma", test.met()[0])
     return {
         "int8_layers": small,
         "float_layers": floating,
@@ -144,7 +153,8 @@ def answer_of(session: export.Session) -> Answer:
 
 def metrics_of(answer: Answer, images: Images) -> dict[str, Tensor]:
     """psnr (dB), ssim, accuracy (%) of each image at each noise level: (sigmas, images)."""
-    metrics = evaluate(answer, *images, bank_noisy(images.clean), SIGMAS, progress=True)
+    sigmas, noisy = images.met()
+    metrics = evaluate(answer, *images[:3], noisy, sigmas, progress=True)
     if "correct" in metrics:
         metrics["accuracy"] = 100 * metrics.pop("correct").double().mean(-1)
     return metrics

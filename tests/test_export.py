@@ -234,6 +234,8 @@ def test_what_eight_bits_cost_decides_whether_they_hold():
     before = {"psnr": torch.full((2, 4), 30.0), "accuracy": torch.full((2, 4), 100.0)}
     after = {"psnr": torch.tensor([[29.75] * 4, [30.0] * 4]), "accuracy": torch.full((2, 4), 100.0)}
     assert own_export.worst(before, after) == pytest.approx(0.5)
+    ssim = {"ssim": torch.tensor([[0.9] * 4])}, {"ssim": torch.tensor([[0.87] * 4])}
+    assert own_export.worst(*ssim) == pytest.approx(1.5)
     after["accuracy"][1, 0] = 0
     assert own_export.worst(before, after) == pytest.approx(25)
     means = own_export.over_levels(before), own_export.over_levels(after)

@@ -28,7 +28,7 @@ from .tasks import noise_met
 CALIBRATION = 88  # images, eight for each noise level
 TRIALS = 256  # training images by which layers are chosen that stay in floating point
 TESTS = 1_000  # test images, at most
-LOSS_DB, LOSS_POINTS = 0.5, 1.0  # that 8 bits may cost at any noise level
+LOSS = {"psnr": 0.5, "ssim": 0.02, "accuracy": 1.0}  # dB, 1, points: most at any noise level
 MARGIN = 0.5  # of it where layers are chosen: test images are others
 Answer = Callable[[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]
 
@@ -168,18 +168,17 @@ def over_levels(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def worst(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
     """The largest loss of a mean at any noise level, as a share of what is allowed."""
-    allowed = {"psnr": LOSS_DB, "accuracy": LOSS_POINTS}
-    losses = [(before[x] - after[x]).double().mean(1) / allowed[x] for x in allowed if x in before]
+    losses = [(before[x] - after[x]).double().mean(1) / LOSS[x] for x in LOSS if x in before]
     return float(torch.stack(losses).max())
 
 
 def cost_text(result: dict) -> str:
     """What the 8-bit copy costs at the worst noise level, beside what it may."""
     rows, parts = result["int8_cost"], []
-    for name, unit, limit in (("psnr", "dB", LOSS_DB), ("accuracy", "points", LOSS_POINTS)):
+    for name, unit in (("psnr", "dB of PSNR"), ("ssim", "of SSIM"), ("accuracy", "points of accuracy")):
         if name in rows[0]:
             loss = max(0.0, *(-row[name] for row in rows))
-            parts.append(f"{loss:.2f} {unit} of {name.replace('psnr', 'PSNR')}, limit {limit:g}")
+            parts.append(f"{loss:.3f} {unit}, limit {LOSS[name]:g}")
     verdict = "" if result["int8_holds"] else ": MORE than the limit"
     return f"int8 costs at most {'; '.join(parts)}{verdict}"
 

@@ -15,7 +15,7 @@ from IPython.display import Image as Picture
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from ..errors import InputError
@@ -172,7 +172,9 @@ def loss_curves(history: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     look |= dict(x="images", y="loss", hue="curve", col="label", col_wrap=5, height=1.9, aspect=1.2)
     grid = sns.relplot(curves, **look).set(yscale="log").set_titles("{col_name}", size=9.5)
     for axes in grid.axes.flat:
-        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
+        low, high = axes.get_ylim()
+        ticks = LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(4)
+        axes.yaxis.set(major_locator=ticks, minor_locator=NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     final = history.groupby(["label", "seed"], sort=False)["validation_loss"].last()
     median = final.groupby("label").transform("quantile", interpolation="lower")

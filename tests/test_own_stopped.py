@@ -77,10 +77,21 @@ def test_a_search_goes_on_and_ends_as_if_nothing_had_happened(start, tmp_path):
     assert "report.html" in ended(start("search", "--out", tmp_path / "calm", runs="others"))
     for name in ("architecture.json", "search.csv", "weights.safetensors", "metrics.csv"):
         assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_a_comparison_goes_on(start, tmp_path):
+    out = tmp_path / "mine"
+    ended(start("search", "--out", out))
     status, errors = stopped(start("compare", out), out, "rivals.json", signal.SIGINT)
     assert status == 130 and "Traceback" not in errors
-    assert "random networks of the same latency" in ended(start("compare", out))
-    assert "<b>" in (out / "report.html").read_text() or "<strong>" in (out / "report.html").read_text()
+    chosen = (out / "rivals.json").read_bytes()
+    text = ended(start("compare", out))
+    sentence = next(line for line in text.splitlines() if line.startswith("The search "))
+    assert (
+        "random networks of the same latency" in sentence
+        and (out / "rivals.json").read_bytes() == chosen
+    )
+    assert sentence[:40] in (out / "report.html").read_text()
 
 
 def test_two_searches_in_one_folder(start, tmp_path):

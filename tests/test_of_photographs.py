@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import photographs  # noqa: E402
 import unknown  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SIGMA, COUNT = 0.2, 60
 CLASSIFY = [name for name in names() if load_network(name).classes]
 
@@ -61,6 +60,14 @@ def test_networks_of_photographs_help(table):
     assert (weak["psnr"] > weak["noisy_psnr"]).all() and (weak["worse"] < 5).all()
     assert (weak.loc[weak["network"].str.startswith("unet"), "worse"] == 0).all()
     assert (small.loc[small["sigma"] == 0.2, "accuracy"].dropna() >= 35).all()
+
+
+def test_the_unet_is_within_a_decibel_and_a_half_of_bm3d_on_average_and_keeps_colours(table):
+    large = table[table["pictures"] != "tiny-imagenet"].set_index(["network", "pictures"])
+    unet, bm3d = large.loc["unet-b16-tiny-imagenet"], large.loc["BM3D"]
+    assert len(bm3d) == 12 and (bm3d["psnr"] - unet["psnr"]).mean() <= 1.5
+    assert unet["mean_colour_error"].max() < 1  # of 255 levels
+    assert (unet["chroma_kept"] - bm3d["chroma_kept"]).min() > -6
 
 
 @pytest.mark.parametrize("name", photographs.networks())

@@ -111,6 +111,14 @@ def test_grey_photographs_lose_their_noise_too(name):
     assert max(error[:, -1].mean(), error[..., -1].mean()) < 2 * error.mean()
 
 
+def test_a_picture_keeps_its_brightness():
+    """The retina, bright on black, comes out within a few levels; GroupNorm alone loses ten."""
+    pixels = torch.from_numpy(skimage.data.retina()[500:884, 500:884].copy()).permute(2, 0, 1)
+    scene = apply.Scene("retina", pixels.contiguous())
+    outcome = apply.apply(load_network("dc-net-b16-tiny-imagenet"), scene, 0.2)
+    assert (outcome.denoised - scene.image).mean((1, 2)).abs().max() < 3 / 255
+
+
 def test_sources_are_named(tmp_path):
     with pytest.raises(InputError, match="did you mean 'dc-net-reduced-sequential'"):
         load_network("dc-net-reduced-sequentiel")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -139,13 +140,16 @@ class Network:
 
         A network of colours tells noise by its being another in each channel. A grey image in three
         channels would be all structure to it, so two of them are moved by a pixel, and moved back.
+        Norms lose the brightness of pictures unlike its training's; in the mean over a square the noise
+        is nothing, so there the denoised picture gets the noisy one's.
         """
         if self.channels == 1:
             grey = images.flatten(0, 1)[:, None]
             anywhere = torch.tensor([[[0, 0, BOX_SIZE, BOX_SIZE]]]).expand(len(grey), 1, 4)
             return self.answer(grey, anywhere)[0].reshape(images.shape)
         if images.shape[1] == 3:
-            return self.answer(images)[0]
+            denoised = self.answer(images)[0]
+            return denoised + _smooth(images - denoised)
         moved = [images, images.roll(1, 2), images.roll(1, 3)]
         whole, lower, right = self.answer(torch.cat(moved, 1))[0].split(1, 1)
         lower, right = lower.roll(-1, 2), right.roll(-1, 3)
@@ -153,12 +157,18 @@ class Network:
             whole[:, :, -1],
             whole[..., -1],
         )  # these came from the other side
-        return (whole + lower + right) / 3
+        denoised = (whole + lower + right) / 3
+        return denoised + _smooth(images - denoised)
 
     def views(self, image: Tensor) -> Tensor:
         """What is classified of a picture (C, H, W): its middle square (1, C', s, s)."""
         side = BOX_SIZE if self.of_digits else self.card["resolution"]
         return with_channels(square_of(image, side)[None], self.channels)
+
+
+def _smooth(images: Tensor) -> Tensor:
+    """The means of squares of `STRIDE` pixels, and between their centres what lies between."""
+    return F.interpolate(F.avg_pool2d(images, STRIDE), images.shape[-2:], mode="bilinear")
 
 
 def compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:

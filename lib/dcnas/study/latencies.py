@@ -18,13 +18,7 @@ from tqdm.auto import tqdm
 from ..data.images import evaluation_images
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
-from ..latency.measure import (
-    check_device,
-    device_name,
-    device_named,
-    measure_many,
-    measure_pair,
-)
+from ..latency.measure import check_device, device_name, device_named, measure_many, measure_pair
 from ..latency.table import load_table
 from ..models.crops import BOX_SIZE
 from ..paths import latency_dir, runs_dir, write_atomic

@@ -242,6 +242,13 @@ def test_what_eight_bits_cost_decides_whether_they_hold():
     assert own_export.worst(*means) == pytest.approx(12.5)
 
 
+def test_a_small_set_calibrates_too():
+    images = own_export.Images(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 1, 4), None)
+    inputs = images.inputs(small_denoiser(), 22)
+    assert [tuple(x.shape) for (x,) in inputs] == [(1, 3, 32, 32)] * 22
+    assert inputs[0][0].std() == 0 and inputs[21][0].std() == pytest.approx(1, abs=0.1)
+
+
 def test_branches_side_by_side(joint):
     """The same outputs; a gain in words, of as many threads."""
     network, path, _ = joint

@@ -49,9 +49,10 @@ class Images(NamedTuple):
     def inputs(self, network: Network, count: int) -> list[tuple[Tensor, ...]]:
         """Of single passes: the first images, at all noise levels in turn."""
         sigmas, noisy = self.met()
-        images = [noisy(range(n, n + 1), sigmas[n % len(sigmas)]) for n in range(count)]
+        rows = [n % len(self.clean) for n in range(count)]  # a small set's more than once
+        images = [noisy(range(k, k + 1), sigmas[n % len(sigmas)]) for n, k in enumerate(rows)]
         boxed = network.kind in JOINING
-        return [(x, self.boxes[n : n + 1]) if boxed else (x,) for n, x in enumerate(images)]
+        return [(x, self.boxes[k : k + 1]) if boxed else (x,) for k, x in zip(rows, images)]
 
 
 def images_of(network: Network, data: str | None, part: str, count: int) -> Images:

@@ -202,7 +202,7 @@ class SearchOptions(OwnOptions):
     measure: Annotated[bool, Option(help="Measure the network here, and repair where it misses.")] = True
     train_steps: Annotated[int, Option(min=0, help="Then train so many steps, or not at all.")] = 1_000
     quick: Annotated[
-        bool, Option("--quick", help="A first look in about a minute: short search and training.")
+        bool, Option("--quick", help="A first look in minutes: a short search and training.")
     ] = False
 
     def shortened(self) -> "SearchOptions":

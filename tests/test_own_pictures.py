@@ -175,3 +175,10 @@ def test_a_set_with_some_of_the_classes_in_another_order_is_judged(search, tmp_p
         noisy_picture(tmp_path / "set" / "d" / "y.png", 9)
         noisy_picture(tmp_path / "set" / "d" / "z.png", 9)
         own.images_for(network, f"folder:{tmp_path / 'set'}")
+
+
+def test_a_first_look_judges_few_images(search, tmp_path):
+    grey_pictures(tmp_path / "set", 30)
+    out, metrics = search(tmp_path / "set")
+    few = own.train(TrainOptions(out, steps=2, batch=4, threads=1, judged=2))
+    assert (metrics["images"][0], few["images"][0], own.evaluate(out)[0]["images"][0]) == (6, 2, 2)

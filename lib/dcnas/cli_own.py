@@ -152,6 +152,7 @@ def search(settings: SearchOptions) -> None:
     elif settings.train_steps:
         names = ("noisy", "batch", "seed", "device", "threads")
         same = {name: getattr(settings, name) for name in names}
+        same |= {"judged": options.QUICK_JUDGED} if settings.quick else {}
         _print_metrics(own.train(TrainOptions(settings.out, steps=settings.train_steps, **same)))
     print(f"Wrote {shown(own.write_report(settings.out))}")
     if (settings.out / own.WEIGHTS).exists():

@@ -211,6 +211,9 @@ class SearchOptions(OwnOptions):
         return replace(self, **few) if self.quick else self
 
 
+QUICK_JUDGED = 64  # test images of a first look
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrontOptions(OwnOptions):
     """What latency buys: networks over the whole range of targets, trained briefly."""
@@ -232,6 +235,7 @@ class TrainOptions(NoiseOptions):
     data: OwnData = None
     decoder: Annotated[Literal["conv", "mb", "mb 1-op", "mb 3-lay"], Option(help="Table 5.")] = "conv"
     noisy: Annotated[bool, Option(help="Train on noisy images.")] = True
+    judged: Annotated[int | None, Option(min=1, help="Test images to judge on, at most.")] = None
     steps: Annotated[int, Option(min=1)] = 1_000
     batch: Batch = 32
     seed: Seed = 0

@@ -172,6 +172,7 @@ def train(options: TrainOptions) -> pd.DataFrame:
     if options.noise_gain:
         command += f" --noise poisson-gaussian --noise-gain {options.noise_gain:g}"
     more = dict(half=False, noisy=options.noisy, noise=run.data.get("noise", {}))
+    more |= {"judged": options.judged} if options.judged else {}
     with alone_in(folder, wait=True):  # weights, card and metrics of one training
         ship_run(run, folder / WEIGHTS, command, **more)
         return evaluate(folder)[0]
@@ -182,7 +183,8 @@ def training_run(options: TrainOptions, network: str, data: str) -> Run:
     architecture = load_architecture(options.folder / ARCHITECTURE)
     net = dict(kind=network, architecture=json.loads(architecture.to_json()), decoder=options.decoder)
     label = f"own {network}, {hashlib.sha256(identity_of(data).encode()).hexdigest()[:8]}"
-    return training_of(net, label, data, architecture.space.resolution, options, options.steps)
+    run = training_of(net, label, data, architecture.space.resolution, options, options.steps)
+    return replace(run, eval_images=min(run.eval_images, options.judged or run.eval_images))
 
 
 def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]:
@@ -195,6 +197,10 @@ def evaluate(folder: Path, data: str | None = None) -> tuple[pd.DataFrame, Path]
     known = network.card["data"]
     data = known if data is None else set_named(data)
     images = images_for(network, data)
+    if data == known and (judged := network.card.get("judged")):
+        rows = images.rows["test"]
+        few = rows[:: max(1, len(rows) // judged)][:judged]
+        images = replace(images, rows=images.rows | {"test": few})
     if data != known:
         images = replace(images, rows={"test": torch.arange(len(images.labels))})
         digest = hashlib.sha256(data.encode()).hexdigest()[:8]  # two sets may have folders of one name

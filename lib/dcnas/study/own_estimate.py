@@ -9,7 +9,7 @@ import torch
 from ..latency.table import load_table
 from ..nas.networks import IMAGE_CHANNELS, build_network
 from ..nas.searcher import Searcher
-from ..options import SearchOptions
+from ..options import QUICK_JUDGED, SearchOptions
 from ..training import Batch, Trainer
 from .kinds import images_of
 from .own import checked
@@ -54,7 +54,8 @@ def estimate(options: SearchOptions) -> dict[str, float]:
         training = training_of({}, "", run.photos["data"], size, options, 1_000)
         trainer = Trainer(model, lambda m, b: _sum(m(b.noisy)), training.train, device)
         step = seconds_of(lambda: trainer.step(batch))
-        judged = min(SCALE["short"].photos_eval, len(images.rows["test"])) * len(SIGMAS)
+        most = QUICK_JUDGED if options.quick else SCALE["short"].photos_eval
+        judged = min(most, len(images.rows["test"])) * len(SIGMAS)
         forward = seconds_of(lambda: _sum(trainer.model(clean))) / run.batch
     torch.set_num_threads(threads)
     later = settings.epochs - settings.weight_epochs

@@ -80,7 +80,7 @@ def _counted(net: str, task: str, size: int, classes: int, architecture: Archite
 def search_row(run: Search) -> dict:
     """What a search is, how it ended, and where it was made."""
     record = json.loads((folder_of(run) / "provenance.json").read_text())
-    end = pd.read_csv(folder_of(run) / "metrics.csv").iloc[0].to_dict()
+    (end,) = pd.read_csv(folder_of(run) / "metrics.csv").to_dict("records")  # whole numbers stay
     head = {"format": FORMAT, "run": run.name, "label": run.label, "scale": run.scale, "seed": run.seed}
     head |= {name: run.photos[name] for name in ("data", "resolution")}
     head |= {"batch": run.batch, "operators": run.operators, "target_ms": end["target_ms"]}
@@ -92,6 +92,6 @@ def search_row(run: Search) -> dict:
 
 def derivation_row(run: Derivation) -> dict:
     """How a derivation ended: prediction, measurement and error, measured anew after its repairs."""
-    end = pd.read_csv(folder_of(run) / "metrics.csv").iloc[0].to_dict()
+    (end,) = pd.read_csv(folder_of(run) / "metrics.csv").to_dict("records")  # whole numbers stay
     head = {name: getattr(run, name) for name in ("label", "network", "scale", "seed", "random_seed")}
     return end | {"format": FORMAT, "run": run.name} | head

@@ -17,6 +17,7 @@ from dcnas.deploy.weights import Network, load_network, names
 from dcnas.errors import InputError
 from dcnas.models import UNet, unet_widths
 from dcnas.models.flops import count_flops, count_parameters
+from dcnas.nas.lut import predicted_ms
 from dcnas.nas.space import Space, random_architecture
 from dcnas.study import demo, drawing, nas_figures, widgets
 from dcnas.study.figures import caption, new_figure
@@ -191,10 +192,14 @@ def words(figure) -> str:
 @pytest.mark.parametrize("network", ["D-NAS", "DC-NAS_seq"])
 def test_a_drawing_shows_every_block_s_width(network):
     drawn = random_architecture(SPACE, np.random.default_rng(1))
-    found = words(nas_figures.architecture_figure(drawn, "title", network, TABLE))
+    figure = nas_figures.architecture_figure(drawn, "title", network, TABLE)
+    found = words(figure)
     for layer, choice in zip(SPACE.layers, drawn.choices, strict=True):
         assert str(choice.hidden) in found or network == "D-NAS" and layer.stage >= 4
-    assert "title" in found and "ms by the table" in found
+    total_ms = predicted_ms(TABLE, drawn, network)
+    assert "title" in found and f"{total_ms:.2f} ms by the table" in found
+    widths = [box.get_width() for axes in figure.axes for box in axes.patches]
+    assert TABLE.corrected(sum(widths)) == pytest.approx(total_ms)  # a box is as wide as its time
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from dcnas.deploy.weights import load_network, names
 from dcnas.errors import InputError
+from dcnas.study.demo import FOR_PHOTOGRAPHS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import photographs  # noqa: E402
@@ -52,12 +53,15 @@ def test_readme_says_what_the_table_says(table):
 
 
 def test_networks_of_photographs_help(table):
-    """By five decibels from sigma = 0.2 on; the UNet's pictures are never worse than the noisy ones."""
+    """By five decibels from sigma = 0.2 on; the UNet's pictures are never worse than the noisy ones,
+    those of the searched network more often than those of the one that own pictures meet.
+    """
     small = table[table["pictures"] == "tiny-imagenet"]
     strong = small[small["sigma"] >= 0.2]
     assert (strong["psnr"] - strong["noisy_psnr"] >= 5).all() and (strong["worse"] == 0).all()
     weak = small[small["sigma"] == 0.1]
-    assert (weak["psnr"] > weak["noisy_psnr"]).all() and (weak["worse"] < 5).all()
+    assert (weak["psnr"] > weak["noisy_psnr"]).all() and (weak["worse"] <= 10).all()
+    assert (weak.loc[weak["network"] == FOR_PHOTOGRAPHS, "worse"] < 5).all()
     assert (weak.loc[weak["network"].str.startswith("unet"), "worse"] == 0).all()
     assert (small.loc[small["sigma"] == 0.2, "accuracy"].dropna() >= 35).all()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dcnas.deploy.apply import SETS, Scene, scenes_of
+from dcnas.deploy.apply import FOR_PHOTOGRAPHS, SETS, Scene, scenes_of
 from dcnas.deploy.weights import load_network, names
 from dcnas.errors import InputError
 from dcnas.paths import downloads_dir, weights_dir
@@ -79,7 +79,7 @@ def stock(folder: Path) -> str:
         sets.append(facts | {"labels": [scene.labels for scene in scenes]})
     try:
         files = runtime()
-        for name in names() if files else ():
+        for name in sorted(names(), key=lambda name: name != FOR_PHOTOGRAPHS) if files else ():
             files.append(exported(name))
             network = load_network(name)
             images = "digits" if network.of_digits else network.card["data"]

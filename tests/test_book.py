@@ -166,7 +166,10 @@ def test_sliders_move_without_a_kernel(browser, site, width, scheme):
                 ends.append(knob.get_attribute("aria-valuetext"))
                 assert len(shown()) == 1
             assert ends[0] != ends[1], f"{name} does not move"
-        expect(status).to_contain_text("Not trained: b = 64")
+        for name, key in (("b", "End"), ("d", "Home")):
+            page.locator(f"#unets input[name={name}]").focus()
+            page.keyboard.press(key)
+        expect(status).to_contain_text("Not trained: b = 64, d = 2")
         page.screenshot(path=SHOTS / f"book_unets_{width}_{scheme}.png", full_page=True)
         page.locator("#dcnets input").focus()
         page.keyboard.press("Home")
@@ -216,11 +219,11 @@ def play(page, site, tmp_path):
         path = tmp_path / f"{name}.png"
         Image.fromarray(getattr(skimage.data, name)()[60:220, 130:330]).save(path)
         file.set_input_files(path)
+        expect(page.locator("#demo figcaption").first).to_have_text(path.name, timeout=30_000)
         network = load_network(page.locator("#demo select").input_value())
         outcome = apply(network, file_scene(path.name, path), 0.0)
         rates, ((label, p),) = network.refusal_rates(0), best_classes(outcome.own, network.classes)
         rule = f"the rule refuses {rates['refused']:.0f}% of such pictures too, and labels"
-        expect(page.locator("#demo figcaption").first).to_have_text(path.name, timeout=30_000)
         expect(status).to_contain_text(f"says {label} {100 * p:.0f}%" if outcome.familiar else rule)
     file.set_input_files(ROOT / "README.md")
     expect(status).to_contain_text("README.md is no picture")

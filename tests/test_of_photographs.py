@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dcnas.deploy.apply import FOR_PHOTOGRAPHS
 from dcnas.deploy.weights import load_network, names
 from dcnas.errors import InputError
-from dcnas.study.demo import FOR_PHOTOGRAPHS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import photographs  # noqa: E402

@@ -33,6 +33,7 @@ COUNT = 16  # of test images that the demo offers
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # of scikit-image: free of rights, or nearly
 PHOTOGRAPH_SIDE = 256
 SOLAR_SIDE = 64  # of the solar cells that the shipped network knows
+FOR_PHOTOGRAPHS = "dc-net-b16-tiny-imagenet"  # the one that classifies best; a test holds that it helps
 WORSE = "The denoised picture is worse than the noisy one."
 
 

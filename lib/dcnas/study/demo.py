@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..deploy.apply import (
     COUNT,
+    FOR_PHOTOGRAPHS,
     WORSE,
     Outcome,
     Scene,
@@ -32,7 +33,6 @@ from .widgets import WIDE, Panel
 
 MOST_SIDE = 256  # of an own picture; larger ones are scaled, so that a move stays quick
 KINDS = DIGITS, SOLAR, PHOTOGRAPHS, OWN = "two digits", "solar cells", "photographs", "own picture"
-FOR_PHOTOGRAPHS = "dc-net-b16-tiny-imagenet"  # the one that classifies best; a test holds that it helps
 RIGHT = COLOURS["green"]
 
 

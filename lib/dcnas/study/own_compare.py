@@ -123,9 +123,9 @@ def table_of_runs(runs: dict[str, list[Run]], latency_ms: dict[str, float]) -> p
         row = {"network": name, "latency_ms": latency_ms[name], "flops": flops_of(runs[name][0])}
         row |= {"seeds": len(runs[name]), "images": next(iter(scores[name].values())).shape[1]}
         for metric, values in scores[name].items():
-            row |= _columns(metric, bootstrap(values))
+            row |= columns_of(metric, bootstrap(values))
             gain = scores[FOUND][metric] - values
-            row |= _columns(f"{metric}_gain", bootstrap(gain))
+            row |= columns_of(f"{metric}_gain", bootstrap(gain))
             if name.startswith(CHANCE):
                 by_chance.setdefault(metric, []).append((values.mean(), gain.mean()))
         rows.append(row)
@@ -136,12 +136,13 @@ def table_of_runs(runs: dict[str, list[Run]], latency_ms: dict[str, float]) -> p
         row |= {key: some[0][key] for key in ("seeds", "images")}
         for metric, pairs in by_chance.items():
             values, gains = zip(*pairs, strict=True)
-            row |= _columns(metric, of_few(values)) | _columns(f"{metric}_gain", of_few(gains))
+            row |= columns_of(metric, of_few(values)) | columns_of(f"{metric}_gain", of_few(gains))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _columns(name: str, interval: Interval) -> dict[str, float]:
+def columns_of(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as three columns of a table."""
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

@@ -15,7 +15,6 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..latency.measure import device_named
 from ..latency.table import Table, load_table
 from ..nas.derive import Frontier
 from ..nas.lut import predicted_ms
@@ -25,9 +24,9 @@ from ..options import FrontOptions
 from ..paths import write_atomic
 from . import figures
 from .kinds import Run, Search, images_of
-from .own_compare import METRICS, scores_of
+from .own_compare import METRICS, columns_of, scores_of
 from .own_runs import search_run, training_of
-from .rivals import families, nearest, random_of, times_ms
+from .rivals import device_of, families, nearest, random_of, times_ms
 from .runs import obtain
 from .stats import bootstrap
 from .store import folder_of, is_complete, to_csv
@@ -49,7 +48,8 @@ def front(options: FrontOptions) -> pd.DataFrame:
     search, low, high = range_of(options)
     targets = np.linspace(low, high, options.points + 2)[1:-1].round(3).tolist()
     obtain(search, device=options.device)
-    with FileLock(_made(options.out) / f".{NETWORKS}.lock"):
+    options.out.mkdir(parents=True, exist_ok=True)
+    with FileLock(options.out / f".{NETWORKS}.lock"):
         rows = _chosen(search, targets, options.out / NETWORKS)
     photos = search.photos["data"], search.photos["resolution"]
     how = options, options.steps
@@ -60,11 +60,6 @@ def front(options: FrontOptions) -> pd.DataFrame:
             obtain(run, device=options.device)
             frame = _written(rows, runs, options.out)
     return frame
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _chosen(search: Search, targets: list[float], path: Path) -> list[dict]:
@@ -89,7 +84,7 @@ def _chosen(search: Search, targets: list[float], path: Path) -> list[dict]:
         names = dict.fromkeys(nearest(family, targets, table, classes))
         rows += [{"kind": kind, "network": name, "net": family[name]} for name in names]
     measured = times_ms({row["network"]: row["net"] for row in rows}, table, classes, rounds=10)
-    here = _is_here(table)
+    here = device_of(table) is not None
     for row in rows:
         if here or "latency_ms" not in row:
             row["latency_ms"] = measured[row["network"]]
@@ -102,14 +97,6 @@ def _row(kind: str, name: str, architecture: Architecture, network: str, table: 
     net = {"kind": network, "architecture": json.loads(architecture.to_json())}
     latency = {"latency_ms": predicted_ms(table, architecture, network), "latency_by": "table"}
     return {"kind": kind, "network": name, "net": net} | latency
-
-
-def _is_here(table: Table) -> bool:
-    try:
-        device_named(table.conditions.device)
-    except InputError:
-        return False
-    return True
 
 
 def _log_alphas(search: Search) -> list[np.ndarray]:
@@ -129,9 +116,7 @@ def _written(rows: list[dict], runs: list[Run], folder: Path) -> pd.DataFrame:
         if is_complete(run):
             head = {name: row[name] for name in ("kind", "network", "latency_ms", "latency_by")}
             for metric, values in scores_of([run]).items():
-                interval = bootstrap(values)
-                head |= {metric: interval.mean, f"{metric}_low": interval.low}
-                head |= {f"{metric}_high": interval.high}
+                head |= columns_of(metric, bootstrap(values))
             done.append(head | {"images": values.shape[1], "steps": run.train.steps})
     frame = pd.DataFrame(done)
     if len(frame):

@@ -42,17 +42,21 @@ def families(network: str, stem_stride: int) -> dict[str, dict[str, dict]]:
     return {kind: unets, "MobileNetV3": mobile}
 
 
+def device_of(table: Table) -> torch.device | None:
+    """The device that a table is of; None where that is not of this machine."""
+    try:
+        return device_named(table.conditions.device)
+    except InputError:
+        return None
+
+
 def times_ms(nets: Mapping[str, dict], table: Table, classes: int, rounds: int) -> dict[str, float]:
     """Latencies in the table's milliseconds, measured here, side by side.
 
     On another device than the table's they are what that would take if all networks were slower there
     by one factor.
     """
-    try:
-        device = device_named(table.conditions.device)
-    except InputError:
-        device = torch.device("cpu")
-    models = _models(nets, classes)
+    device, models = device_of(table) or torch.device("cpu"), _models(nets, classes)
     measured, slowdown = latencies_by_table(models, table, rounds=rounds, device=device, progress=True)
     return {name: latency.median_ms / slowdown for name, latency in measured.items()}
 

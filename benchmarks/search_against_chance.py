@@ -28,8 +28,9 @@ from dcnas.study.derivation import derive
 from dcnas.study.kinds import Derivation
 from dcnas.study.own_compare import METRICS, scores_of
 from dcnas.study.own_runs import search_run, training_of
+from dcnas.study.records import derivation_row
 from dcnas.study.runs import obtain
-from dcnas.study.store import folder_of, is_complete, read_rows
+from dcnas.study.store import is_complete
 
 SEARCHED, CHANCE = "searched", "random"
 
@@ -87,9 +88,9 @@ def report(runs: dict, path: Path) -> None:
     rows = []
     for derivation, (kind, run) in runs.items():
         if is_complete(run):
-            end = read_rows(folder_of(derivation) / "metrics.csv")[0]
+            measured_ms = derivation_row(derivation)["measured_ms"]
             means = {name: float(np.mean(values)) for name, values in scores_of([run]).items()}
-            rows.append({"kind": kind, "measured_ms": float(end["measured_ms"])} | means)
+            rows.append({"kind": kind, "measured_ms": measured_ms} | means)
     frame = pd.DataFrame(rows)
     write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
     print(frame.round(2).to_string(index=False))

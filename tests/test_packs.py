@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,18 @@ def test_what_is_timed_is_the_graph_that_ships(tmp_path):
     tensors = onnx.load(timed).graph.initializer
     values = [t.float_data[0] for t in tensors if t.name.endswith(".value")]
     assert len(set(values)) == len(values) > 50  # equal ones would become one, which layers share
+
+
+def test_one_session_is_open_at_a_time(pack):
+    """Threads of a second one, waiting for work, take the processor from the first."""
+    files = [pack / entry["file"] for entry in json.loads((pack / board.LIST).read_text())["files"][:2]]
+    first, second = (runtime.Session(file, 2) for file in files)
+    image = torch.rand(1, 3, 32, 32)
+    expected = first(image)
+    opened = weakref.ref(first.session)
+    second(image)
+    assert opened() is None and runtime.Session.last[0] is second
+    assert torch.equal(first(image)[0], expected[0])  # opened again
 
 
 def test_every_node_belongs_to_its_part(pack, monkeypatch):

@@ -65,7 +65,9 @@
     const canvas = html("canvas", { width, height });
     canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
     const title = file.name + (scale < 1 ? `, scaled to ${width} × ${height}` : "");
-    return { ...pictureOf(canvas, false, { id: "own", set: "own" }), title, canvas };
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const grey = data.every((value, n) => n % 4 === 3 || value === data[n - n % 4]);
+    return { ...pictureOf(canvas, grey, { id: "own", set: "own" }), title, canvas };
   }
 
   function paint(canvas, picture, pixels) {
@@ -123,40 +125,73 @@
     return running;
   }
 
-  async function pass(network, picture, noisy) {
+  const isLike = ({ resolution: side }, { width, height, channels }) => width === side && height === side && channels === 3;
+
+  // As `Network.denoise` of the library; `whole`: a picture as those of the training, without its corrections.
+  async function pass(network, picture, noisy, whole = isLike(network, picture)) {
     const session = await (sessions[network.name] ??= ort.InferenceSession.create(`_static/demo/${network.name}.onnx`));
     const { width, height } = picture, up = size => STRIDE * Math.ceil(size / STRIDE);
-    const columns = up(width), rows = up(height), reflect = (n, size) => {
+    const columns = up(width), rows = up(height), area = rows * columns, reflect = (n, size) => {
       const period = Math.max(1, 2 * (size - 1)), at = n % period;
       return at < size ? at : period - at;
     };
     const digits = network.set === "digits", channels = digits ? 1 : 3, planes = digits ? picture.channels : 1;
+    const grey = !digits && picture.channels === 1, moves = grey && !whole;
     const denoised = new Float32Array(noisy.length);
     let probabilities = [];
     const begun = performance.now(), side = network.resolution;
     const square = network.classes.length && !digits && (width !== side || height !== side);  // is what is classified
-    const { probabilities: ofSquare } = square ? await pass(network, ...middle(picture, noisy, side)) : {};
+    const { probabilities: ofSquare } = square ? await pass(network, ...middle(picture, noisy, side), true) : {};
     for (let plane = 0; plane < planes; plane++) {  // a network of grey images takes colours one by one
-      const input = new Float32Array(channels * rows * columns);
-      for (let channel = 0; channel < channels; channel++)
+      const input = new Float32Array(channels * area);
+      for (let channel = 0; channel < channels; channel++) {
+        const [down, right] = moves ? [+(channel === 1), +(channel === 2)] : [0, 0];  // noise is another in each channel
         for (let y = 0; y < rows; y++)
           for (let x = 0; x < columns; x++)
-            input[(channel * rows + y) * columns + x] = noisy[
+            input[channel * area + ((y + down) % rows) * columns + (x + right) % columns] = noisy[
               ((plane + (picture.channels === 1 ? 0 : channel)) * height + reflect(y, height)) * width + reflect(x, width)];
+      }
       const feeds = { noisy: new ort.Tensor("float32", input, [1, channels, rows, columns]) };
       if (session.inputNames.includes("boxes")) {
         const boxes = picture.boxes.length ? picture.boxes : [[0, 0, STRIDE, STRIDE]];
         feeds.boxes = new ort.Tensor("int64", BigInt64Array.from(boxes.flat(), BigInt), [1, boxes.length, 4]);
       }
-      const results = await session.run(feeds);
-      for (let channel = 0; channel < Math.min(channels, picture.channels); channel++)
+      const results = await session.run(feeds), output = results.denoised.data;
+      for (let channel = 0; channel < (grey ? 1 : Math.min(channels, picture.channels)); channel++) {
+        const from = output.slice(channel * area, (channel + 1) * area);
+        for (let at = 0; moves && at < area; at++) {
+          const below = at + columns < area ? at + columns : at, after = (at + 1) % columns ? at + 1 : at;
+          const [lower, right] = [below === at ? at : area + below, after === at ? at : 2 * area + after];
+          from[at] = (output[at] + output[lower] + output[right]) / 3;
+        }
+        if (!digits && !whole) giveBrightness(from, input.subarray(channel * area, (channel + 1) * area), rows, columns);
         for (let y = 0; y < height; y++)
           for (let x = 0; x < width; x++)
-            denoised[((plane + channel) * height + y) * width + x] =
-              results.denoised.data[(channel * rows + y) * columns + x];
+            denoised[((plane + channel) * height + y) * width + x] = from[y * columns + x];
+      }
       if (results.logits) probabilities = softmax(results.logits.data, network.classes.length);
     }
     return { denoised, probabilities: ofSquare ?? probabilities, ms: performance.now() - begun };
+  }
+
+  // The noisy picture's means over squares of `STRIDE` pixels, and between their centres what lies between.
+  function giveBrightness(denoised, noisy, rows, columns) {
+    const [high, wide] = [rows / STRIDE, columns / STRIDE], means = new Float32Array(high * wide);
+    for (let y = 0; y < rows; y++)
+      for (let x = 0; x < columns; x++)
+        means[Math.floor(y / STRIDE) * wide + Math.floor(x / STRIDE)] +=
+          (noisy[y * columns + x] - denoised[y * columns + x]) / STRIDE ** 2;
+    const between = (n, size) => {
+      const place = Math.max(0, (n + 0.5) / STRIDE - 0.5), low = Math.floor(place);
+      return [low, Math.min(low + 1, size - 1), place - low];
+    };
+    for (let y = 0; y < rows; y++) {
+      const [top, bottom, v] = between(y, high);
+      for (let x = 0; x < columns; x++) {
+        const [left, right, u] = between(x, wide), mix = row => means[row * wide + left] * (1 - u) + means[row * wide + right] * u;
+        denoised[y * columns + x] += mix(top) * (1 - v) + mix(bottom) * v;
+      }
+    }
   }
 
   // The middle square of a picture and its pixels, averaged to `side` as by PyTorch's antialiased `interpolate`.

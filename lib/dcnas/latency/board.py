@@ -49,6 +49,7 @@ def device_name():
 
 
 def open_session(path, threads, profile=None, side_by_side=False):
+    """A file, or its bytes, in ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     if side_by_side:  # two branches at a time, with half of the threads each
@@ -56,7 +57,8 @@ def open_session(path, threads, profile=None, side_by_side=False):
         options.inter_op_num_threads, options.intra_op_num_threads = 2, threads // 2
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = path if isinstance(path, bytes) else str(path)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def network_ms(path, threads, image, passes, side_by_side=False):

@@ -37,22 +37,34 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 class Session(nn.Module):
-    """An ONNX file in ONNX Runtime: tensors in, (denoised, logits) out, None for what it lacks."""
+    """An ONNX file in ONNX Runtime: tensors in, (denoised, logits) out, None for what it lacks.
+
+    Only the one that ran last is open: threads of others, which wait for work, would take the processor
+    from it (two threads, 60 networks: 3 times as slow).
+    """
+
+    last: "tuple[Session, board.onnxruntime.InferenceSession] | None" = None
 
     def __init__(self, path: Path, threads: int | None = None):
         super().__init__()
-        self.session = board.open_session(path, threads or torch.get_num_threads())
-        self.names = [output.name for output in self.session.get_outputs()]
+        self.file, self.threads = Path(path).read_bytes(), threads or torch.get_num_threads()
+
+    @property
+    def session(self) -> "board.onnxruntime.InferenceSession":
+        """Opened, if it was not the last that ran."""
+        if Session.last is None or Session.last[0] is not self:
+            Session.last = None  # closed before the next is open
+            Session.last = self, board.open_session(self.file, self.threads)
+        return Session.last[1]
 
     def __deepcopy__(self, memo: dict) -> "Session":
         return self  # a session has no copies, and keeps nothing between calls
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        feed = {
-            node.name: x.contiguous().numpy()
-            for node, x in zip(self.session.get_inputs(), inputs, strict=True)
-        }
-        outputs = dict(zip(self.names, map(torch.from_numpy, self.session.run(None, feed)), strict=True))
+        session = self.session
+        nodes, names = session.get_inputs(), [output.name for output in session.get_outputs()]
+        feed = {node.name: x.contiguous().numpy() for node, x in zip(nodes, inputs, strict=True)}
+        outputs = dict(zip(names, map(torch.from_numpy, session.run(None, feed)), strict=True))
         return outputs.get("denoised"), outputs.get("logits")
 
 

@@ -48,10 +48,13 @@ def conditions_of(space: Space, **measured) -> Conditions:
 
 def measure_under(c: Conditions, models: Mapping[str, nn.Module], **how) -> dict[str, Latency]:
     """Networks measured in the runtime of a table, and as it was; `how`: more for `measure_many`."""
+    warmup = 1
     if c.runtime == "onnxruntime":
         models = {name: runtime.session_of(m, c.resolution, c.threads) for name, m in models.items()}
+        warmup = 3  # each is opened for its turn
     image = torch.rand(c.batch, IMAGE_CHANNELS, c.resolution, c.resolution)
-    how |= dict(warmup=1, threads=c.threads, channels_last=c.memory_format == "channels_last")
+    layout = dict(channels_last=c.memory_format == "channels_last")
+    how |= dict(warmup=warmup, threads=c.threads) | layout
     return measure_many({name: (model, (image,)) for name, model in models.items()}, **how)
 
 

@@ -76,7 +76,7 @@
     const image = new ImageData(width, height);
     for (let n = 0; n < area; n++) {
       for (let channel = 0; channel < 3; channel++)
-        image.data[4 * n + channel] = 255 * pixels[(channels === 1 ? 0 : channel) * area + n] + 0.5;
+        image.data[4 * n + channel] = 255 * pixels[(channels === 1 ? 0 : channel) * area + n];  // rounded, and limited
       image.data[4 * n + 3] = 255;
     }
     canvas.getContext("2d").putImageData(image, 0, 0);

@@ -1,6 +1,7 @@
 """The look-up table in ONNX Runtime: graphs as exported, their parts, builds that go on, and boards."""
 
 import json
+import re
 import shutil
 import weakref
 from collections import Counter
@@ -209,7 +210,12 @@ def test_a_found_network_on_a_board(tmp_path):
     torch.manual_seed(0)
     model = build_network("DC-NAS", architecture).eval().requires_grad_(False)
     card = dict(label="x", network={"kind": "DC-NAS"}, classes=[*"abc"], resolution=32, metrics=[])
-    known = dict(rounds=2, predicted_ms=1.0, table_of="my board")
+    known = dict(
+        rounds=2,
+        predicted_ms=1.0,
+        table_of="my board",
+        table=linear_table(replace(TINY, operators=8), 1),
+    )
     folder = export.pack_network(Network("dc-nas", card, model), tmp_path / "pack", **known)
     ended = on_a_board(folder, tmp_path)
     result = json.loads((folder / board.RESULT).read_text())
@@ -218,6 +224,12 @@ def test_a_found_network_on_a_board(tmp_path):
     assert result["latency_ms"]["median"] > 0
     assert "By the table of my board: 1.000 ms; measured " in ended.stdout
     assert board.branches_text(result["branches"]) in ended.stdout
+    beside = result["pack"]["files"][1:]
+    slowdown = np.median([np.median(result["samples"][e["file"]]) / e["table_ms"] for e in beside])
+    assert len(beside) == 5 and result["slowdown"] == pytest.approx(slowdown, abs=1e-4)
+    off = 100 * (result["latency_ms"]["median"] / result["slowdown"] - 1)
+    told = float(re.search(r"without that drift it is ([+-][\d.]+)% off", ended.stdout)[1])
+    assert told == pytest.approx(off, abs=0.1)
     stored = dict(np.load(folder / "stored.npz"))
     np.savez(folder / "stored.npz", **(stored | {"logits": stored["logits"] + 0.1}))
     ended = on_a_board(folder, tmp_path)

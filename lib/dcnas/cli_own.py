@@ -245,7 +245,15 @@ def pack(
     """Write a folder that times the network of DIR on a board, and compares its outputs there."""
     network, known = trained.load_network(str(folder / own.WEIGHTS)), {}
     if (folder / own.RECORD).exists() and (record := own.read_record(folder)).network == network.kind:
-        known = {"predicted_ms": record.predicted_ms, "table_of": record.conditions.device}
+        c = record.conditions
+        threads = threads or c.threads
+        if (c.runtime, c.threads, c.batch) == (
+            "onnxruntime",
+            threads,
+            1,
+        ):  # else it says nothing of this
+            known = {"predicted_ms": record.predicted_ms, "table_of": c.device}
+            known |= {"table": own.table_of(record)}
     exports.pack_network(network, out, threads=threads or 1, rounds=rounds, **known)
     _print_pack(out)
 

@@ -23,10 +23,11 @@ from .. import __version__
 from ..data.pictures import STRIDE
 from ..data.two_digits import IMAGE_SIZE
 from ..errors import InputError
-from ..latency.runtime import OPSET, Outputs, Session, folded
+from ..latency.runtime import OPSET, Outputs, Session, folded, write_graph
+from ..latency.table import Table
 from ..models.crops import BOX_SIZE
 from ..models.dcnet import JOINING
-from ..nas.packs import begin_pack
+from ..nas.packs import begin_pack, networks_beside
 from ..paths import shown
 from .weights import Network
 
@@ -171,10 +172,18 @@ def export_onnx(network: Network, path: Path, more: Sequence[tuple[Tensor, ...]]
 
 
 def pack_network(
-    network: Network, folder: Path, *, threads: int = 1, rounds: int = 20, **known: float | str
+    network: Network,
+    folder: Path,
+    *,
+    threads: int = 1,
+    rounds: int = 20,
+    table: Table | None = None,
+    **known: float | str,
 ) -> Path:
     """A pack (`nas.packs`) that times a network of Section 4 on a board and compares its outputs there
     with PyTorch's, which are stored in it; `known`: what the list says about it besides.
+
+    Networks that `table` knows run beside it: they tell how fast the board is now.
     """
     if network.of_digits:
         raise InputError(f"{network.name} is of Section 3; a pack is of a network of Section 4.")
@@ -185,7 +194,11 @@ def pack_network(
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
     file = {"file": "network.onnx", "profile": False, "stored": "stored.npz", "digest": digest}
     file["branches"] = has_branches(network)
-    begin_pack(folder, "network", 1, size, threads, rounds=rounds, files=[file], **known)
+    beside = {} if table is None else networks_beside(table)
+    files = [file, *({"file": f, "profile": False, "table_ms": ms} for f, (_, ms) in beside.items())]
+    begin_pack(folder, "network", 1, size, threads, rounds=rounds, files=files, **known)
     np.savez(folder / file["stored"], **arrays)
     export_onnx(network, folder / file["file"])
+    for name, (model, _) in beside.items():
+        write_graph(model, folder / name, size)
     return folder

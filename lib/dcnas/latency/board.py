@@ -181,6 +181,14 @@ def measure(folder, threads=None, name=None, limit_pct=BUSY_PCT, progress=True):
     return result
 
 
+def slowdown_of(result):
+    """How many times as long as a table says its networks take now, by the median of those beside the
+    one that is measured; None where there are none."""
+    times = {e["file"]: e["table_ms"] for e in result["pack"]["files"] if "table_ms" in e}
+    ratios = [np.median(result["samples"][file]) / ms for file, ms in times.items()]
+    return round(float(np.median(ratios)), 4) if ratios else None
+
+
 def largest_difference(folder, entry, threads):
     """Of the outputs from those that are stored beside the network."""
     with np.load(folder / entry["stored"], allow_pickle=False) as stored:
@@ -213,12 +221,17 @@ def main():
                     how = (result["threads"], image, result["pack"]["passes"], result["rounds"])
                     result["branches"] = branches_gain(folder / entry["file"], *how)
                     print(branches_text(result["branches"]))
+                slowdown = result["slowdown"] = slowdown_of(result)
                 (folder / RESULT).write_text(json.dumps(result))
                 print(f"{entry['file']}: {median:.3f} ms ({low:.3f} to {high:.3f})")
                 if "predicted_ms" in result["pack"]:
                     expected_ms, board = (result["pack"][key] for key in ("predicted_ms", "table_of"))
                     error = f"{100 * (median / expected_ms - 1):+.1f}% of it"
                     print(f"By the table of {board}: {expected_ms:.3f} ms; measured {error}")
+                    if slowdown is not None:
+                        error = f"{100 * (median / slowdown / expected_ms - 1):+.1f}%"
+                        speed = f"{slowdown:.2f} times what the table says"
+                        print(f"Networks beside it take {speed}; without that drift it is {error} off")
                 print(
                     f"Largest difference from the stored outputs: {gap:.1g}, at most {PARITY:g} expected"
                 )

@@ -37,6 +37,8 @@ from .lut import (
     names_of_parts,
     networks_over_the_range,
     parts,
+    predicted_ms,
+    space_of,
 )
 from .networks import IMAGE_CHANNELS, Joint, build_network
 from .space import Space
@@ -156,6 +158,17 @@ def read_table(path: Path) -> tuple[Table, pd.DataFrame | None]:
     frame["measured_ms"], frame["spread_ms"] = median, high - low
     frame, table = fit_correction(table, frame)
     return table, frame
+
+
+def networks_beside(table: Table, count: int = 5) -> dict[str, tuple[torch.nn.Module, float]]:
+    """Files for networks over the table's range, each with the latency in ms that the table says."""
+    space = space_of(table.conditions, classes=100)
+    drawn = networks_over_the_range(space, count, np.random.default_rng(0))
+    with torch.random.fork_rng():
+        return {
+            f"beside-{n}.onnx": (build_network(kind, a), predicted_ms(table, a, kind))
+            for n, (kind, a) in enumerate(drawn)
+        }
 
 
 def _parts_ms(samples: dict, nodes: dict) -> dict[str, list[float]]:

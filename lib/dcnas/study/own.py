@@ -47,7 +47,7 @@ from .publish import ship_run
 from .records import derivation_row, search_row
 from .runs import obtain
 from .stats import bootstrap, of_share
-from .store import architecture_of, folder_of, to_csv
+from .store import architecture_of, folder_of, run_named, to_csv
 from .tasks import noise_met
 
 RECORD, ARCHITECTURE, EPOCHS = "search.json", "architecture.json", "search.csv"
@@ -150,6 +150,15 @@ def read_record(folder: Path) -> Record:
     """The record of the folder's search; `InputError` where it is not sound."""
     with in_file(folder / RECORD):
         return Record.model_validate_json((folder / RECORD).read_bytes())
+
+
+def table_of(record: Record) -> Table | None:
+    """The table of the folder's search, if search and table are still here."""
+    try:
+        table = load_table(Path(run_named(record.run).table))
+    except InputError:
+        return None
+    return table if table.conditions == record.conditions else None
 
 
 def train(options: TrainOptions) -> pd.DataFrame:

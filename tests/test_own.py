@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from dcnas.errors import InputError
 from dcnas.latency.table import load_table
+from dcnas.nas.lut import predicted_ms
 from dcnas.nas.networks import build_network
 from dcnas.nas.settings import latency_range_ms
 from dcnas.nas.space import Space, load_architecture, random_architecture, save_architecture
+from dcnas.paths import runs_dir
 from dcnas.study import derivation, own, runs
 from dcnas.study.presets import searches
 
@@ -152,6 +154,22 @@ def test_bad_input_is_one_sentence_and_writes_nothing(call, tmp_path):
         status, text, err = call("search", "--out", tmp_path / "mine", *arguments.split())
         assert (status, text) == (2, "") and err.startswith("dcnas: ") and err.count("\n") == 1
         assert says in err and not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("share", [0.03, 0.97])
+def test_a_target_beyond_the_widths_of_the_best_operators(call, tmp_path, share):
+    """Others, of which the network is no slower than the target, and nearer to it."""
+    low, high = latency_range_ms(TINY, TABLE)
+    target_ms, out = round(low + share * (high - low), 3), tmp_path / "mine"
+    more = ("--target-ms", target_ms, "--no-measure", "--train-steps", 0)
+    assert call("search", "--out", out, *more)[0] == 0
+    record = own.read_record(out)
+    ended = load_architecture(runs_dir() / record.run / "architecture.json")
+    off = abs(predicted_ms(TABLE, ended) - target_ms)
+    assert off > derivation.CLOSE * target_ms
+    assert record.predicted_ms == predicted_ms(TABLE, load_architecture(out / "architecture.json"))
+    assert record.predicted_ms <= (1 + derivation.CLOSE) * target_ms
+    assert abs(record.predicted_ms - target_ms) < off
 
 
 def test_widths_of_a_search_follow_its_table(call, tmp_path, monkeypatch):

@@ -6,12 +6,13 @@ has networks in it whose latency the table knows.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 from ..errors import InputError
 from ..latency.measure import Latency, device_named
 from ..latency.table import Table, load_table
-from ..nas.derive import fit_widths, repair
+from ..nas.derive import Frontier, fit_widths, repair
 from ..nas.lut import build_table, measure_under, predicted_ms, space_of, validate_table
 from ..nas.networks import build_network
 from ..nas.settings import latency_range_ms
@@ -32,6 +33,7 @@ from .store import architecture_of, finish, folder_of, hold, is_complete, to_csv
 
 TABLE_LIMIT_PCT = 5.0  # a search refuses a table that is worse, unless told otherwise
 REFERENCES = 8
+CLOSE = 0.01  # of the target: how near widths must come to it by the table
 BUSY = 1.5  # times as slow as on the day of the table: something else runs
 
 
@@ -127,7 +129,7 @@ def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
     table, by_name = table_of(derivations[0].search), {d.name: d for d in derivations}
     targets = {name: target_ms(d) for name, d in by_name.items()}
     predict = {name: partial(predicted_ms, table, network=d.network) for name, d in by_name.items()}
-    starts = {name: fit_widths(_start(d), targets[name], predict[name]) for name, d in by_name.items()}
+    starts = {name: _start(d, targets[name], predict[name]) for name, d in by_name.items()}
 
     def measure(architectures: Mapping[str, Architecture]) -> dict[str, tuple[float, float]]:
         models = {name: build_network(by_name[name].network, a) for name, a in architectures.items()}
@@ -155,7 +157,35 @@ def _derive(derivations: Sequence[Derivation], progress: bool) -> None:
         finish(folder, device_named(table.conditions.device), [row], {})
 
 
-def _start(derivation: Derivation) -> Architecture:
+def _start(
+    derivation: Derivation, target_ms: float, predict: Callable[[Architecture], float]
+) -> Architecture:
     if derivation.random_seed is None:
-        return architecture_of(derivation.search)
-    return random_architecture(derivation.search.space, np.random.default_rng(derivation.random_seed))
+        return fitted(derivation.search, derivation.network, target_ms)
+    drawn = random_architecture(derivation.search.space, np.random.default_rng(derivation.random_seed))
+    return fit_widths(drawn, target_ms, predict)
+
+
+def fitted(search: Search, network: str, target_ms: float) -> Architecture:
+    """The most probable operators, with widths for the target by the table.
+
+    A reader's own target may lie beyond all widths of these, as after a short search: then the most
+    probable network within it. The study's searches are left as they ended, as the paper's.
+    """
+    table, ended = table_of(search), architecture_of(search)
+    predict = partial(predicted_ms, table, network=network)
+    architecture = fit_widths(ended, target_ms, predict)
+    miss = abs(predict(architecture) / target_ms - 1)
+    if search.scale != "own" or miss <= CLOSE or None in ended.choices:
+        return architecture
+    best = Frontier(search.space, table, log_alphas(search), network)
+    low, high = best.range_ms
+    return fit_widths(best.best(min(max(target_ms, low), high)), target_ms, predict)
+
+
+def log_alphas(search: Search) -> list[np.ndarray]:
+    """Per layer the log-probabilities of its operators at the end of a search."""
+    rows = pd.read_csv(folder_of(search) / "alphas.csv")
+    rows = rows[(rows["parameter"] == "alpha") & (rows["epoch"] == rows["epoch"].max())]
+    shape = len(search.space.layers), search.operators
+    return [*np.log(rows["probability"].to_numpy().reshape(shape).clip(1e-12))]

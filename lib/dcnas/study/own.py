@@ -40,6 +40,7 @@ from ..nas.space import load_architecture, save_architecture
 from ..options import SearchOptions, TrainOptions
 from ..paths import notebooks_dir, shown, write_atomic
 from ..training import evaluate as evaluate_images
+from .derivation import fitted
 from .kinds import Derivation, Run, Search
 from .notebooks import OWN_NETWORK, execute
 from .own_runs import search_run, training_of
@@ -102,12 +103,14 @@ def _search(options: SearchOptions, run: Search, table: Table) -> Record:
         settings = f"target {known.target_ms:g} ms, {known.data}, or other settings"
         raise InputError(f"{shown(out)} holds another search ({settings}); name another folder.")
     obtain(run, device=options.device)
-    network, measured, source = run.with_target(options.target_ms).network, {}, run
+    network, measured, end = run.with_target(options.target_ms).network, {}, search_row(run)
     if options.measure:
-        source = Derivation(run, network, options.target_ms)
-        obtain(source, device=options.device)
-        measured = {name: derivation_row(source)[name] for name in MEASURED}
-    architecture, end = architecture_of(source), search_row(run)
+        derivation = Derivation(run, network, options.target_ms)
+        obtain(derivation, device=options.device)
+        measured = {name: derivation_row(derivation)[name] for name in MEASURED}
+        architecture = architecture_of(derivation)
+    else:
+        architecture = fitted(run, network, options.target_ms)
     with torch.random.fork_rng():
         model = build_network(network, architecture)
     side = architecture.space.resolution

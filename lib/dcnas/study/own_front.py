@@ -23,13 +23,14 @@ from ..nas.space import Architecture
 from ..options import FrontOptions
 from ..paths import write_atomic
 from . import figures
+from .derivation import log_alphas
 from .kinds import Run, Search, images_of
 from .own_compare import METRICS, columns_of, scores_of
 from .own_runs import search_run, training_of
 from .rivals import device_of, families, nearest, random_of, times_ms
 from .runs import obtain
 from .stats import bootstrap
-from .store import folder_of, is_complete, to_csv
+from .store import is_complete, to_csv
 
 NETWORKS, FRONT, PICTURE = "front.json", "front.csv", "front.png"
 
@@ -72,7 +73,7 @@ def _chosen(search: Search, targets: list[float], path: Path) -> list[dict]:
         return known["networks"]
     table, network = load_table(Path(search.table)), search.with_target(search.target).network
     classes, space = len(images_of(search).classes), search.space
-    best = Frontier(space, table, _log_alphas(search), network)
+    best = Frontier(space, table, log_alphas(search), network)
     drawn = {"searched": [best.best(ms) for ms in targets]}
     drawn["random"] = [random_of(space, table, network, ms, n) for n, ms in enumerate(targets)]
     rows = [
@@ -97,14 +98,6 @@ def _row(kind: str, name: str, architecture: Architecture, network: str, table: 
     net = {"kind": network, "architecture": json.loads(architecture.to_json())}
     latency = {"latency_ms": predicted_ms(table, architecture, network), "latency_by": "table"}
     return {"kind": kind, "network": name, "net": net} | latency
-
-
-def _log_alphas(search: Search) -> list[np.ndarray]:
-    """Per layer the log-probabilities of its operators at the end of a search."""
-    rows = pd.read_csv(folder_of(search) / "alphas.csv")
-    rows = rows[(rows["parameter"] == "alpha") & (rows["epoch"] == rows["epoch"].max())]
-    shape = len(search.space.layers), search.operators
-    return [*np.log(rows["probability"].to_numpy().reshape(shape).clip(1e-12))]
 
 
 def _written(rows: list[dict], runs: list[Run], folder: Path) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from ..paths import published_dir, weights_dir, write_atomic
 from .derivation import table_path
 from .kinds import Named, Run, images_of
 from .presets import filters, runs
-from .records import INTEGERS, derivation_row, read_runs, search_row
+from .records import INTEGERS, NAMES, derivation_row, read_runs, search_row
 from .results import CURVE, RECALLS, archive
 from .scales import PUBLISHED_SCALES
 from .store import (
@@ -93,7 +93,7 @@ def _collect(name: str, here: list[Named]) -> None:
 
 def _read(name: str) -> pd.DataFrame:
     path = published_dir() / name
-    return pd.read_csv(path, dtype=INTEGERS) if path.exists() else pd.DataFrame(columns=["run"])
+    return pd.read_csv(path, dtype=INTEGERS | NAMES) if path.exists() else pd.DataFrame(columns=["run"])
 
 
 def _merged(old: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from .store import architecture_of, folder_of, is_complete
 
 FORMAT = 1  # of published files
 INTEGERS = dict.fromkeys(("b", "d", "c", "crop"), "Int64")  # also where not every run has one
+NAMES = {"run": str, "commit": str}  # hexadecimal: one in some hundreds looks like a number
 MADE = ("device", "torch", "python", "dcnas", "commit", "date")
 SEARCHED = ("epochs", "weight_epochs", "steps_per_epoch", "alpha_lr", "learn_beta", "elasticity")
 

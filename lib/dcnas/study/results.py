@@ -24,7 +24,7 @@ from . import latencies, presets
 from .derivation import derive, obtain_table
 from .kinds import Derivation, Named, images_of
 from .presets import SECTION_4
-from .records import INTEGERS, derivation_row, read_runs, search_row
+from .records import INTEGERS, NAMES, derivation_row, read_runs, search_row
 from .runs import SAMPLE_SIGMAS, SAMPLES, needs, obtain
 from .scales import PUBLISHED_SCALES, SCALES
 from .stats import Scores
@@ -116,7 +116,7 @@ class Results:
             if source == "runs":
                 frames += [pd.read_csv(runs_dir() / r / "history.csv").assign(run=r) for r in of_source]
             elif (path := published_dir() / f"{source}_history.csv").exists():
-                frames.append(pd.read_csv(path))
+                frames.append(pd.read_csv(path, dtype=NAMES))
         curves = pd.concat(frames[1:] or frames)[CURVE]
         curves = runs.drop(columns="source").merge(curves, on="run")
         return curves.assign(images=curves["step"] * curves["batch"])
@@ -225,7 +225,7 @@ def searches(group: str, scale: str, *, device: str = "cpu") -> Searches:
         rows = read_published("section4_searches")
         rows = _of_groups(rows[rows["scale"] == scale_of(scale)], [group])
         files = "section4_epochs.csv", "section4_alphas.csv.gz"
-        frames = [pd.read_csv(published_dir() / file) for file in files]
+        frames = [pd.read_csv(published_dir() / file, dtype=NAMES) for file in files]
     else:
         listed, files = presets.searches(group, scale), ("epochs.csv", "alphas.csv")
         carry_out(listed, device)
@@ -258,9 +258,13 @@ def paper(name: str, index: str = "model") -> pd.DataFrame:
 
 def read_published(name: str) -> pd.DataFrame:
     """A file of data/published; its name is the rows' `source`."""
-    rows = pd.read_csv(published_dir() / f"{name}.csv", dtype=INTEGERS).assign(source=name)
+    rows = pd.read_csv(published_dir() / f"{name}.csv", dtype=INTEGERS | NAMES).assign(source=name)
     recalls = published_dir() / f"{name}_recalls.csv"
-    return rows.merge(pd.read_csv(recalls), "left", ["run", "sigma"]) if recalls.exists() else rows
+    return (
+        rows.merge(pd.read_csv(recalls, dtype=NAMES), "left", ["run", "sigma"])
+        if recalls.exists()
+        else rows
+    )
 
 
 def best_scale(rows: pd.DataFrame) -> str:

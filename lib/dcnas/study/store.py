@@ -108,7 +108,7 @@ def published_name(run: Named) -> str | None:
 
 @lru_cache(maxsize=8)
 def _names(path: Path, _changed: int) -> dict[tuple, str]:
-    rows = pd.read_csv(path).drop_duplicates("run")
+    rows = pd.read_csv(path, dtype={"run": str}).drop_duplicates("run")
     columns = [name for name in ("label", "scale", "seed", "network", "random_seed") if name in rows]
     keys = rows[columns if "random_seed" in rows else columns[:3]].astype(object)
     keys = keys.where(keys.notna(), None).itertuples(index=False, name=None)
